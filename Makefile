@@ -1,0 +1,50 @@
+# `make run` and `make test` are all that a newcomer needs; both set up first.
+PYTHON ?= python3.11
+BIN    := .venv/bin
+STAMP  := .venv/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# No telemetry leaves; DVC's own is off in .dvc/config, Prefect's server's in prefect.toml.
+export DO_NOT_TRACK := 1
+.ONESHELL:
+.SHELLFLAGS := -euc
+.PHONY: run flow setup test test-all check lock clean help
+
+help:                ## list the targets
+	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+run: $(STAMP)        ## run the pipeline; `make run DATA=folder` on your own images
+	@python -m tasks set $(if $(DATA),data.root='$(DATA)')
+	dvc repro
+	python -m tasks summary
+
+flow: $(STAMP)       ## the same run under Prefect
+	python -m flows.pipeline
+
+setup: $(STAMP)      ## create .venv and install everything pinned
+
+test: $(STAMP)       ## the test suite
+	python -m pytest
+
+test-all: $(STAMP)   ## the test suite and the slow trials
+	python -m pytest -m 'slow or not slow'
+
+check: $(STAMP)      ## lint and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock: $(STAMP)       ## renew requirements.lock from pyproject.toml
+	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --quiet -o requirements.lock
+
+clean:               ## remove .venv; data, artifacts and DVC's cache stay
+	rm -rf .venv
+
+# uv's own pin is in the lock file too; bytecode is compiled here because every stage is a process of its own.
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11)' || { echo 'headstart needs Python 3.11 or newer: make PYTHON=...'; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --compile-bytecode --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --compile-bytecode --no-deps --no-build-isolation -e .
+	touch $(STAMP)

@@ -1,0 +1,92 @@
+"""The path of every artefact, each spelled once. dvc.yaml repeats them; tests/contract holds the two together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below `root`, the folder that holds params.yaml and dvc.yaml."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """The parameters, the only file that a user edits."""
+        return self.root / "params.yaml"
+
+    @property
+    def weights(self) -> Path:
+        """Downloaded weights, kept between runs; tracked by neither git nor DVC."""
+        return self.root / "data" / "weights"
+
+    @property
+    def digits(self) -> Path:
+        """The embedded default dataset."""
+        return self.root / "data" / "digits"
+
+    @property
+    def artifacts(self) -> Path:
+        """Everything the stages write, but for the default dataset."""
+        return self.root / "artifacts"
+
+    @property
+    def manifest(self) -> Path:
+        """One row an image: `tables.MANIFEST`."""
+        return self.artifacts / "manifest.parquet"
+
+    @property
+    def validation(self) -> Path:
+        """summary.json and quarantine.csv."""
+        return self.artifacts / "validation"
+
+    @property
+    def splits(self) -> Path:
+        """One row an image: `tables.SPLITS`."""
+        return self.artifacts / "splits.parquet"
+
+    @property
+    def split_summary(self) -> Path:
+        """Classes in their order, images per class and split, warnings."""
+        return self.artifacts / "split_summary.json"
+
+    @property
+    def backbone(self) -> Path:
+        """resize.onnx, backbone.onnx and backbone.json."""
+        return self.artifacts / "backbone"
+
+    @property
+    def pixels(self) -> Path:
+        """Store of uint8 [S, S, 3]."""
+        return self.artifacts / "pixels"
+
+    @property
+    def features(self) -> Path:
+        """Store of float32 [V, D]."""
+        return self.artifacts / "features"
+
+    @property
+    def head(self) -> Path:
+        """head.safetensors, head.json, candidates.csv."""
+        return self.artifacts / "head"
+
+    @property
+    def evaluation(self) -> Path:
+        """metrics.json, predictions.parquet, the data of the plots, report.html."""
+        return self.artifacts / "evaluation"
+
+    @property
+    def model(self) -> Path:
+        """What is handed over: model.onnx, model.json, conformance vectors, MODEL_CARD.md."""
+        return self.artifacts / "model"
+
+    @property
+    def timings(self) -> Path:
+        """Seconds a stage took when it last ran here; tracked by neither git nor DVC."""
+        return self.artifacts / "timings.json"
+
+    def data_root(self, root: str) -> Path:
+        """Return the path of `data.root`, which is relative to the project unless absolute."""
+        return self.root / root

@@ -1,0 +1,208 @@
+"""params.yaml -> frozen models. Unknown names are refused with the nearest known one; no default lives here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headstart.errors import ParamError, did_you_mean
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("a finite number is expected")
+    return value
+
+
+Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_finite)]
+ProperFraction = Annotated[float, Field(gt=0, lt=1), AfterValidator(_finite)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
+Triple = tuple[float, float, float]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Data(_Section):
+    """Where the labelled images are."""
+
+    root: Annotated[str, Field(min_length=1)]
+
+
+class Validate(_Section):
+    """What the stage `validate` lets pass."""
+
+    max_quarantined_fraction: Fraction
+
+
+class Split(_Section):
+    """How images are divided into train, val and test."""
+
+    method: Literal["hash", "stratified"]
+    seed: Seed
+    val_fraction: ProperFraction
+    test_fraction: ProperFraction
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Split:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave nothing to train on;"
+                " their sum must be below 1"
+            )
+        return self
+
+
+class Backbone(_Section):
+    """Which network, which weights, and what differs from their own preprocessing."""
+
+    name: Annotated[str, Field(min_length=1)]
+    weights: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    input_px: Annotated[int, Field(ge=16, le=2048)] | None
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None
+    interpolation: Literal["bilinear", "bicubic"] | None
+    mean: Annotated[Triple, Field(strict=False)] | None
+    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None
+
+
+class Embed(_Section):
+    """How features are computed."""
+
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+
+
+class TrainHead(_Section):
+    """How the head is chosen and fitted."""
+
+    seed: Seed
+    folds: Annotated[int, Field(ge=2, le=50)]
+    strengths: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+
+
+class Evaluate(_Section):
+    """How the held-out images are reported."""
+
+    seed: Seed
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)]
+    ece_bins: Annotated[int, Field(ge=2, le=100)]
+    gallery_images: Annotated[int, Field(ge=0, le=500)]
+
+
+class Export(_Section):
+    """What is handed over beside the model."""
+
+    conformance_images: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Params(_Section):
+    """The whole of params.yaml, one section a stage."""
+
+    data: Data
+    validate_: Annotated[Validate, Field(alias="validate")]  # pydantic keeps the plain name for itself
+    split: Split
+    backbone: Backbone
+    embed: Embed
+    train_head: TrainHead
+    evaluate: Evaluate
+    export: Export
+
+
+def load(path: Path) -> Params:
+    """Return the checked parameters; ParamError on anything unknown, missing or out of range."""
+    return parse(_read(path), path.name)
+
+
+def parse(values: object, where: str = "params.yaml") -> Params:
+    """Check nested plain values, as YAML gives them, and return the parameters."""
+    if not isinstance(values, dict):
+        raise ParamError(f"{where} holds {type(values).__name__}. Sections such as `split:` were expected.")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamError(_explain(error.errors()[0], error.error_count(), where)) from None
+
+
+def assign(path: Path, assignments: list[str]) -> Params:
+    """Write `section.name=value` assignments into params.yaml, comments kept, after checking the outcome; return it.
+
+    Values are read as YAML, so `split.seed=1` is a number and `backbone.sha256=null` is nothing.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    from headstart.files import replacing
+
+    document = _read(path)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        *sections, last = name.strip().split(".")
+        if not equals or not sections:
+            raise ParamError(f"'{assignment}' is not an assignment. `section.name=value` was expected.")
+        target = document
+        for section in sections:
+            target = target.get(section) if isinstance(target, dict) else None
+        if not isinstance(target, dict) or last not in target:
+            hint = did_you_mean(name, _dotted(document))
+            raise ParamError(f"{name} is not a parameter.{hint} See {path.name} for all of them.")
+        try:
+            target[last] = text if name == "data.root" else YAML(typ="safe").load(text)
+        except YAMLError:
+            raise ParamError(f"{name}={text} is not a YAML value. Quote it, or mend it.") from None
+    params = parse(document, path.name)
+    if assignments:
+        with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
+            _yaml().dump(document, file)
+    return params
+
+
+def _yaml() -> Any:
+    from ruamel.yaml import YAML
+
+    yaml = YAML()  # keeps comments and order
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml
+
+
+def _read(path: Path) -> Any:
+    from ruamel.yaml import YAMLError
+
+    if not path.is_file():
+        raise ParamError(f"{path} does not exist. Run from the folder that holds params.yaml.")
+    try:
+        return _yaml().load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise ParamError(f"{path.name} is not valid YAML{line}. Mend it, or restore it with git.") from None
+
+
+def _explain(error: Any, n_errors: int, where: str) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        text = f"{name} is not a parameter.{did_you_mean(name, _dotted_fields())} Mend its name in {where}."
+    elif error["type"] == "missing":
+        text = f"{name} is missing. Every parameter must be given. Add it to {where}, or restore the file with git."
+    else:
+        said = error["msg"].removeprefix("Value error, ")
+        text = f"{name} is {error['input']!r}: {said}. Mend it in {where}."
+        if isinstance(error["input"], BaseModel | dict):  # a rule about a whole section states its own values
+            text = f"{name}: {said}. Mend it in {where}."
+    return text + (f" ({n_errors - 1} more like it.)" if n_errors > 1 else "")
+
+
+def _dotted_fields() -> list[str]:
+    names = []
+    for name, field in Params.model_fields.items():
+        section = field.alias or name
+        names += [section, *(f"{section}.{inner}" for inner in field.annotation.model_fields)]  # type: ignore[union-attr]
+    return names
+
+
+def _dotted(document: dict[str, Any]) -> list[str]:
+    return [f"{section}.{name}" for section, values in document.items() for name in values]
