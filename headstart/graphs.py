@@ -1,0 +1,223 @@
+"""Builds, joins, checks and runs the ONNX pieces: resize, backbone, head. What trains is what ships.
+
+`resize`    `image` uint8 [N, H, W, 3], any H and W -> `pixels` uint8 [N, S, S, 3]
+`backbone`  `pixels` -> `features` float32 [N, D]; the crop to the input size and the normalisation are its first nodes
+`head`      `features` -> `probabilities` float32 [N, C], `label_index` int64 [N]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from headstart.errors import CheckError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+    from torch import nn
+
+    from headstart.backbones import Preprocessing
+
+OPSET = 18  # the first whose Resize knows antialiasing; the lower, the older the runtimes that can run the model
+IR_VERSION = 10
+
+
+def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
+    """Return the graph that cuts the centre square out and resizes it, antialiased, to `size_px`.
+
+    Cutting first keeps the cost of a 1 x 20000 image small. The result is Pillow's on the same square to within one
+    level: Pillow's cubic has coefficient -0.5 and gives weight to no pixel outside the image.
+    """
+    from onnx import TensorProto, helper
+
+    kernel: dict[str, Any] = {"bilinear": {"mode": "linear"}, "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5}}[
+        interpolation
+    ]
+    nodes = [
+        helper.make_node("Shape", ["image"], ["height_width"], start=1, end=3),
+        helper.make_node("ReduceMin", ["height_width"], ["side"], keepdims=1),
+        helper.make_node("Sub", ["height_width", "side"], ["margins"]),
+        helper.make_node("Div", ["margins", "two"], ["starts"]),
+        helper.make_node("Add", ["starts", "side"], ["ends"]),
+        helper.make_node("Slice", ["image", "starts", "ends", "height_width_axes"], ["square"]),
+        helper.make_node("Shape", ["image"], ["n_images"], start=0, end=1),
+        helper.make_node("Concat", ["n_images", "size"], ["resized_shape"], axis=0),
+        helper.make_node(
+            "Resize",
+            ["square", "", "", "resized_shape"],
+            ["pixels"],
+            antialias=1,
+            exclude_outside=int(interpolation == "bicubic"),
+            coordinate_transformation_mode="half_pixel",
+            **kernel,
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "resize",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size_px, size_px, 3])],
+        [
+            _int64("two", [2]),
+            _int64("height_width_axes", [1, 2]),
+            _int64("size", [size_px, size_px, 3]),
+        ],
+    )
+    return _finished(graph)
+
+
+def backbone_graph(module: nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
+    """Return the graph of crop, normalisation and `module` (float [B, 3, I, I] -> [B, D]), as torch exports it."""
+    import torch
+
+    side, crop = preprocessing.resize_px, preprocessing.input_px
+    start = round((side - crop) / 2)  # torchvision.transforms.functional.center_crop
+
+    class FromPixels(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+            std = torch.tensor(preprocessing.std, dtype=torch.float64)
+            mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
+            self.register_buffer("scale", (1 / (255 * std)).float()[:, None, None])
+            self.register_buffer("shift", (-mean / std).float()[:, None, None])
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            square = pixels[:, start : start + crop, start : start + crop].permute(0, 3, 1, 2).float()
+            features: torch.Tensor = self.module(square * self.scale + self.shift)
+            return features
+
+    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            FromPixels().eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["features"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
+            verbose=False,
+        )
+    if program is None:
+        raise CheckError("torch.onnx.export returned nothing. A graph was expected. Try another backbone.name.")
+    graph = program.model_proto.graph
+    for node in graph.node:  # stack traces of this machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del graph.value_info[:], graph.metadata_props[:]
+    graph.name = "backbone"
+    return _finished(graph, program.model_proto.functions)
+
+
+def head_graph(weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
+    """Return Gemm, softmax and argmax. `weight` float32 [D, C], `bias` float32 [C], calibration folded into both."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    n_features, n_classes = weight.shape
+    nodes = [
+        helper.make_node("Gemm", ["features", "head_weight", "head_bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["logits"], ["label_index"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "head",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", n_features])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", n_classes]),
+            helper.make_tensor_value_info("label_index", TensorProto.INT64, ["N"]),
+        ],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(weight, np.float32), "head_weight"),
+            numpy_helper.from_array(np.ascontiguousarray(bias, np.float32), "head_bias"),
+        ],
+    )
+    return _finished(graph)
+
+
+def join(
+    resize: onnx.ModelProto, backbone: onnx.ModelProto, head: onnx.ModelProto, metadata: Mapping[str, str]
+) -> onnx.ModelProto:
+    """Return the one graph that ships: the three pieces end to end, their nodes untouched."""
+    from onnx import compose, helper
+
+    pieces = [compose.add_prefix(piece, f"{piece.graph.name}/", rename_inputs=False, rename_outputs=False)
+              for piece in (resize, backbone, head)]
+    model = pieces[0]
+    for piece, tensor in zip(pieces[1:], ("pixels", "features"), strict=True):
+        model = compose.merge_models(model, piece, io_map=[(tensor, tensor)])
+    graph = model.graph
+    graph.name = "headstart"
+    joined = _finished(graph, model.functions)
+    helper.set_model_props(joined, dict(metadata))
+    return joined
+
+
+def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Return a CPU session; `threads` 0 lets onnxruntime take every core."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        name = "the model" if isinstance(model, bytes) else str(model)
+        raise CheckError(f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from None
+
+
+class Difference(NamedTuple):
+    """How far two feature matrices lie apart."""
+
+    absolute: float
+    relative: float  # to the root mean square of the reference
+
+
+def difference(got: np.ndarray, reference: np.ndarray) -> Difference:
+    """Return the largest absolute difference, and that divided by the reference's root mean square."""
+    largest = float(np.abs(got.astype(np.float64) - reference).max())
+    scale = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
+    return Difference(largest, largest / scale if scale else float("inf" if largest else 0))
+
+
+def _int64(name: str, values: list[int]) -> onnx.TensorProto:
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def _finished(graph: onnx.GraphProto, functions: Any = ()) -> onnx.ModelProto:
+    import onnx
+
+    imports = [onnx.helper.make_opsetid("", OPSET)]
+    imports += [onnx.helper.make_opsetid(domain, 1) for domain in sorted({function.domain for function in functions})]
+    model = onnx.helper.make_model(
+        graph, producer_name="headstart", ir_version=IR_VERSION, opset_imports=imports, functions=list(functions)
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Keep the exporter's progress marks and deprecation notes from the terminal; its errors still raise."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,74 @@
+"""Bytes of an image file -> upright RGB uint8, or the reason why not. What trains and what ships decode alike.
+
+numpy and Pillow only: the command line for deployment uses this module too.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # MPO: what many phones and cameras call a JPEG
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MAX_PIXELS = 178_956_970  # where Pillow itself refuses: half a gigabyte of RGB
+
+_BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+
+
+class UnreadableError(Exception):
+    """The bytes are no image that can be used; the message is the reason, in a few words."""
+
+
+class Decoded(NamedTuple):
+    """An upright image."""
+
+    rgb: np.ndarray  # uint8 [H, W, 3]
+    format: str
+
+
+def decode(data: bytes) -> Decoded:
+    """Return the first frame, turned as EXIF says, as RGB uint8 [H, W, 3].
+
+    Transparent pixels show white. 16-bit gray is scaled to 8 bits, not clipped. UnreadableError otherwise.
+    """
+    if not data:
+        raise UnreadableError("empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+            image.load()
+            rgb = _to_rgb(_upright(image))
+            return Decoded(np.asarray(rgb), str(image.format))
+    except UnreadableError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableError("not an image of a known format") from None
+    except Exception as error:  # a decoder fed with broken bytes raises almost anything
+        said = " ".join(str(error).split())
+        raise UnreadableError(f"cannot be decoded: {said or type(error).__name__}"[:200]) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF says nothing about how to turn the image, and its pixels are sound
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnreadableError("32 bits a channel, whose range is unknown; save it with 8 or 16")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (*_BACKGROUND, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,104 @@
+"""How a stage tells what it does: to the terminal, and to whoever started it through a file of JSON lines.
+
+With `HEADSTART_EVENTS` naming a file, every call also appends one line to it; the Prefect flow reads it. Standard library
+and tqdm only: a stage imports neither prefect nor dvc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+EVENTS_VARIABLE = "HEADSTART_EVENTS"
+_PLAIN_LINE_EVERY_S = 5.0
+_EVENT_EVERY_S = 0.5
+
+_stage = "headstart"
+
+
+def begin(stage: str) -> None:
+    """Name the stage that speaks from here on."""
+    global _stage
+    _stage = stage
+    emit("start", stage=stage, pid=os.getpid())
+
+
+def say(message: str) -> None:
+    """Tell something that a user wants to know."""
+    print(f"{_stage}: {message}", flush=True)
+    emit("log", level="info", message=message)
+
+
+def warn(message: str) -> None:
+    """Tell something that a user should look at; it goes to stderr."""
+    print(f"{_stage}: warning: {message}", file=sys.stderr, flush=True)
+    emit("log", level="warning", message=message)
+
+
+def fail(message: str) -> None:
+    """Tell why the stage stops; it goes to stderr."""
+    print(f"{_stage}: {message}", file=sys.stderr, flush=True)
+    emit("error", message=message)
+
+
+def emit(kind: str, **values: object) -> None:
+    """Append one event for the parent; a parent that cannot be told never stops a stage."""
+    path = os.environ.get(EVENTS_VARIABLE)
+    if path:
+        line = json.dumps({"kind": kind, **values}) + "\n"
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 one append
+            file.write(line)
+
+
+@contextlib.contextmanager
+def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Yield `advance(n)`: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+    yield_to = _terminal_bar if sys.stderr.isatty() else _plain_lines
+    done, last_event = 0, 0.0
+
+    with yield_to(what, total, unit) as draw:
+
+        def advance(n: int) -> None:
+            nonlocal done, last_event
+            done += n
+            draw(n)
+            if time.monotonic() - last_event > _EVENT_EVERY_S or done == total:
+                last_event = time.monotonic()
+                emit("progress", what=what, done=done, total=total, unit=unit)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _terminal_bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=f"{_stage}: {what}", unit=f" {unit}", dynamic_ncols=True, mininterval=0.2) as drawn:
+
+        def draw(n: int) -> None:
+            drawn.update(n)
+
+        yield draw
+
+
+@contextlib.contextmanager
+def _plain_lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    began = last = time.monotonic()
+    done = 0
+
+    def draw(n: int) -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= _PLAIN_LINE_EVERY_S and 0 < done < total:
+            last = now
+            rate = done / (now - began)
+            left_s = (total - done) / rate
+            print(f"{_stage}: {what} {done}/{total} {unit}s, {rate:.0f} a second, {left_s:.0f} s left", flush=True)
+
+    yield draw
+    print(f"{_stage}: {what} {done}/{total} {unit}s in {time.monotonic() - began:.1f} s", flush=True)

@@ -1,0 +1,42 @@
+"""Write the embedded default dataset: scikit-learn's bundled handwritten digits as class folders of PNG files.
+
+Reads nothing; writes data/digits/<class>/*.png. The files' bytes must stay the same: every digest downstream follows.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from headstart.files import replacing_folder
+from headstart.layout import Layout
+from headstart.params import Params
+from headstart.progress import say
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 [1797, 8, 8] images, black on white, and int [1797] labels (Alpaydin & Kaynak 1998, UCI)."""
+    from sklearn.datasets import load_digits
+
+    bundle = load_digits()
+    return np.round(255 - bundle.images * (255 / 16)).astype(np.uint8), bundle.target
+
+
+def png(gray: np.ndarray) -> bytes:
+    """Return uint8 [H, W] as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(gray).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Write the dataset whole, or leave what was there."""
+    images, labels = digits()
+    with replacing_folder(layout.digits) as folder:
+        for label in np.unique(labels):
+            (folder / str(label)).mkdir()
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (folder / str(label) / f"{number:04d}.png").write_bytes(png(image))
+    say(f"wrote {len(images)} images of {len(np.unique(labels))} classes to data/digits")

@@ -1,0 +1,218 @@
+"""Divide the images into train, val and test.
+
+Reads the manifest; writes artifacts/splits.parquet and artifacts/split_summary.json. With method hash, an image's split
+follows from its own group and the seed alone: new images never move old ones, and one fraction never shuffles another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+from headstart import tables
+from headstart.errors import DataError, count_and_name
+from headstart.files import write_json
+from headstart.layout import Layout
+from headstart.params import Params, Split
+from headstart.progress import say, warn
+from headstart.tables import SPLIT_NAMES
+
+_OF_2_TO_64 = 2**64
+
+
+class Image(NamedTuple):
+    """What a split depends on."""
+
+    group: str
+    label: str
+    given_split: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The split of every image, in the order given, and what a user should know about it."""
+
+    splits: list[str]
+    notes: list[str]
+    warnings: list[str]
+
+
+def divide(images: list[Image], settings: Split) -> Outcome:
+    """Return each image's split; DataError where the data cannot be divided as asked."""
+    given = {image.given_split for image in images} - {None}
+    if not given or given == {"train"}:
+        notes = ["all images are in train: the splits are drawn from it"] if given else []
+        fractions = {"test": settings.test_fraction, "val": settings.val_fraction}
+        return _draw(images, fractions, settings, notes)
+    _check_given(images, given)
+    if given == set(SPLIT_NAMES):
+        return _honour(images, {}, ["the given train, val and test are kept"])
+    held_out = "test" if "test" in given else "val"
+    note = (
+        "train and test are given: validation comes out of train"
+        if held_out == "test"
+        else "train and val are given and no test: the given val is the held-out test set, validation comes out of train"
+    )
+    inside = [image for image in images if image.given_split == "train"]
+    drawn = _draw(inside, {"val": settings.val_fraction}, settings, [note])
+    taken = iter(drawn.splits)
+    splits = [next(taken) if image.given_split == "train" else "test" for image in images]
+    return Outcome(splits, drawn.notes, [*drawn.warnings, *_missing_classes(images, splits)])
+
+
+def position(group: str, seed: int) -> float:
+    """Return where in 0..1 a group lies: test is below test_fraction, val above 1 - val_fraction."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / _OF_2_TO_64
+
+
+def _draw(images: list[Image], fractions: dict[str, float], settings: Split, notes: list[str]) -> Outcome:
+    groups: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        groups[image.group].append(image)
+    at = {group: position(group, settings.seed) for group in groups}
+    order = sorted(groups, key=lambda group: (at[group], group))
+    _check_enough(groups, n_splits=len(fractions) + 1)
+    drawing = _by_hash if settings.method == "hash" else _stratified
+    split_of = drawing(order, at, groups, fractions)
+    warnings = _fill_empty(order, groups, split_of, [*fractions, "train"])
+    return Outcome([split_of[image.group] for image in images], notes, warnings)
+
+
+def _by_hash(
+    order: list[str], at: dict[str, float], groups: dict[str, list[Image]], fractions: dict[str, float]
+) -> dict[str, str]:
+    low, high = fractions.get("test", 0.0), 1 - fractions["val"]
+    return {group: "test" if at[group] < low else "val" if at[group] >= high else "train" for group in order}
+
+
+def _stratified(
+    order: list[str], at: dict[str, float], groups: dict[str, list[Image]], fractions: dict[str, float]
+) -> dict[str, str]:
+    """Take from each class the groups of lowest hash for test and of highest for val, up to the exact fraction."""
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for group in order:
+        by_class[_main_label(groups[group])].append(group)
+    split_of = dict.fromkeys(order, "train")
+    for members in by_class.values():
+        n_images = sum(len(groups[group]) for group in members)
+        for split, candidates in (("test", members), ("val", members[::-1])):
+            room = round(fractions.get(split, 0.0) * n_images)
+            for group in candidates:
+                if split_of[group] == "train" and len(groups[group]) <= room:
+                    split_of[group] = split
+                    room -= len(groups[group])
+    return split_of
+
+
+def _fill_empty(
+    order: list[str], groups: dict[str, list[Image]], split_of: dict[str, str], splits: list[str]
+) -> list[str]:
+    """Give every split the lowest group of each class it lacks, from a split that keeps one of each of that group's classes."""
+    labels_of = {group: {image.label for image in members} for group, members in groups.items()}
+    n_groups = Counter((split_of[group], label) for group in order for label in labels_of[group])
+    warnings = []
+    for label in sorted({label for labels in labels_of.values() for label in labels}):
+        for split in splits:
+            if n_groups[split, label]:
+                continue
+            spare = (
+                group
+                for group in order
+                if label in labels_of[group] and all(n_groups[split_of[group], other] > 1 for other in labels_of[group])
+            )
+            group = next(spare, None)
+            if group is None:
+                raise DataError(
+                    f"class '{label}' has no group that can go to {split} without emptying another split. Three or more"
+                    " groups a class were expected. Add images in other groups, or give the splits yourself."
+                )
+            for other in labels_of[group]:
+                n_groups[split_of[group], other] -= 1
+                n_groups[split, other] += 1
+            warnings.append(
+                f"class '{label}' had no image in {split}: {len(groups[group])} moved there from {split_of[group]}"
+            )
+            split_of[group] = split
+    return warnings
+
+
+def _honour(images: list[Image], moved: dict[str, str], notes: list[str]) -> Outcome:
+    splits = [moved.get(image.given_split or "", image.given_split or "") for image in images]
+    return Outcome(splits, notes, _missing_classes(images, splits))
+
+
+def _check_enough(groups: dict[str, list[Image]], n_splits: int) -> None:
+    per_class = Counter(label for members in groups.values() for label in {image.label for image in members})
+    if few := sorted(label for label, n_groups in per_class.items() if n_groups < n_splits):
+        raise DataError(
+            f"{len(few)} classes have fewer images (or groups) than there are splits to fill"
+            f" ({count_and_name(f'{label}: {per_class[label]}' for label in few)}). {n_splits} or more were expected,"
+            " one a split. Add images, remove the class, or give the splits yourself (see data.root in params.yaml)."
+        )
+
+
+def _check_given(images: list[Image], given: set[str | None]) -> None:
+    if "train" not in given:
+        raise DataError(
+            f"the data give {', '.join(sorted(str(split) for split in given))} and no train. A train split was expected."
+            " Add one, or give no splits."
+        )
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        splits_of[image.group].add(image.given_split or "")
+    if torn := sorted(group for group, splits in splits_of.items() if len(splits) > 1):
+        raise DataError(
+            f"{len(torn)} groups stand in more than one given split ({count_and_name(torn)}), so held-out results would"
+            " be too good. Each group in one split was expected. Mend the column split of the manifest."
+        )
+    trained = {image.label for image in images if image.given_split == "train"}
+    if unknown := sorted({image.label for image in images} - trained):
+        raise DataError(
+            f"{len(unknown)} classes have held-out images but none in train ({count_and_name(unknown)}). Every class in"
+            " train was expected. Check the spelling of the folders or labels, or add training images."
+        )
+
+
+def _missing_classes(images: list[Image], splits: list[str]) -> list[str]:
+    present = {(image.label, split) for image, split in zip(images, splits, strict=True)}
+    labels = sorted({image.label for image in images})
+    return [
+        f"class '{label}' has no image in {split}"
+        for label in labels
+        for split in ("val", "test")
+        if (label, split) not in present
+    ]
+
+
+def _main_label(members: list[Image]) -> str:
+    return min(Counter(image.label for image in members).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Divide the manifest and write the table and its summary."""
+    manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
+    images = [Image(*row) for row in manifest.select("group", "label", "given_split").iter_rows()]
+    outcome = divide(images, params.split)
+    splits = manifest.select("image_id", "path", "label", "group").with_columns(split=pl.Series(outcome.splits))
+    counts = Counter(splits.select("split", "label").iter_rows())
+    classes = sorted(set(splits["label"]))
+    tables.write(layout.splits, splits, tables.SPLITS)
+    write_json(
+        layout.split_summary,
+        {
+            "classes": classes,
+            "n_images": {split: sum(counts[split, label] for label in classes) for split in SPLIT_NAMES},
+            "images_per_class": {split: {label: counts[split, label] for label in classes} for split in SPLIT_NAMES},
+            "notes": outcome.notes,
+            "warnings": outcome.warnings,
+        },
+    )
+    for note in outcome.notes:
+        say(note)
+    for warning in outcome.warnings:
+        warn(warning)
+    say(", ".join(f"{split} {sum(counts[split, label] for label in classes)}" for split in SPLIT_NAMES) + " images")
