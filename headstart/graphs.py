@@ -162,6 +162,12 @@ def join(
     return joined
 
 
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Return the model's bytes, the same for the same model."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
 def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     """Return a CPU session; `threads` 0 lets onnxruntime take every core."""
     import onnxruntime

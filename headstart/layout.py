@@ -90,3 +90,8 @@ class Layout:
     def data_root(self, root: str) -> Path:
         """Return the path of `data.root`, which is relative to the project unless absolute."""
         return self.root / root
+
+    def images_folder(self, root: str) -> Path:
+        """Return the folder that the manifest's paths are relative to: `data.root`, or where the file that it names lies."""
+        path = self.data_root(root)
+        return path.parent if path.suffix.lower() in (".csv", ".parquet") and not path.is_dir() else path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -128,9 +129,10 @@ def parse(values: object, where: str = "params.yaml") -> Params:
         raise ParamError(_explain(error.errors()[0], error.error_count(), where)) from None
 
 
-def assign(path: Path, assignments: list[str]) -> Params:
-    """Write `section.name=value` assignments into params.yaml, comments kept, after checking the outcome; return it.
+def assign(path: Path, assignments: list[str], check: Callable[[Params], None] = lambda params: None) -> Params:
+    """Write `section.name=value` assignments into params.yaml, comments kept, once they are checked; return the outcome.
 
+    `check` may raise to refuse them; the file is then as it was.
     Values are read as YAML, so `split.seed=1` is a number and `backbone.sha256=null` is nothing.
     """
     from ruamel.yaml import YAML, YAMLError
@@ -154,6 +156,7 @@ def assign(path: Path, assignments: list[str]) -> Params:
         except YAMLError:
             raise ParamError(f"{name}={text} is not a YAML value. Quote it, or mend it.") from None
     params = parse(document, path.name)
+    check(params)
     if assignments:
         with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
             _yaml().dump(document, file)
@@ -166,6 +169,9 @@ def _yaml() -> Any:
     yaml = YAML()  # keeps comments and order
     yaml.preserve_quotes = True
     yaml.width = 4096
+    yaml.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     return yaml
 
 

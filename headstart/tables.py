@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pandera.polars as pa
@@ -90,3 +91,9 @@ def read(path: Path, schema: pa.DataFrameSchema, made_by: str) -> pl.DataFrame:
         return check(table, schema, CheckError)
     except CheckError as error:
         raise CheckError(f"{path}: {error}. Run `dvc repro --force {made_by}`.") from None
+
+
+def data_digest(manifest: pl.DataFrame) -> str:
+    """Return the SHA-256 over the sorted (image_id, label, group) rows: what the dataset is, whatever its files' names."""
+    rows = sorted(manifest.select("image_id", "label", "group").iter_rows())
+    return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()

@@ -27,6 +27,7 @@ from headstart.progress import bar, say, warn
 from headstart.tables import SPLIT_NAMES
 
 _HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2, None: 3}
+_SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 _COLUMNS = ("path", "label", "split", "group")
 
 
@@ -72,18 +73,26 @@ def list_images(root: Path, shown: str) -> Listing:
             " expected. Set data.root in params.yaml."
         )
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if "train" in folders and set(folders) <= set(SPLIT_NAMES):
-        return _list_folders(root, shown, f"pre-split class folders ({', '.join(folders)})", folders)
-    return _list_folders(root, shown, "class folders", None)
+    if "train" in folders and (odd := sorted(set(folders) & set(_SPLIT_ALIASES))):
+        raise DataError(
+            f"data.root is '{shown}', which holds train beside {count_and_name(odd)}. train, val and test were expected."
+            f" Rename {odd[0]} to {_SPLIT_ALIASES[odd[0]]}."
+        )
+    if folders == ["train"] or ("train" in folders and {"val", "test"} & set(folders)):
+        splits = [name for name in SPLIT_NAMES if name in folders]
+        return _list_folders(root, shown, f"pre-split class folders ({', '.join(splits)})", splits)
+    return _list_folders(root, shown, "class folders", [])
 
 
-def _list_folders(root: Path, shown: str, form: str, splits: list[str] | None) -> Listing:
-    depth = 1 if splits is None else 2
+def _list_folders(root: Path, shown: str, form: str, splits: list[str]) -> Listing:
+    depth = 2 if splits else 1
     found, stray = [], []
     for path in _files_below(root):
         parts = PurePosixPath(path).parts
         if any(part.startswith(".") for part in parts):
             stray.append((path, "hidden file"))
+        elif splits and parts[0] not in splits and len(parts) > 1:
+            stray.append((path, f"not below {', '.join(splits)}"))
         elif len(parts) <= depth:
             stray.append((path, "not in a class folder"))
         elif not path.lower().endswith(EXTENSIONS):
@@ -144,8 +153,8 @@ def _list_manifest(path: Path, shown: str) -> Listing:
     if not rows:
         raise DataError(f"'{shown}' has no rows. One row an image was expected. Set data.root in params.yaml.")
     found = [Found(row["path"], row["label"], row.get("split"), row.get("group")) for row in rows]
-    with_columns = " with " + " and ".join(set(table.columns[2:])) if len(table.columns) > 2 else ""
-    return Listing(f"manifest{with_columns}", folder, found, [])
+    given = " and ".join(name for name in ("split", "group") if name in table.columns)
+    return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
 
 
 def _files_below(root: Path) -> list[str]:
@@ -264,7 +273,7 @@ def run(params: Params, layout: Layout) -> None:
                 "n_groups": manifest["group"].n_unique(),
                 "images_per_class": dict(sorted(Counter(manifest["label"]).items())),
                 "formats": dict(sorted(Counter(manifest["format"]).items())),
-                "data_sha256": data_digest(manifest),
+                "data_sha256": tables.data_digest(manifest),
             },
         )
     tables.write(layout.manifest, manifest, tables.MANIFEST)
@@ -274,9 +283,3 @@ def run(params: Params, layout: Layout) -> None:
             f"{len(quarantined)} files are set aside ({count_and_name(path for path, _ in quarantined)}), listed with"
             " their reasons in artifacts/validation/quarantine.csv"
         )
-
-
-def data_digest(manifest: pl.DataFrame) -> str:
-    """Return the SHA-256 over the sorted (image_id, label, group) rows: what the dataset is, whatever its files' names."""
-    rows = sorted(manifest.select("image_id", "label", "group").iter_rows())
-    return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()

@@ -1,0 +1,112 @@
+"""The one launcher of stages: `python -m tasks STAGE`.
+
+    python -m tasks embed                  run one stage, as dvc.yaml does
+    python -m tasks set data.root=photos   write a parameter, checked; without assignments only check
+    python -m tasks summary                say where the model and the report are, and how good the model is
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import tasks
+from headstart import params, progress
+from headstart.errors import HeadstartError, ParamError, did_you_mean
+from headstart.layout import Layout
+
+STAGES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.name.startswith("_"))
+_PARENT_GONE = 143  # as if terminated
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return the exit status: 0, 1 for a user's mistake, 2 for a wrong command, 130 for Ctrl-C."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{__doc__}\nStages: {', '.join(STAGES)}")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    warnings.filterwarnings("ignore", module=r"PIL\..*")  # what is wrong with an image is told by `validate`
+    layout = Layout(Path.cwd())
+    progress.begin("params" if name == "set" else name)
+    try:
+        if name == "set":
+            params.assign(layout.params, rest, lambda values: _check_data(values, layout))
+        elif name == "summary":
+            _summary(layout)
+        elif name not in STAGES:
+            raise ParamError(f"'{name}' is not a stage.{did_you_mean(name, STAGES)} One of {', '.join(STAGES)} was expected.")
+        elif rest:
+            raise ParamError(f"'{rest[0]}' is one word too many. A stage takes its parameters from params.yaml.")
+        else:
+            _run(name, layout)
+    except HeadstartError as error:
+        progress.fail(str(error))
+        return 1
+    except KeyboardInterrupt:
+        progress.fail("interrupted; what was there before is as it was")
+        return 130
+    return 0
+
+
+def _run(stage: str, layout: Layout) -> None:
+    _stop_with_parent()
+    values = params.load(layout.params)
+    began = time.monotonic()
+    importlib.import_module(f"tasks.{stage}").run(values, layout)
+    _note_time(stage, time.monotonic() - began, layout)
+
+
+def _check_data(values: params.Params, layout: Layout) -> None:
+    from tasks.validate import list_images
+
+    if layout.data_root(values.data.root) != layout.digits:  # `sample` writes that one
+        list_images(layout.data_root(values.data.root), values.data.root)
+
+
+def _summary(layout: Layout) -> None:
+    from headstart.files import read_json
+
+    test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
+    relative = {path: path.relative_to(layout.root) for path in (layout.model, layout.evaluation)}
+    print()
+    print(f"  model          {relative[layout.model] / 'model.onnx'}")
+    print(f"  report         {relative[layout.evaluation] / 'report.html'}")
+    print(
+        f"  test accuracy  {test['accuracy']:.2%} (95 % interval {test['accuracy_low']:.2%} to"
+        f" {test['accuracy_high']:.2%}) on {test['n_images']} images"
+    )
+
+
+def _note_time(stage: str, seconds: float, layout: Layout) -> None:
+    """Add to timings.json, which neither git nor DVC tracks; a broken one is begun anew."""
+    from headstart.files import write_json
+
+    try:
+        timings = dict(json.loads(layout.timings.read_bytes()))
+    except (OSError, ValueError):
+        timings = {}
+    write_json(layout.timings, {**timings, stage: {"seconds": round(seconds, 2)}})
+
+
+def _stop_with_parent() -> None:
+    """End this process when the one that started it is gone, so that a killed `dvc repro` leaves no stage behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        progress.fail("the process that started this stage is gone; stopping")
+        os._exit(_PARENT_GONE)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""Turn a pretrained network into two ONNX graphs: resize and backbone.
+
+Reads params alone; writes artifacts/backbone/. The graphs must compute what PyTorch computes: the stage compares both
+on photographs and refuses to finish where they differ.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import numpy as np
+
+from headstart import backbones, graphs
+from headstart.backbones import Backbone
+from headstart.errors import CheckError
+from headstart.files import replacing_folder, sha256_of, write_json
+from headstart.layout import Layout
+from headstart.params import Params
+from headstart.progress import say
+
+MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square; 1e-6 to 1e-5 is usual
+
+
+def photographs() -> list[np.ndarray]:
+    """Return four real photographs of different shapes, uint8 [H, W, 3], from scikit-learn's bundled two."""
+    from sklearn.datasets import load_sample_images
+
+    china, flower = load_sample_images().images
+    return [china, flower, china[:, 100:300], flower[60:360]]
+
+
+def reference_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
+    """Return PyTorch's features [N, D] for uint8 [N, S, S, 3], with torchvision's own crop and normalisation."""
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    settings = backbone.preprocessing
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    images = functional.center_crop(images, [settings.input_px, settings.input_px]).float() / 255
+    with torch.inference_mode():
+        features = backbone.module(functional.normalize(images, list(settings.mean), list(settings.std)))
+    return np.asarray(features)
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Load, export, compare, write."""
+    backbone = backbones.load(params.backbone, layout.weights, say)
+    settings = backbone.preprocessing
+    say(f"exporting {backbone.name}, {settings.input_px} px, {backbone.n_features} features ({backbone.weights})")
+    resize = graphs.resize_graph(settings.resize_px, settings.interpolation)
+    cut = graphs.backbone_graph(backbone.module, settings)
+
+    resizer = graphs.session(graphs.to_bytes(resize))
+    pixels = np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in photographs()])
+    found = graphs.session(graphs.to_bytes(cut)).run(None, {"pixels": pixels})[0]
+    apart = graphs.difference(found, reference_features(backbone, pixels))
+    if not apart.relative <= MAX_RELATIVE_DIFFERENCE:
+        raise CheckError(
+            f"onnxruntime's features of {backbone.name} differ from PyTorch's by {apart.relative:.1e} of their size. At"
+            f" most {MAX_RELATIVE_DIFFERENCE:.0e} was expected. Choose another backbone.name in params.yaml."
+        )
+    say(f"onnxruntime and PyTorch agree on {len(pixels)} photographs to {apart.relative:.1e}")
+
+    with replacing_folder(layout.backbone) as folder:
+        (folder / "resize.onnx").write_bytes(graphs.to_bytes(resize))
+        (folder / "backbone.onnx").write_bytes(graphs.to_bytes(cut))
+        write_json(
+            folder / "backbone.json",
+            {
+                "name": backbone.name,
+                "weights": backbone.weights,
+                "weights_sha256": backbone.weights_sha256,
+                "licence": backbone.licence,
+                "n_features": backbone.n_features,
+                "preprocessing": {
+                    "resize_px": settings.resize_px,
+                    "input_px": settings.input_px,
+                    "crop_fraction": settings.crop_fraction,
+                    "interpolation": settings.interpolation,
+                    "mean": list(settings.mean),
+                    "std": list(settings.std),
+                },
+                "resize_onnx_sha256": sha256_of(folder / "resize.onnx"),
+                "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
+                "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
+            },
+        )

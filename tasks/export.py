@@ -1,0 +1,171 @@
+"""Join the three graphs to the one model that ships, and hold it to the predictions of `evaluate`.
+
+Reads the pieces, the head, the predictions and the original files of the test split; writes artifacts/model/. The stage
+refuses to finish unless the model gives evaluate's label on every test image and its probabilities within 1e-4.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+
+from headstart import graphs, images, tables
+from headstart.errors import CheckError, DataError, count_and_name
+from headstart.files import read_json, read_safetensors, replacing_folder, sha256_of, write_json, write_text
+from headstart.layout import Layout
+from headstart.params import Params
+from headstart.progress import bar, say
+
+TOLERANCE = 1e-4  # of a probability, between the joined graph at batch 1 and the pieces at embed.batch_size
+
+CARD = """# Model card
+
+An image classifier with {n_classes} classes: {classes}.
+
+- **Backbone** {backbone}, frozen. Weights: {weights} (SHA-256 `{weights_sha256}`), licence: {licence}.
+- **Head** {head}, trained on {n_train} images. Temperature {temperature}.
+- **Result on {n_test} held-out images** accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}),
+  macro F1 {macro_f1:.4f}, log loss {log_loss:.4f}, expected calibration error {ece:.4f}.
+
+## Use
+`image` is uint8 [N, H, W, 3], RGB, any size; resizing, cropping and normalisation are inside the model. It gives
+`probabilities` float32 [N, {n_classes}] and `label_index` int64 [N], in the order of the classes above.
+
+    headstart predict FOLDER_OF_THIS_FILE photo.jpg
+    headstart verify FOLDER_OF_THIS_FILE
+
+## Limits
+The figures hold for images drawn as the training images were. The model names one of its classes for any image,
+also for one that shows none of them. Only the centre square of an image is seen.
+"""
+
+
+def gate(
+    model: bytes, files: list[Path], predictions: pl.DataFrame, classes: list[str], advance: Any = lambda n: None
+) -> None:
+    """Run the model on the original files, one by one; CheckError where it is not what `evaluate` reported."""
+    session = graphs.session(model)
+    other_labels, apart, furthest = [], [], 0.0
+    rows = predictions.select("image_id", "path", "predicted", "probabilities").iter_rows()
+    for file, (image_id, path, predicted, expected) in zip(files, rows, strict=True):
+        rgb = _decode(file, image_id)
+        probabilities, label_index = session.run(None, {"image": rgb[None]})
+        difference = float(np.abs(probabilities[0] - np.asarray(expected, np.float32)).max())
+        furthest = max(furthest, difference)
+        if classes[label_index[0]] != predicted:
+            other_labels.append(path)
+        if not difference <= TOLERANCE:
+            apart.append(path)
+        advance(1)
+    if other_labels or apart:
+        raise CheckError(
+            f"model.onnx gives another label than evaluate on {len(other_labels)} and other probabilities on"
+            f" {len(apart)} of {len(files)} test images ({count_and_name(other_labels or apart)}), by up to"
+            f" {furthest:.1e}. The same labels and at most {TOLERANCE:.0e} were expected. Run `dvc repro --force"
+            " backbone`; if it stays, please report it."
+        )
+
+
+def conformance_rows(predictions: pl.DataFrame, n_images: int) -> pl.DataFrame:
+    """Return up to `n_images` rows, evenly spaced from the least to the most confident prediction."""
+    ordered = predictions.sort("probability", "image_id")
+    picks = np.unique(np.linspace(0, len(ordered) - 1, min(n_images, len(ordered))).round().astype(int))
+    return ordered[picks]
+
+
+def training_digest(manifest: pl.DataFrame, splits: pl.DataFrame) -> str:
+    """Return the digest of the images and labels that the head was trained on."""
+    trained = splits.filter(pl.col("split") != "test").select("image_id")
+    return tables.data_digest(manifest.join(trained, on="image_id", how="semi"))
+
+
+def _decode(file: Path, image_id: str) -> np.ndarray:
+    if not file.is_file() or sha256_of(file) != image_id:
+        raise DataError(f"{file} is gone or has changed since `validate` read it. Its bytes must stay. Run `dvc repro`.")
+    return images.decode(file.read_bytes()).rgb
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Join, gate, write."""
+    manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
+    splits = tables.read(layout.splits, tables.SPLITS, "split")
+    predictions = tables.read(layout.evaluation / "predictions.parquet", tables.PREDICTIONS, "evaluate")
+    test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
+    backbone = read_json(layout.backbone / "backbone.json", "backbone")
+    head = read_json(layout.head / "head.json", "train_head")
+    weights = read_safetensors(layout.head / "head.safetensors", "train_head")
+
+    facts = {
+        "classes": head["classes"],
+        "backbone": backbone["name"],
+        "weights": backbone["weights"],
+        "weights_sha256": backbone["weights_sha256"],
+        "licence": backbone["licence"],
+        "preprocessing": backbone["preprocessing"],
+        "training_data_sha256": training_digest(manifest, splits),
+        "temperature": head["temperature"],
+        "versions": {"headstart": version("headstart"), "onnxruntime": version("onnxruntime"), **backbone["versions"]},
+    }
+    model = graphs.to_bytes(
+        graphs.join(
+            onnx.load(layout.backbone / "resize.onnx"),
+            onnx.load(layout.backbone / "backbone.onnx"),
+            graphs.head_graph(weights["weight"], weights["bias"]),
+            {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()},
+        )
+    )
+    folder_of_images = layout.images_folder(params.data.root)
+    files = [folder_of_images / path for path in predictions["path"]]
+    with bar("checking model.onnx", len(files), "image") as advance:
+        gate(model, files, predictions, head["classes"], advance)
+
+    with replacing_folder(layout.model) as folder:
+        (folder / "model.onnx").write_bytes(model)
+        (folder / "conformance").mkdir()
+        vectors = []
+        for row in conformance_rows(predictions, params.export.conformance_images).iter_rows(named=True):
+            name = row["image_id"][:16] + PurePosixPath(row["path"]).suffix.lower()
+            (folder / "conformance" / name).write_bytes((folder_of_images / row["path"]).read_bytes())
+            vectors.append({"file": name, "label": row["predicted"], "probabilities": row["probabilities"]})
+        write_json(folder / "conformance" / "expected.json", {"tolerance": TOLERANCE, "images": vectors})
+        write_json(
+            folder / "model.json",
+            {
+                "format": 1,
+                "model_sha256": sha256_of(folder / "model.onnx"),
+                "input": {"name": "image", "dtype": "uint8", "shape": ["N", "H", "W", 3], "colours": "RGB"},
+                "outputs": {
+                    "probabilities": {"dtype": "float32", "shape": ["N", len(head["classes"])]},
+                    "label_index": {"dtype": "int64", "shape": ["N"]},
+                },
+                "opset": graphs.OPSET,
+                **facts,
+                "test": test,
+            },
+        )
+        card = CARD.format(
+            n_classes=len(head["classes"]),
+            classes=", ".join(head["classes"]),
+            backbone=backbone["name"],
+            weights=backbone["weights"],
+            weights_sha256=backbone["weights_sha256"],
+            licence=backbone["licence"],
+            head=head["kind"],
+            n_train=head["n_images"],
+            temperature=head["temperature"],
+            n_test=test["n_images"],
+            accuracy=test["accuracy"],
+            low=test["accuracy_low"],
+            high=test["accuracy_high"],
+            macro_f1=test["macro_f1"],
+            log_loss=test["log_loss"],
+            ece=test["ece"],
+        )
+        write_text(folder / "MODEL_CARD.md", card)
+    say(f"model.onnx gives evaluate's labels on all {len(files)} test images; {len(model) / 1e6:.1f} MB")
