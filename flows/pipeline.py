@@ -1,8 +1,8 @@
 """The pipeline under Prefect: `python -m flows.pipeline [STAGE ...] [--force]`.
 
-dvc.yaml is the only DAG. One call of DVC's `Repo.reproduce` drives it, and each stage that DVC visits becomes one task
-run through `repro_fn`, the hook that `dvc exp run` uses itself. So dvc.lock ends as `dvc repro` would leave it. It works
-with no Prefect server running (a temporary one starts) and with one (PREFECT_API_URL).
+dvc.yaml is the only DAG. One call of DVC's `Repo.reproduce` drives it, and each stage that DVC visits becomes one
+task run through `repro_fn`, the hook that `dvc exp run` uses itself. So dvc.lock ends as `dvc repro` would leave it. It
+works with no Prefect server running (a temporary one starts) and with one (PREFECT_API_URL).
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def end_children() -> None:
 
 def main() -> int:
     """Run once from a shell; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="Run the DAG of dvc.yaml under Prefect.")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline", description="Run the DAG of dvc.yaml under Prefect."
+    )
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to bring up to date (default: all)")
     parser.add_argument("--force", action="store_true", help="run them though nothing changed")
     options = parser.parse_args()

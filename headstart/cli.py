@@ -98,9 +98,9 @@ def verify(arguments: argparse.Namespace) -> int:
     n_images = len(expected["images"])
     if wrong:
         raise CheckError(
-            f"{len(wrong)} of {n_images} conformance images differ ({count_and_name(wrong)}), by up to {furthest:.1e}. At"
-            f" most {expected['tolerance']:.0e} was expected. Compare the versions of onnxruntime and Pillow here with"
-            " those that `headstart info` names."
+            f"{len(wrong)} of {n_images} conformance images differ ({count_and_name(wrong)}), by up to {furthest:.1e}."
+            f" At most {expected['tolerance']:.0e} was expected. Compare the versions of onnxruntime and Pillow here"
+            " with those that `headstart info` names."
         )
     print(f"verify: {n_images} conformance images agree to {furthest:.1e}")
     return 0

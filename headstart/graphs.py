@@ -38,9 +38,10 @@ def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
     """
     from onnx import TensorProto, helper
 
-    kernel: dict[str, Any] = {"bilinear": {"mode": "linear"}, "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5}}[
-        interpolation
-    ]
+    kernels: dict[str, dict[str, Any]] = {
+        "bilinear": {"mode": "linear"},
+        "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1},
+    }
     nodes = [
         helper.make_node("Shape", ["image"], ["height_width"], start=1, end=3),
         helper.make_node("ReduceMin", ["height_width"], ["side"], keepdims=1),
@@ -55,9 +56,8 @@ def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
             ["square", "", "", "resized_shape"],
             ["pixels"],
             antialias=1,
-            exclude_outside=int(interpolation == "bicubic"),
             coordinate_transformation_mode="half_pixel",
-            **kernel,
+            **kernels[interpolation],
         ),
     ]
     graph = helper.make_graph(
@@ -82,6 +82,9 @@ def backbone_graph(module: nn.Module, preprocessing: Preprocessing) -> onnx.Mode
     start = round((side - crop) / 2)  # torchvision.transforms.functional.center_crop
 
     class FromPixels(torch.nn.Module):
+        scale: torch.Tensor
+        shift: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.module = module
@@ -150,8 +153,10 @@ def join(
     """Return the one graph that ships: the three pieces end to end, their nodes untouched."""
     from onnx import compose, helper
 
-    pieces = [compose.add_prefix(piece, f"{piece.graph.name}/", rename_inputs=False, rename_outputs=False)
-              for piece in (resize, backbone, head)]
+    pieces = [
+        compose.add_prefix(piece, f"{piece.graph.name}/", rename_inputs=False, rename_outputs=False)
+        for piece in (resize, backbone, head)
+    ]
     model = pieces[0]
     for piece, tensor in zip(pieces[1:], ("pixels", "features"), strict=True):
         model = compose.merge_models(model, piece, io_map=[(tensor, tensor)])

@@ -45,7 +45,9 @@ class Head:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities, float32 [N, C], for features [N, D]."""
-        return np.exp(log_softmax(self.logits(features).astype(np.float64), axis=1)).astype(np.float32)
+        log_p: np.ndarray = log_softmax(self.logits(features).astype(np.float64), axis=1)
+        probabilities: np.ndarray = np.exp(log_p).astype(np.float32)
+        return probabilities
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ numpy and Pillow only: the command line for deployment uses this module too.
 
 from __future__ import annotations
 
+import hashlib
 import io
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +20,11 @@ from PIL import (  # Pillow would load the decoders at first use, which is not s
     MpoImagePlugin,  # noqa: F401 what many phones write as .jpg; the JPEG decoder hands it on
     PngImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
+
+from headstart.errors import DataError
 
 _DECODERS = (
     BmpImagePlugin.BmpImageFile,
@@ -47,6 +52,20 @@ class Decoded(NamedTuple):
     format: str
 
 
+def read_unchanged(path: Path, image_id: str) -> bytes:
+    """Return the bytes of an image file; DataError if they are no longer those of `image_id`, their SHA-256."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). The manifest names it. Run `dvc repro`.") from None
+    if hashlib.sha256(data).hexdigest() != image_id:
+        raise DataError(
+            f"{path} has changed since `validate` read it. The bytes that the manifest names were expected."
+            " Run `dvc repro --force validate`."
+        )
+    return data
+
+
 def decode(data: bytes) -> Decoded:
     """Return the first frame, turned as EXIF says, as RGB uint8 [H, W, 3].
 
@@ -63,7 +82,7 @@ def decode(data: bytes) -> Decoded:
             return Decoded(np.asarray(rgb), str(image.format))
     except UnreadableError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableError("not an image of a known format") from None
     except Exception as error:  # a decoder fed with broken bytes raises almost anything
         said = " ".join(str(error).split())

@@ -92,6 +92,6 @@ class Layout:
         return self.root / root
 
     def images_folder(self, root: str) -> Path:
-        """Return the folder that the manifest's paths are relative to: `data.root`, or where the file that it names lies."""
+        """Return the folder that paths in the manifest are relative to: `data.root`, or where that file lies."""
         path = self.data_root(root)
         return path.parent if path.suffix.lower() in (".csv", ".parquet") and not path.is_dir() else path

@@ -130,12 +130,13 @@ def parse(values: object, where: str = "params.yaml") -> Params:
 
 
 def assign(path: Path, assignments: list[str], check: Callable[[Params], None] = lambda params: None) -> Params:
-    """Write `section.name=value` assignments into params.yaml, comments kept, once they are checked; return the outcome.
+    """Write `section.name=value` assignments into params.yaml once they are checked; return the outcome.
 
-    `check` may raise to refuse them; the file is then as it was.
+    Comments are kept. `check` may raise to refuse the assignments; the file is then as it was.
     Values are read as YAML, so `split.seed=1` is a number and `backbone.sha256=null` is nothing.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     from headstart.files import replacing
 
@@ -176,7 +177,7 @@ def _yaml() -> Any:
 
 
 def _read(path: Path) -> Any:
-    from ruamel.yaml import YAMLError
+    from ruamel.yaml.error import YAMLError
 
     if not path.is_file():
         raise ParamError(f"{path} does not exist. Run from the folder that holds params.yaml.")

@@ -1,7 +1,7 @@
 """How a stage tells what it does: to the terminal, and to whoever started it through a file of JSON lines.
 
-With `HEADSTART_EVENTS` naming a file, every call also appends one line to it; the Prefect flow reads it. Standard library
-and tqdm only: a stage imports neither prefect nor dvc.
+With `HEADSTART_EVENTS` naming a file, every call also appends one line to it; the Prefect flow reads it. Standard
+library and tqdm only: a stage imports neither prefect nor dvc.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The content-addressed array store: one row an image, keyed by the SHA-256 of the image's bytes.
 
 A folder of shards and a manifest. A shard holds the rows whose keys share their leading bits, sorted by key, as one
-safetensors file. Which shards there are, and every byte in them, is a pure function of (set of keys, fingerprint of what
-computed the values), never of history: so a rerun after `kill -9` ends in the same bytes, and shards that nothing
+safetensors file. Which shards there are, and every byte in them, is a pure function of (set of keys, fingerprint of
+what computed the values), never of history: so a rerun after `kill -9` ends in the same bytes, and shards that nothing
 touched keep theirs. Every shard carries its own fingerprint and digest, so rows can be trusted without the manifest,
 which is written last: its presence means that the build completed.
 """
@@ -263,6 +263,6 @@ def _tensor(raw: np.ndarray, data_start: int, entry: dict[str, object]) -> np.nd
 
 
 def _digest(ids: np.ndarray, values: np.ndarray) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(ids))
+    digest = hashlib.sha256(np.ascontiguousarray(ids).data)
     digest.update(np.ascontiguousarray(values).data if values.size else b"")
     return digest.hexdigest()

@@ -94,6 +94,6 @@ def read(path: Path, schema: pa.DataFrameSchema, made_by: str) -> pl.DataFrame:
 
 
 def data_digest(manifest: pl.DataFrame) -> str:
-    """Return the SHA-256 over the sorted (image_id, label, group) rows: what the dataset is, whatever its files' names."""
+    """Return the SHA-256 over the sorted (image_id, label, group) rows: the dataset, whatever its files' names."""
     rows = sorted(manifest.select("image_id", "label", "group").iter_rows())
     return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()

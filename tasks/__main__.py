@@ -1,8 +1,8 @@
 """The one launcher of stages: `python -m tasks STAGE`.
 
-    python -m tasks embed                  run one stage, as dvc.yaml does
-    python -m tasks set data.root=photos   write a parameter, checked; without assignments only check
-    python -m tasks summary                say where the model and the report are, and how good the model is
+- `python -m tasks embed` runs one stage, as dvc.yaml does.
+- `python -m tasks set data.root=photos` writes a parameter, checked; without assignments it only checks.
+- `python -m tasks summary` says where the model and the report are, and how good the model is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
         elif name == "summary":
             _summary(layout)
         elif name not in STAGES:
-            raise ParamError(f"'{name}' is not a stage.{did_you_mean(name, STAGES)} One of {', '.join(STAGES)} was expected.")
+            hint = did_you_mean(name, STAGES)
+            raise ParamError(f"'{name}' is not a stage.{hint} One of {', '.join(STAGES)} was expected.")
         elif rest:
             raise ParamError(f"'{rest[0]}' is one word too many. A stage takes its parameters from params.yaml.")
         else:

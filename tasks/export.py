@@ -16,7 +16,7 @@ import onnx
 import polars as pl
 
 from headstart import graphs, images, tables
-from headstart.errors import CheckError, DataError, count_and_name
+from headstart.errors import CheckError, count_and_name
 from headstart.files import read_json, read_safetensors, replacing_folder, sha256_of, write_json, write_text
 from headstart.layout import Layout
 from headstart.params import Params
@@ -54,7 +54,7 @@ def gate(
     other_labels, apart, furthest = [], [], 0.0
     rows = predictions.select("image_id", "path", "predicted", "probabilities").iter_rows()
     for file, (image_id, path, predicted, expected) in zip(files, rows, strict=True):
-        rgb = _decode(file, image_id)
+        rgb = images.decode(images.read_unchanged(file, image_id)).rgb
         probabilities, label_index = session.run(None, {"image": rgb[None]})
         difference = float(np.abs(probabilities[0] - np.asarray(expected, np.float32)).max())
         furthest = max(furthest, difference)
@@ -83,12 +83,6 @@ def training_digest(manifest: pl.DataFrame, splits: pl.DataFrame) -> str:
     """Return the digest of the images and labels that the head was trained on."""
     trained = splits.filter(pl.col("split") != "test").select("image_id")
     return tables.data_digest(manifest.join(trained, on="image_id", how="semi"))
-
-
-def _decode(file: Path, image_id: str) -> np.ndarray:
-    if not file.is_file() or sha256_of(file) != image_id:
-        raise DataError(f"{file} is gone or has changed since `validate` read it. Its bytes must stay. Run `dvc repro`.")
-    return images.decode(file.read_bytes()).rgb
 
 
 def run(params: Params, layout: Layout) -> None:

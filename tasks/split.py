@@ -55,7 +55,8 @@ def divide(images: list[Image], settings: Split) -> Outcome:
     note = (
         "train and test are given: validation comes out of train"
         if held_out == "test"
-        else "train and val are given and no test: the given val is the held-out test set, validation comes out of train"
+        else "train and val are given and no test: the given val is the held-out test set,"
+        " and validation comes out of train"
     )
     inside = [image for image in images if image.given_split == "train"]
     drawn = _draw(inside, {"val": settings.val_fraction}, settings, [note])
@@ -111,7 +112,10 @@ def _stratified(
 def _fill_empty(
     order: list[str], groups: dict[str, list[Image]], split_of: dict[str, str], splits: list[str]
 ) -> list[str]:
-    """Give every split the lowest group of each class it lacks, from a split that keeps one of each of that group's classes."""
+    """Give every split the lowest group of each class that it lacks; return a warning for each.
+
+    The group comes from a split that keeps another of each of that group's classes.
+    """
     labels_of = {group: {image.label for image in members} for group, members in groups.items()}
     n_groups = Counter((split_of[group], label) for group in order for label in labels_of[group])
     warnings = []
@@ -158,8 +162,8 @@ def _check_enough(groups: dict[str, list[Image]], n_splits: int) -> None:
 def _check_given(images: list[Image], given: set[str | None]) -> None:
     if "train" not in given:
         raise DataError(
-            f"the data give {', '.join(sorted(str(split) for split in given))} and no train. A train split was expected."
-            " Add one, or give no splits."
+            f"the data give {', '.join(sorted(str(split) for split in given))} and no train. A train split was"
+            " expected. Add one, or give no splits."
         )
     splits_of: dict[str, set[str]] = defaultdict(set)
     for image in images:

@@ -40,9 +40,7 @@ def run(params: Params, layout: Layout) -> None:
         warn(f"strength {chosen.strength:g} is at the end of train_head.strengths; a wider range may do better")
 
     with replacing_folder(layout.head) as folder:
-        write_safetensors(
-            folder / "head.safetensors", {"weight": selection.head.weight, "bias": selection.head.bias}
-        )
+        write_safetensors(folder / "head.safetensors", {"weight": selection.head.weight, "bias": selection.head.bias})
         write_csv(
             folder / "candidates.csv",
             pl.DataFrame([candidate._asdict() for candidate in selection.candidates]).with_columns(
@@ -66,5 +64,3 @@ def run(params: Params, layout: Layout) -> None:
         f"strength {chosen.strength:g} of {len(selection.candidates)}: {chosen.cv_accuracy:.2%} right in"
         f" {selection.n_folds}-fold cross-validation on {len(splits)} images"
     )
-
-

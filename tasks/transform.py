@@ -6,7 +6,6 @@ from the image's bytes, the decoder and resize.onnx alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from headstart import graphs, images, store, tables
-from headstart.errors import DataError
 from headstart.files import read_json, sha256_of
 from headstart.layout import Layout
 from headstart.params import Params
@@ -32,24 +30,13 @@ def resizing(
     session = graphs.session(resize_onnx, threads=1)  # the pool below is the parallelism
 
     def pixels_of(image_id: str) -> np.ndarray:
-        image = images.decode(read_unchanged(paths[image_id], image_id)).rgb
+        image = images.decode(images.read_unchanged(paths[image_id], image_id)).rgb
         pixels: np.ndarray = session.run(None, {"image": image[None]})[0][0]
         advance(1)
         return pixels
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield lambda image_ids: np.stack(list(pool.map(pixels_of, image_ids)))
-
-
-def read_unchanged(path: Path, image_id: str) -> bytes:
-    """Return the bytes of an image file; DataError if it is no longer what the manifest says."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). The manifest names it. Run `dvc repro`.") from None
-    if hashlib.sha256(data).hexdigest() != image_id:
-        raise DataError(f"{path} has changed since `validate` read it. Its bytes must stay. Run `dvc repro`.")
-    return data
 
 
 def contract(resize_onnx: Path, resize_px: int) -> store.Contract:

@@ -75,8 +75,8 @@ def list_images(root: Path, shown: str) -> Listing:
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if "train" in folders and (odd := sorted(set(folders) & set(_SPLIT_ALIASES))):
         raise DataError(
-            f"data.root is '{shown}', which holds train beside {count_and_name(odd)}. train, val and test were expected."
-            f" Rename {odd[0]} to {_SPLIT_ALIASES[odd[0]]}."
+            f"data.root is '{shown}', which holds train beside {count_and_name(odd)}. train, val and test were"
+            f" expected. Rename {odd[0]} to {_SPLIT_ALIASES[odd[0]]}."
         )
     if folders == ["train"] or ("train" in folders and {"val", "test"} & set(folders)):
         splits = [name for name in SPLIT_NAMES if name in folders]
@@ -187,7 +187,8 @@ def set_duplicates_aside(looked: Iterable[Looked]) -> list[Looked]:
     """
     by_id: dict[str, list[Looked]] = {}
     for item in looked:
-        by_id.setdefault(item.image_id if item.reason is None else f"{item.image_id}/{item.found.path}", []).append(item)
+        unique = item.image_id if item.reason is None else item.found.path  # broken files are no copies of each other
+        by_id.setdefault(unique, []).append(item)
     outcome: list[Looked] = []
     for copies in by_id.values():
         labels = sorted({item.found.label for item in copies})
@@ -233,7 +234,7 @@ def check_usable(usable: list[Looked], quarantined: list[tuple[str, str]], max_f
     per_label = Counter(item.found.label for item in usable)
     if len(per_label) < 2:
         raise DataError(
-            f"'{shown}' holds {len(per_label)} class with usable images ({count_and_name(sorted(per_label)) or 'none'})."
+            f"'{shown}' holds usable images of {len(per_label)} class ({count_and_name(sorted(per_label)) or 'none'})."
             " Two or more were expected, one folder (or label) each. Add images of another class."
         )
     if single := sorted(label for label, n_images in per_label.items() if n_images == 1):
