@@ -190,13 +190,14 @@ def _read(path: Path) -> Any:
 
 
 def _explain(error: Any, n_errors: int, where: str) -> str:
-    name = ".".join(str(part) for part in error["loc"])
+    name = ".".join(part for part in error["loc"] if isinstance(part, str))  # without positions in lists
+    is_short_list = error["type"] == "missing" and not isinstance(error["loc"][-1], str)
     if error["type"] == "extra_forbidden":
         text = f"{name} is not a parameter.{did_you_mean(name, _dotted_fields())} Mend its name in {where}."
-    elif error["type"] == "missing":
+    elif error["type"] == "missing" and not is_short_list:
         text = f"{name} is missing. Every parameter must be given. Add it to {where}, or restore the file with git."
     else:
-        said = error["msg"].removeprefix("Value error, ")
+        said = "more values are expected" if is_short_list else error["msg"].removeprefix("Value error, ")
         text = f"{name} is {error['input']!r}: {said}. Mend it in {where}."
         if isinstance(error["input"], BaseModel | dict):  # a rule about a whole section states its own values
             text = f"{name}: {said}. Mend it in {where}."

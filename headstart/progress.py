@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -56,19 +57,21 @@ def emit(kind: str, **values: object) -> None:
 
 @contextlib.contextmanager
 def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(n)`: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+    """Yield `advance(n)`, for any thread: a bar with rate and time left on a terminal, plain lines elsewhere."""
     yield_to = _terminal_bar if sys.stderr.isatty() else _plain_lines
     done, last_event = 0, 0.0
+    lock = threading.Lock()
 
     with yield_to(what, total, unit) as draw:
 
         def advance(n: int) -> None:
             nonlocal done, last_event
-            done += n
-            draw(n)
-            if time.monotonic() - last_event > _EVENT_EVERY_S or done == total:
-                last_event = time.monotonic()
-                emit("progress", what=what, done=done, total=total, unit=unit)
+            with lock:
+                done += n
+                draw(n)
+                if time.monotonic() - last_event > _EVENT_EVERY_S or done == total:
+                    last_event = time.monotonic()
+                    emit("progress", what=what, done=done, total=total, unit=unit)
 
         yield advance
 

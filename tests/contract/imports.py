@@ -47,7 +47,6 @@ def project_files(file: Path) -> set[Path]:
         if current in seen:
             continue
         seen.add(current)
-        for name in imported(current):
-            if name.partition(".")[0] in PACKAGES and (found := file_of(name)):
-                waiting.append(found)
+        names = (name for name in imported(current) if name.partition(".")[0] in PACKAGES)
+        waiting.extend(found for name in names if (found := file_of(name)))
     return seen

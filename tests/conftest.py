@@ -1,0 +1,58 @@
+"""What several tests need: real photographs, images of every kind, folders of labelled images."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+HYMENOPTERA = Path(os.environ.get("HEADSTART_TEST_PHOTOGRAPHS", ROOT.parent / "shared" / "data" / "hymenoptera"))
+
+
+@pytest.fixture(scope="session")
+def hymenoptera() -> Path:
+    """The folder of ants and bees, `train/` and `val/`."""
+    if not (HYMENOPTERA / "train" / "ants").is_dir():
+        pytest.skip(
+            f"no photographs at {HYMENOPTERA}: fetch the hymenoptera data of PyTorch's transfer learning tutorial and"
+            " set HEADSTART_TEST_PHOTOGRAPHS to its folder"
+        )
+    return HYMENOPTERA
+
+
+def photograph(number: int, height_px: int = 40, width_px: int = 60) -> np.ndarray:
+    """Return a smooth uint8 [H, W, 3] picture, another one for each number."""
+    random = np.random.default_rng(number)
+    small = random.integers(0, 256, (4, 6, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width_px, height_px), Image.Resampling.BICUBIC))
+
+
+def encoded(image: np.ndarray | Image.Image, image_format: str = "PNG", **options: object) -> bytes:
+    """Return the bytes of an image file."""
+    buffer = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes `{"ants": 5, "bees": 5}` different images as class folders and gives their root."""
+
+    def write(root: str = "photos", **n_images: int) -> Path:
+        folder = tmp_path / root
+        number = 0
+        for label, count in n_images.items():
+            (folder / label).mkdir(parents=True)
+            for _ in range(count):
+                (folder / label / f"{number:03d}.png").write_bytes(encoded(photograph(number)))
+                number += 1
+        return folder
+
+    return write

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from headstart import params
+from headstart.errors import DataError, ParamError
+from tests.conftest import ROOT
+
+
+def shipped() -> dict[str, Any]:
+    return YAML(typ="safe").load(ROOT / "params.yaml")
+
+
+def changed(name: str, value: object) -> dict[str, Any]:
+    values = shipped()
+    section, _, key = name.partition(".")
+    values[section][key] = value
+    return values
+
+
+def refusal(values: object) -> str:
+    with pytest.raises(ParamError) as error:
+        params.parse(values)
+    return str(error.value)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    return path
+
+
+def test_the_shipped_file_is_valid() -> None:
+    assert params.load(ROOT / "params.yaml").data.root == "data/digits"
+
+
+@pytest.mark.parametrize("name", [f"{section}.{key}" for section, values in shipped().items() for key in values])
+def test_no_parameter_has_a_default_in_the_code(name: str) -> None:
+    values = shipped()
+    section, _, key = name.partition(".")
+    del values[section][key]
+    assert f"{name} is missing. Every parameter must be given." in refusal(values)
+
+
+def test_a_misspelt_parameter_is_refused_with_the_nearest_name() -> None:
+    assert refusal(changed("split.val_fractoin", 0.1)) == (
+        "split.val_fractoin is not a parameter. Did you mean 'split.val_fraction'? Mend its name in params.yaml."
+    )
+
+
+def test_a_misspelt_section_is_refused_with_the_nearest_name() -> None:
+    values = shipped()
+    values["backbon"] = {}
+    assert "backbon is not a parameter. Did you mean 'backbone'?" in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("split.seed", "0"),
+        ("split.seed", -1),
+        ("split.seed", True),
+        ("split.method", "random"),
+        ("split.val_fraction", float("nan")),
+        ("split.val_fraction", 0),
+        ("validate.max_quarantined_fraction", 1.5),
+        ("backbone.sha256", "abc"),
+        ("backbone.input_px", 224.5),
+        ("backbone.mean", [0.5, 0.5]),
+        ("backbone.std", [0.5, 0.5, 0.0]),
+        ("train_head.strengths", []),
+        ("train_head.strengths", [0.1, float("inf")]),
+        ("embed.batch_size", 0),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: object) -> None:
+    message = refusal(changed(name, value))
+    assert message.startswith(name)
+    assert message.endswith("Mend it in params.yaml.")
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused() -> None:
+    values = changed("split.val_fraction", 0.6)
+    values["split"]["test_fraction"] = 0.4
+    assert "leave nothing to train on" in refusal(values)
+
+
+def test_a_seed_of_zero_is_a_seed() -> None:
+    assert params.parse(changed("split.seed", 0)).split.seed == 0
+
+
+def test_parameters_cannot_be_changed_after_loading() -> None:
+    loaded = params.load(ROOT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.split.seed = 1  # type: ignore[misc]
+
+
+def test_broken_yaml_is_told_with_its_line(file: Path) -> None:
+    file.write_text("data:\n  root: [\n")
+    with pytest.raises(ParamError, match=r"params\.yaml is not valid YAML at line 3"):
+        params.load(file)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ParamError, match="does not exist"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_assigning_keeps_comments_and_every_other_line(file: Path) -> None:
+    before = file.read_text().splitlines()
+    params.assign(file, ["split.seed=7"])
+    after = file.read_text().splitlines()
+    assert [line for line in after if line not in before] == ["  seed: 7"]
+    assert len(after) == len(before)
+
+
+def test_assigning_nothing_changes_no_byte(file: Path) -> None:
+    before = file.read_bytes()
+    params.assign(file, [])
+    assert file.read_bytes() == before
+
+
+def test_assigning_the_same_value_changes_no_byte(file: Path) -> None:
+    before = file.read_bytes()
+    params.assign(file, ["split.seed=0", "backbone.sha256=null"])
+    assert file.read_bytes() == before
+
+
+def test_a_folder_named_like_a_number_stays_a_name(file: Path) -> None:
+    assert params.assign(file, ["data.root=2024"]).data.root == "2024"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("split.sede=1", "split.sede is not a parameter. Did you mean 'split.seed'?"),
+        ("seed", "'seed' is not an assignment"),
+        ("split.seed=[1", "is not a YAML value"),
+        ("split.seed=one", "split.seed is 'one'"),
+    ],
+)
+def test_a_refused_assignment_leaves_the_file_as_it_was(file: Path, assignment: str, message: str) -> None:
+    before = file.read_bytes()
+    with pytest.raises(ParamError) as error:
+        params.assign(file, [assignment])
+    assert message in str(error.value)
+    assert file.read_bytes() == before
+
+
+def test_a_check_that_fails_leaves_the_file_as_it_was(file: Path) -> None:
+    before = file.read_bytes()
+
+    def refuse(values: params.Params) -> None:
+        raise DataError(f"no {values.data.root}")
+
+    check: Callable[[params.Params], None] = refuse
+    with pytest.raises(DataError, match="no elsewhere"):
+        params.assign(file, ["data.root=elsewhere"], check)
+    assert file.read_bytes() == before
