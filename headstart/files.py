@@ -75,6 +75,16 @@ def write_csv(path: Path, table: pl.DataFrame) -> None:
         table.write_csv(beside)
 
 
+def read_csv(path: Path, made_by: str) -> pl.DataFrame:
+    """Return the table; CheckError if it is missing or broken, naming the stage that makes it."""
+    import polars as pl
+
+    try:
+        return pl.read_csv(_existing(path, made_by), infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
+
+
 def write_parquet(path: Path, table: pl.DataFrame) -> None:
     """Write a parquet file whose bytes follow from the table alone."""
     with replacing(path) as beside:

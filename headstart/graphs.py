@@ -33,8 +33,9 @@ IR_VERSION = 10
 def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
     """Return the graph that cuts the centre square out and resizes it, antialiased, to `size_px`.
 
-    Cutting first keeps the cost of a 1 x 20000 image small. The result is Pillow's on the same square to within one
-    level: Pillow's cubic has coefficient -0.5 and gives weight to no pixel outside the image.
+    Cutting first keeps the cost of a 1 x 20000 image small. The result is Pillow's on the same square to within two
+    levels, but for the outermost pixels of a bilinear reduction: Pillow gives weight to no pixel outside the image, and
+    onnxruntime can do that for the cubic kernel alone.
     """
     from onnx import TensorProto, helper
 

@@ -1,0 +1,188 @@
+"""What is said of predictions: scores, per class, calibration, intervals. Pure functions of arrays.
+
+Throughout, `labels` and `predicted` are int [N] in 0..C-1, `probabilities` float [N, C] whose rows sum to 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+_SMALLEST = float(np.finfo(np.float32).tiny)  # what a probability of 0 counts as in the log loss
+_DECIMALS = 6
+
+
+class Interval(NamedTuple):
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+class ClassScores(NamedTuple):
+    """One class against all others; None where the score has no denominator."""
+
+    precision: float | None  # None: never predicted
+    recall: float | None  # None: no such image
+    f1: float | None  # None: neither
+    support: int
+
+
+class Bin(NamedTuple):
+    """The images whose confidence, the probability of the predicted class, lies in one bin."""
+
+    confidence: float  # mean
+    accuracy: float
+    n_images: int
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return int [C, C]: the number of images of class `row` that are called `column`."""
+    flat = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)
+    return flat.reshape(n_classes, n_classes)
+
+
+def per_class(confusion: np.ndarray) -> list[ClassScores]:
+    """Return precision, recall and F1 of each class of a confusion matrix."""
+    scores = []
+    for right, support, called in zip(confusion.diagonal(), confusion.sum(1), confusion.sum(0), strict=True):
+        scores.append(
+            ClassScores(
+                float(right / called) if called else None,
+                float(right / support) if support else None,
+                float(2 * right / (support + called)) if support + called else None,
+                int(support),
+            )
+        )
+    return scores
+
+
+def balanced_accuracy(confusion: np.ndarray) -> float:
+    """Return the mean recall of the classes that have images."""
+    return float(np.mean([scores.recall for scores in per_class(confusion) if scores.recall is not None]))
+
+
+def macro_f1(confusion: np.ndarray) -> float:
+    """Return the mean F1 of the classes that have images or are predicted, as scikit-learn does."""
+    return _macro_f1(confusion.diagonal(), confusion.sum(1), confusion.sum(0))
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean of -log p(label), in nats."""
+    given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(given, _SMALLEST)).mean())
+
+
+def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean squared distance to the truth, summed over classes: 0 is best, 2 worst (Brier 1950)."""
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(np.square(probabilities - truth).sum(1).mean())
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int) -> list[Bin]:
+    """Return the non-empty bins of equal width, from unsure to sure."""
+    confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
+    at = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    return [
+        Bin(float(confidence[at == index].mean()), float(right[at == index].mean()), int((at == index).sum()))
+        for index in np.unique(at)
+    ]
+
+
+def expected_calibration_error(bins: list[Bin]) -> float:
+    """Return the mean gap of confidence and accuracy over images (Guo et al. 2017, equation 3)."""
+    n_images = sum(each.n_images for each in bins)
+    return sum(each.n_images * abs(each.confidence - each.accuracy) for each in bins) / n_images
+
+
+def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> float:
+    """Return the fraction of images whose label is among the `k` most probable classes; ties count for the lower."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(1).mean())
+
+
+def bootstrap(
+    labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, n_classes: int, n_samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return accuracy and macro F1 of resampled images, float [n_samples] each.
+
+    A resample draws as many groups as there are, with replacement and whole (Field & Welsh 2007, section 2).
+    """
+    random = np.random.default_rng(seed)
+    names, group_of = np.unique(groups, return_inverse=True)
+    right = predicted == labels
+    accuracy, f1 = np.zeros(n_samples), np.zeros(n_samples)
+    for sample in range(n_samples):
+        drawn = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names))[group_of].astype(float)
+        supports, calls = (np.bincount(each, drawn, n_classes) for each in (labels, predicted))
+        hits = np.bincount(labels, drawn * right, n_classes)
+        accuracy[sample] = hits.sum() / drawn.sum()
+        f1[sample] = _macro_f1(hits, supports, calls)
+    return accuracy, f1
+
+
+def percentile_interval(statistics: np.ndarray) -> Interval:
+    """Return the 2.5th and 97.5th percentile of a statistic over resamples (Efron & Tibshirani 1993, section 13.3)."""
+    low, high = np.percentile(statistics, [2.5, 97.5])
+    return Interval(float(low), float(high))
+
+
+def accuracy_interval(accuracies: np.ndarray, accuracy: float, n_groups: int) -> Interval:
+    """Return the interval of an accuracy over resamples.
+
+    Where all answers are right (or wrong) every resample says the same, and a bootstrap would claim certainty. Then the
+    open side is the exact bound of Clopper & Pearson 1934 over the groups.
+    """
+    if accuracy == 1:
+        return Interval(0.025 ** (1 / n_groups), 1.0)
+    if accuracy == 0:
+        return Interval(0.0, 1 - 0.025 ** (1 / n_groups))
+    return percentile_interval(accuracies)
+
+
+def evaluate(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    *,
+    majority_label: int,
+    bootstrap_samples: int,
+    ece_bins: int,
+    seed: int,
+) -> dict[str, float | int]:
+    """Return every score of the held-out images, rounded to 6 decimals.
+
+    `groups` [N]: images of one group are resampled together. `majority_label` is the most frequent class of the
+    training images: always naming it has `majority_accuracy`. `top5_accuracy` is there where C > 5.
+    """
+    n_images, n_classes = probabilities.shape
+    predicted = probabilities.argmax(1)
+    confusion = confusion_matrix(labels, predicted, n_classes)
+    accuracy = float((predicted == labels).mean())
+    resampled_accuracy, resampled_f1 = bootstrap(labels, predicted, groups, n_classes, bootstrap_samples, seed)
+    n_groups = len(np.unique(groups))
+    of_accuracy = accuracy_interval(resampled_accuracy, accuracy, n_groups)
+    of_f1 = percentile_interval(resampled_f1)
+    scores = {
+        "accuracy": accuracy,
+        "accuracy_low": of_accuracy.low,
+        "accuracy_high": of_accuracy.high,
+        "balanced_accuracy": balanced_accuracy(confusion),
+        "macro_f1": macro_f1(confusion),
+        "macro_f1_low": of_f1.low,
+        "macro_f1_high": of_f1.high,
+        "log_loss": log_loss(labels, probabilities),
+        "brier": brier(labels, probabilities),
+        "ece": expected_calibration_error(reliability(labels, probabilities, ece_bins)),
+        "majority_accuracy": float((labels == majority_label).mean()),
+    }
+    if n_classes > 5:
+        scores["top5_accuracy"] = top_k_accuracy(labels, probabilities, 5)
+    counts = {"n_images": n_images, "n_groups": n_groups, "n_errors": int((predicted != labels).sum())}
+    return {name: round(score, _DECIMALS) for name, score in scores.items()} | counts
+
+
+def _macro_f1(hits: np.ndarray, supports: np.ndarray, calls: np.ndarray) -> float:
+    some = supports + calls > 0
+    return float(np.mean(2 * hits[some] / (supports + calls)[some]))

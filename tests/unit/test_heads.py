@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+
+from headstart import heads
+from headstart.errors import DataError
+
+
+def blobs(n: int = 240, n_features: int = 12, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return overlapping clusters: float32 [N, D] of very unlike scales, and labels int [N]."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % n_classes
+    centres = random.normal(size=(n_classes, n_features))
+    features = centres[labels] + 1.5 * random.normal(size=(n, n_features))
+    return (features * np.logspace(-2, 2, n_features) + 5).astype(np.float32), labels
+
+
+def select(features: np.ndarray, labels: np.ndarray, **changes: object) -> heads.Selection:
+    options: dict[str, object] = {"strengths": [1e-3, 1e-2, 1e-1, 1], "folds": 4, "seed": 0, **changes}
+    groups = options.pop("groups", np.arange(len(labels)))
+    return heads.select(features, labels, groups, int(labels.max()) + 1, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1e-1, 10])
+def test_a_fit_is_that_of_scikit_learn(strength: float) -> None:
+    features, labels = blobs()
+    scaled = StandardScaler().fit_transform(features.astype(np.float64))
+    weight, bias = heads.fit(scaled, labels, 3, strength)
+    reference = LogisticRegression(C=1 / (strength * len(labels)), tol=1e-8, max_iter=5000).fit(scaled, labels)
+    found = softmax(scaled @ weight + bias, axis=1)
+    assert np.abs(found - reference.predict_proba(scaled)).max() < 5e-3
+
+
+def test_the_standardiser_and_the_temperature_are_folded_into_the_head() -> None:
+    features, labels = blobs()
+    selection = select(features, labels)
+    scaler = StandardScaler().fit(features.astype(np.float64))
+    path = [strength for strength in (1, 1e-1, 1e-2, 1e-3) if strength >= selection.head.strength]
+    start = None
+    for strength in path:
+        start = heads.fit(scaler.transform(features.astype(np.float64)), labels, 3, strength, start)
+    assert start is not None
+    expected = (scaler.transform(features.astype(np.float64)) @ start[0] + start[1]) / selection.head.temperature
+    found = selection.head.logits(features)
+    spread = (found - found.mean(1, keepdims=True)) - (expected - expected.mean(1, keepdims=True))
+    assert np.abs(spread).max() < 1e-2
+    assert np.allclose(selection.head.probabilities(features).sum(1), 1, atol=1e-6)
+
+
+def test_the_strength_of_lowest_held_out_log_loss_is_chosen() -> None:
+    selection = select(*blobs())
+    chosen = [candidate for candidate in selection.candidates if candidate.chosen]
+    assert len(chosen) == 1
+    assert chosen[0].cv_log_loss == min(candidate.cv_log_loss for candidate in selection.candidates)
+    assert chosen[0].strength == selection.head.strength
+
+
+def test_noise_is_not_learned() -> None:
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(200, 100)).astype(np.float32), np.arange(200) % 2
+    selection = select(features, labels, strengths=[1e-4, 1e2])
+    assert selection.head.strength == 1e2
+    assert abs(selection.candidates[0].cv_accuracy - 0.5) < 0.15
+
+
+def test_out_of_fold_scores_never_saw_their_own_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = blobs()
+    fold = np.arange(len(labels)) % 4
+    monkeypatch.setattr(heads, "assign_folds", lambda *_: fold)
+    before = select(features, labels, strengths=[1e-2]).out_of_fold_logits
+    labels[fold == 0] = (labels[fold == 0] + 1) % 3
+    after = select(features, labels, strengths=[1e-2]).out_of_fold_logits
+    assert np.array_equal(before[fold == 0], after[fold == 0])
+    assert not np.array_equal(before[fold != 0], after[fold != 0])
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.lists(st.integers(1, 6), min_size=12, max_size=30))
+@settings(deadline=None, max_examples=30)
+def test_folds_separate_no_group_and_have_every_class(seed: int, folds: int, sizes: list[int]) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = groups % 2
+    assignment = heads.assign_folds(labels, groups, folds, seed)
+    assert all(len(set(assignment[groups == group])) == 1 for group in set(groups))
+    assert sorted(set(assignment)) == list(range(assignment.max() + 1))
+
+
+def test_fewer_folds_where_a_class_has_fewer_images() -> None:
+    labels = np.array([0] * 20 + [1] * 3)
+    assert heads.assign_folds(labels, np.arange(23), 5, 0).max() == 2
+
+
+def test_a_class_of_one_group_is_refused() -> None:
+    with pytest.raises(DataError, match="a class has a single group of images"):
+        heads.assign_folds(np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 3, 3]), 2, 0)
+
+
+def test_the_temperature_undoes_a_known_overconfidence() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 4)) * 2
+    cumulated = softmax(logits, axis=1).cumsum(1)
+    labels = (random.random((20_000, 1)) > cumulated).sum(1).clip(0, 3)
+    assert heads.fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
+    assert heads.fit_temperature(logits / 2, labels) == pytest.approx(0.5, rel=0.05)
+
+
+def test_calibration_lowers_the_out_of_fold_log_loss_or_leaves_it() -> None:
+    features, labels = blobs()
+    selection = select(features, labels)
+    chosen = next(candidate for candidate in selection.candidates if candidate.chosen)
+    raw = log_loss(labels, softmax(selection.out_of_fold_logits, axis=1))
+    assert chosen.cv_log_loss <= raw + 1e-9
+    calibrated = softmax(selection.out_of_fold_logits / chosen.temperature, axis=1)
+    assert chosen.cv_log_loss == pytest.approx(log_loss(labels, calibrated), abs=1e-6)
+
+
+def test_the_same_data_give_the_same_bytes() -> None:
+    first, second = (select(*blobs()).head for _ in range(2))
+    assert first.weight.tobytes() == second.weight.tobytes()
+    assert first.bias.tobytes() == second.bias.tobytes()
+
+
+def test_a_feature_that_never_varies_does_no_harm() -> None:
+    features, labels = blobs()
+    features[:, 3] = 7
+    assert np.isfinite(select(features, labels).head.weight).all()
+
+
+def test_progress_reaches_the_number_of_fits() -> None:
+    told: list[int] = []
+    features, labels = blobs()
+    select(features, labels, strengths=[1], advance=told.append)
+    assert sum(told) == 5

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn import metrics as sk
+
+from headstart import metrics
+
+
+def draw(n: int, n_classes: int, seed: int, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels [N] and probabilities float32 [N, C] that are right more often than not."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, n_classes, n)
+    logits = random.normal(size=(n, n_classes)) + skill * np.eye(n_classes)[labels]
+    odds = np.exp(logits)
+    return labels, (odds / odds.sum(1, keepdims=True)).astype(np.float32)
+
+
+def evaluate(labels: np.ndarray, probabilities: np.ndarray, **changes: object) -> dict[str, float | int]:
+    options: dict[str, object] = {"majority_label": 0, "bootstrap_samples": 500, "ece_bins": 15, "seed": 0, **changes}
+    groups = options.pop("groups", np.arange(len(labels)).astype(str))
+    return metrics.evaluate(labels, probabilities, groups, **options)  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60), st.integers(2, 8), st.integers(0, 1000))
+def test_scores_are_those_of_scikit_learn(n: int, n_classes: int, seed: int) -> None:
+    labels, probabilities = draw(n, n_classes, seed)
+    predicted, classes = probabilities.argmax(1), np.arange(n_classes)
+    confusion = metrics.confusion_matrix(labels, predicted, n_classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns where a class is absent
+        assert np.array_equal(confusion, sk.confusion_matrix(labels, predicted, labels=classes))
+        assert metrics.balanced_accuracy(confusion) == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+        assert metrics.macro_f1(confusion) == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+        assert metrics.log_loss(labels, probabilities) == pytest.approx(
+            sk.log_loss(labels, probabilities.astype(np.float64), labels=classes), rel=1e-4
+        )
+        expected = sk.precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
+    for scores, *theirs in zip(metrics.per_class(confusion), *expected, strict=True):
+        ours = [np.nan if value is None else value for value in scores]
+        present = scores.support + confusion[:, metrics.per_class(confusion).index(scores)].sum() > 0
+        if present:
+            assert ours[:2] == pytest.approx(theirs[:2], nan_ok=True)
+        assert scores.support == theirs[3]
+    if n_classes > 2:
+        assert metrics.top_k_accuracy(labels, probabilities, 2) == pytest.approx(
+            sk.top_k_accuracy_score(labels, probabilities, k=2, labels=classes)
+        )
+
+
+def test_scores_of_a_small_case_are_those_worked_out_by_hand() -> None:
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]], np.float32)
+    found = evaluate(labels, probabilities)
+    assert found["accuracy"] == 0.75
+    assert found["balanced_accuracy"] == 0.75
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2, abs=1e-6)
+    assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean(), abs=1e-6)
+    assert found["brier"] == pytest.approx(2 * (0.01 + 0.36 + 0.04 + 0.09) / 4, abs=1e-6)
+    assert found["ece"] == pytest.approx((0.1 + 0.6 + 0.2 + 0.3) / 4, abs=1e-6)
+    assert found["majority_accuracy"] == 0.5
+    assert (found["n_images"], found["n_groups"], found["n_errors"]) == (4, 4, 1)
+
+
+def test_top_five_is_told_where_there_are_more_than_five_classes() -> None:
+    assert "top5_accuracy" not in evaluate(*draw(50, 5, 0))
+    assert evaluate(*draw(50, 6, 0))["top5_accuracy"] >= evaluate(*draw(50, 6, 0))["accuracy"]
+
+
+def test_a_class_that_is_absent_or_never_predicted_has_no_score_rather_than_a_wrong_one() -> None:
+    absent, never, neither = metrics.per_class(np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]]))
+    assert absent == (0.0, None, 0.0, 0)
+    assert never == (None, 0.0, 0.0, 1)
+    assert neither == (None, None, None, 0)
+
+
+def test_a_sure_mistake_does_not_make_the_log_loss_infinite() -> None:
+    assert np.isfinite(metrics.log_loss(np.array([0]), np.array([[0.0, 1.0]], np.float32)))
+
+
+@given(arrays(np.float64, st.integers(1, 200), elements=st.floats(0.5, 1)), st.integers(2, 30))
+def test_every_image_is_in_one_bin_of_the_reliability_table(confidence: np.ndarray, n_bins: int) -> None:
+    bins = metrics.reliability(np.zeros(len(confidence), int), np.column_stack([confidence, 1 - confidence]), n_bins)
+    assert sum(each.n_images for each in bins) == len(confidence)
+    assert [each.confidence for each in bins] == sorted(each.confidence for each in bins)
+
+
+def test_probabilities_that_come_true_have_no_calibration_error() -> None:
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1, 50_000)
+    labels = (random.random(50_000) > confidence).astype(int)
+    bins = metrics.reliability(labels, np.column_stack([confidence, 1 - confidence]), 15)
+    assert metrics.expected_calibration_error(bins) < 0.01
+
+
+def test_the_interval_is_about_that_of_the_binomial() -> None:
+    labels, probabilities = draw(400, 3, 0)
+    found = evaluate(labels, probabilities, bootstrap_samples=4000)
+    half = 1.96 * np.sqrt(found["accuracy"] * (1 - found["accuracy"]) / 400)
+    assert found["accuracy_low"] == pytest.approx(found["accuracy"] - half, abs=0.008)
+    assert found["accuracy_high"] == pytest.approx(found["accuracy"] + half, abs=0.008)
+    assert found["macro_f1_low"] < found["macro_f1"] < found["macro_f1_high"]
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_promise() -> None:
+    covered = 0
+    for seed in range(200):
+        right = np.random.default_rng(seed).random(100) < 0.8
+        probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
+        found = evaluate(np.zeros(100, int), probabilities, bootstrap_samples=300, seed=seed)
+        covered += found["accuracy_low"] <= 0.8 <= found["accuracy_high"]
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_images_of_one_group_count_as_one_draw() -> None:
+    labels, probabilities = draw(60, 3, 0)
+    alone = evaluate(labels, probabilities)
+    labels, probabilities = np.repeat(labels, 10), np.repeat(probabilities, 10, axis=0)
+    apart = evaluate(labels, probabilities)
+    grouped = evaluate(labels, probabilities, groups=np.repeat(np.arange(60), 10).astype(str))
+    width = lambda found: found["accuracy_high"] - found["accuracy_low"]  # noqa: E731
+    assert width(apart) < 0.5 * width(grouped)
+    assert width(grouped) == pytest.approx(width(alone), rel=0.15)
+    assert (grouped["n_images"], grouped["n_groups"]) == (600, 60)
+
+
+def test_no_mistake_in_twenty_is_no_certainty() -> None:
+    perfect = np.tile([[0.9, 0.1]], (20, 1))
+    found = evaluate(np.zeros(20, int), perfect)
+    assert (found["accuracy_low"], found["accuracy_high"]) == (round(0.025 ** (1 / 20), 6), 1.0)
+    found = evaluate(np.ones(20, int), perfect)
+    assert (found["accuracy_low"], found["accuracy_high"]) == (0.0, round(1 - 0.025 ** (1 / 20), 6))
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
+    data = draw(200, 4, 0)
+    assert evaluate(*data, seed=0) == evaluate(*data, seed=0)
+    assert evaluate(*data, seed=0) != evaluate(*data, seed=1)
