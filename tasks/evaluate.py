@@ -76,7 +76,7 @@ def run(params: Params, layout: Layout) -> None:
     surest = predictions.filter(~pl.col("correct")).sort("probability", "image_id", descending=[True, False])
     surest = surest.head(settings.gallery_images)
     pixels = store.Store(layout.pixels, "transform").read(surest["image_id"].to_list())
-    rows = surest.select("path", "label", "predicted", "probability").iter_rows()
+    columns = surest.select("path", "label", "predicted", "probability").get_columns()
     validation = read_json(layout.validation / "summary.json", "validate")
 
     page = report.render(
@@ -87,7 +87,7 @@ def run(params: Params, layout: Layout) -> None:
             classes=classes,
             confusion=confusion,
             per_class=metrics.per_class(confusion),
-            mistakes=[report.Mistake(*row, pixels=image) for row, image in zip(rows, pixels, strict=True)],
+            mistakes=[report.Mistake(*row) for row in zip(*columns, pixels, strict=True)],
             calibrated=calibrated,
             uncalibrated=metrics.reliability(labels, raw, settings.ece_bins),
             images_per_class=summary["images_per_class"],

@@ -1,0 +1,199 @@
+"""dvc.yaml, params.yaml, layout.py, tasks/ and flows/ say the same of the pipeline."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from headstart.layout import Layout
+from headstart.params import Params
+from tasks.__main__ import STAGES
+from tests.contract.imports import ROOT, imported, project_files
+
+DAG: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
+STAGE = pytest.mark.parametrize("stage", DAG["stages"])
+NOT_FILES = ("${data.root}",)
+
+
+def outs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -> dict[str, dict[str, Any]]:
+    entries = [entry for kind in kinds for entry in DAG["stages"][stage].get(kind, [])]
+    return {path: options for entry in entries for path, options in entry.items()}
+
+
+def data_deps(stage: str) -> set[str]:
+    return {dep for dep in DAG["stages"][stage]["deps"] if not dep.startswith(("tasks/", "headstart/"))}
+
+
+def code_deps(stage: str) -> set[str]:
+    return set(DAG["stages"][stage]["deps"]) - data_deps(stage)
+
+
+def test_every_stage_is_a_module_of_tasks_and_every_module_a_stage() -> None:
+    assert sorted(DAG["stages"]) == STAGES
+
+
+@STAGE
+def test_a_stage_runs_its_own_module(stage: str) -> None:
+    assert DAG["stages"][stage]["cmd"] == f"python -m tasks {stage}"
+    assert DAG["stages"][stage]["desc"]
+
+
+def test_every_section_of_the_parameters_is_a_stage_but_for_data() -> None:
+    sections = {field.alias or name for name, field in Params.model_fields.items()}
+    assert sections == set(YAML(typ="safe").load(ROOT / "params.yaml"))
+    assert sections - set(DAG["stages"]) == {"data"}
+
+
+@STAGE
+def test_a_stage_depends_on_the_sections_that_it_reads_and_on_no_other(stage: str) -> None:
+    source = ast.parse((ROOT / "tasks" / f"{stage}.py").read_text())
+    read = {
+        node.attr.rstrip("_")
+        for node in ast.walk(source)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    }
+    assert set(DAG["stages"][stage].get("params", [])) == read
+
+
+@STAGE
+def test_a_stage_lists_exactly_the_project_modules_that_it_imports(stage: str) -> None:
+    expected = {path.relative_to(ROOT).as_posix() for path in project_files(ROOT / "tasks" / f"{stage}.py")}
+    if "headstart/report.py" in expected:
+        expected.add("headstart/report.html")
+    assert code_deps(stage) == expected
+
+
+def test_packages_hold_nothing_that_a_stage_could_depend_on() -> None:
+    for package in ("headstart", "tasks", "flows"):
+        body = ast.parse((ROOT / package / "__init__.py").read_text()).body
+        assert len(body) == 1, package
+        assert isinstance(body[0], ast.Expr), package
+
+
+def test_data_dependencies_are_outputs_of_other_stages() -> None:
+    made = {path for stage in DAG["stages"] for path in outs(stage)}
+    for stage in DAG["stages"]:
+        assert data_deps(stage) - made <= set(NOT_FILES)
+
+
+@STAGE
+def test_outputs_outlive_a_failed_run_and_lie_where_layout_says(stage: str) -> None:
+    layout = Layout(Path())
+    known = {
+        value.as_posix()
+        for name in dir(Layout)
+        if isinstance(getattr(Layout, name), property)
+        for value in [getattr(layout, name)]
+    }
+    for path, options in outs(stage).items():
+        assert options["persist"] is True, path
+        assert path in known or Path(path).parent.as_posix() in known, path
+        assert (options.get("cache") is False) == (path == "artifacts/pixels")
+
+
+@STAGE
+def test_a_stage_reads_only_the_artefacts_that_it_depends_on(stage: str) -> None:
+    source = ast.parse((ROOT / "tasks" / f"{stage}.py").read_text())
+    used = {
+        node.attr
+        for node in ast.walk(source)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "layout"
+    } - {"data_root", "images_folder", "weights"}
+    layout = Layout(Path())
+    paths = {getattr(layout, name).as_posix() for name in used}
+    touched = data_deps(stage) | set(outs(stage))
+    assert all(any(path == each or each.startswith(f"{path}/") for each in touched) for path in paths)
+    for each in touched - set(NOT_FILES):
+        assert any(each == path or each.startswith(f"{path}/") for path in paths), each
+
+
+def test_the_test_split_is_read_by_evaluate_and_export_alone() -> None:
+    assert '!= "test"' in (ROOT / "tasks" / "train_head.py").read_text()
+    readers = {stage for stage in DAG["stages"] if "artifacts/evaluation/predictions.parquet" in data_deps(stage)}
+    assert readers == {"export"}
+    after_evaluation = {stage for stage in DAG["stages"] if any("evaluation" in dep for dep in data_deps(stage))}
+    assert after_evaluation == {"export"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tasks").glob("*.py")), ids=lambda path: path.stem)
+def test_tasks_import_neither_prefect_nor_dvc_nor_each_other(file: Path) -> None:
+    names = imported(file)
+    assert not {name for name in names if name.partition(".")[0] in ("prefect", "dvc", "flows")}
+    if file.stem != "__main__":
+        assert not {name for name in names if name.partition(".")[0] == "tasks"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "headstart").glob("*.py")), ids=lambda path: path.stem)
+def test_headstart_imports_neither_tasks_nor_flows(file: Path) -> None:
+    assert not {name for name in imported(file) if name.partition(".")[0] in ("tasks", "flows", "prefect", "dvc")}
+
+
+LIGHT = [stage for stage in DAG["stages"] if stage not in ("backbone", "finetune")]
+
+
+@pytest.mark.parametrize("stage", LIGHT)
+def test_a_stage_does_not_import_torch(stage: str) -> None:
+    code = f"import sys, tasks.{stage}; sys.exit(bool({{'torch', 'torchvision', 'timm'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_command_line_for_deployment_imports_nothing_of_the_pipeline() -> None:
+    allowed = {"headstart", "numpy", "PIL", "onnxruntime", *sys.stdlib_module_names}
+    # onnx, torch and headstart.backbones are imported by functions of graphs.py that build graphs, never by cli.py
+    code = (
+        "import sys; before = set(sys.modules); import headstart.cli;"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {
+        "torch",
+        "torchvision",
+        "timm",
+        "onnx",
+        "polars",
+        "pandera",
+        "scipy",
+        "sklearn",
+        "prefect",
+        "dvc",
+        "pydantic",
+    }
+    assert not heavy & set(found.stdout.split())
+    assert {name.partition(".")[0] for name in imported(ROOT / "headstart" / "cli.py")} <= allowed
+
+
+def test_no_telemetry_leaves() -> None:
+    import configparser
+    import tomllib
+
+    dvc = configparser.ConfigParser()
+    dvc.read(ROOT / ".dvc" / "config")
+    assert dvc["core"]["analytics"] == "false"
+    assert dvc["core"]["check_update"] == "false"
+    prefect = tomllib.loads((ROOT / "prefect.toml").read_text())
+    assert prefect["server"]["analytics_enabled"] is False
+    assert "DO_NOT_TRACK" in (ROOT / "flows" / "pipeline.py").read_text()
+    assert "export DO_NOT_TRACK := 1" in (ROOT / "Makefile").read_text()
+
+
+def test_the_lock_file_pins_everything_with_hashes_and_names_no_index() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    blocks = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert len(blocks) > 50
+    assert all("==" in line for line in blocks)
+    assert text.count("--hash=sha256:") >= len(blocks)
+
+
+def test_the_tree_in_the_readme_names_every_module() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for folder in ("headstart", "tasks", "flows"):
+        for file in (ROOT / folder).glob("*.*"):
+            if file.name not in ("__init__.py", "py.typed"):
+                assert f"{file.name} " in readme, file
