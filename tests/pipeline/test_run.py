@@ -1,0 +1,167 @@
+"""`make run` and `dvc repro` from end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import polars as pl
+import pytest
+
+from headstart.images import decode
+from tests.pipeline.conftest import Project, begun, write_photographs
+
+
+def metrics_of(project: Project) -> dict[str, float]:
+    return json.loads((project.root / "artifacts" / "evaluation" / "metrics.json").read_text())["test"]
+
+
+def test_two_runs_from_scratch_leave_byte_identical_lock_files(base: Project, tmp_path: Path) -> None:
+    other = begun(tmp_path / "elsewhere" / "under another name")
+    other.must("dvc", "repro")
+    assert other.lock == base.lock
+    assert other.artefacts() == base.artefacts()
+
+
+def test_make_run_ends_with_model_report_and_accuracy(project: Project) -> None:
+    said = project.must("make", "run", "DATA=photos")
+    last = said.strip().splitlines()[-3:]
+    assert last[0].split() == ["model", "artifacts/model/model.onnx"]
+    assert last[1].split() == ["report", "artifacts/evaluation/report.html"]
+    assert re.fullmatch(r"  test accuracy  \d+\.\d\d% \(95 % interval .* to .*\) on \d+ images", last[2])
+    assert (project.root / last[0].split()[1]).is_file()
+    assert (project.root / last[1].split()[1]).is_file()
+
+
+def test_nothing_to_do_runs_nothing_and_changes_nothing(project: Project) -> None:
+    before = project.artefacts()
+    said = project.must("dvc", "repro")
+    assert "Running stage" not in said
+    assert project.artefacts() == before
+
+
+def test_own_data_leave_params_and_lock_truthful_and_git_without_an_identity(project: Project) -> None:
+    write_photographs(project.root / "my photos", 6, first=50)
+    project.must("make", "run", "DATA=my photos")
+    assert re.search(r"^  root: my photos ", (project.root / "params.yaml").read_text(), re.MULTILINE)
+    assert b"my photos" in project.lock
+    assert "up to date" in project.must("dvc", "status")
+    changed = project.must("git", "status", "--short").splitlines()
+    assert {line.split()[-1] for line in changed if not line.startswith("??")} <= {"params.yaml"}
+
+
+def test_new_images_cost_their_own_share_and_move_no_old_one(project: Project) -> None:
+    def splits() -> dict[str, str]:
+        table = pl.read_parquet(project.root / "artifacts" / "splits.parquet")
+        return dict(table.select("image_id", "split").iter_rows())
+
+    before = splits()
+    write_photographs(project.root / "photos", 2, first=30)
+    said = project.must("dvc", "repro")
+    assert "transform: 4 images computed, 24 were there" in said
+    assert "embed: 4 images computed, 24 were there" in said
+    assert "Running stage 'backbone'" not in said
+    assert {image_id: split for image_id, split in splits().items() if image_id in before} == before
+
+
+def test_renamed_images_cost_no_pass_through_the_network(project: Project) -> None:
+    photos = project.root / "photos" / "ants"
+    (photos / "000.jpg").rename(photos / "zzz.jpg")
+    said = project.must("dvc", "repro")
+    assert "Running stage 'split'" in said
+    assert "transform: 0 images computed, 24 were there" in said
+    assert "Running stage 'train_head'" not in said or "embed: 0 images computed" in said
+
+
+def test_after_a_change_back_every_byte_is_as_before(project: Project) -> None:
+    before = project.artefacts()
+    write_photographs(project.root / "photos", 1, first=30)
+    project.must("dvc", "repro")
+    assert project.artefacts() != before
+    for path in (project.root / "photos").rglob("030.jpg"):
+        path.unlink()
+    project.must("dvc", "repro")
+    assert project.artefacts() == before
+
+
+def test_the_exported_model_gives_the_evaluated_predictions_on_the_original_files(project: Project) -> None:
+    predictions = pl.read_parquet(project.root / "artifacts" / "evaluation" / "predictions.parquet")
+    session = onnxruntime.InferenceSession(str(project.root / "artifacts" / "model" / "model.onnx"))
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    for path, predicted, expected in predictions.select("path", "predicted", "probabilities").iter_rows():
+        image = decode((project.root / "photos" / path).read_bytes()).rgb
+        probabilities, label_index = session.run(["probabilities", "label_index"], {"image": image[None]})
+        assert classes[label_index[0]] == predicted
+        assert np.abs(probabilities[0] - expected).max() < 1e-4
+
+
+def test_export_refuses_a_model_that_is_not_the_one_evaluated(project: Project) -> None:
+    path = project.root / "artifacts" / "evaluation" / "predictions.parquet"
+    table = pl.read_parquet(path)
+    swapped = pl.col("predicted").replace_strict({"ants": "bees", "bees": "ants"})
+    table.with_columns(predicted=swapped, correct=~pl.col("correct")).write_parquet(path)
+    before = (project.root / "artifacts" / "model" / "model.onnx").read_bytes()
+    done = project.run("python", "-m", "tasks", "export")
+    assert done.returncode == 1
+    assert f"gives another label than evaluate on {len(table)}" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert (project.root / "artifacts" / "model" / "model.onnx").read_bytes() == before
+
+
+def test_after_the_backbone_no_stage_needs_torch(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "poison").mkdir()
+    for name in ("torch", "torchvision", "timm"):
+        (tmp_path / "poison" / f"{name}.py").write_text(f"raise ImportError('{name} was imported')")
+    for stage in ("validate", "split", "transform", "embed", "train_head", "evaluate", "export"):
+        for folder in ("pixels", "features"):
+            if stage in ("transform", "embed"):
+                shutil.rmtree(project.root / "artifacts" / folder, ignore_errors=stage == "embed")
+        if stage == "embed":
+            project.must("python", "-m", "tasks", "transform", PYTHONPATH=str(tmp_path / "poison"))
+        project.must("python", "-m", "tasks", stage, PYTHONPATH=str(tmp_path / "poison"))
+    assert project.run("python", "-m", "tasks", "backbone", PYTHONPATH=str(tmp_path / "poison")).returncode != 0
+
+
+def test_stages_say_how_far_they_are_in_plain_lines_without_a_terminal(project: Project) -> None:
+    said = project.must("python", "-m", "tasks", "validate")
+    assert re.search(r"^validate: checking 24/24 images in \d+\.\d s$", said, re.MULTILINE)
+    assert "\r" not in said
+
+
+def test_dvc_shows_metrics_and_draws_plots_and_hands_the_model_over(project: Project, tmp_path: Path) -> None:
+    shown = json.loads(project.must("dvc", "metrics", "show", "--json"))
+    assert "artifacts/evaluation/metrics.json" in json.dumps(shown)
+    assert str(metrics_of(project)["accuracy"]) in json.dumps(shown)
+    project.must("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    page = (tmp_path / "plots" / "index.html").read_text()
+    assert "confusion" in page
+    assert "reliability" in page
+    assert "Linear" in page or "vega" in page
+
+
+def test_images_that_change_behind_dvcs_back_stop_the_export(project: Project) -> None:
+    predictions = pl.read_parquet(project.root / "artifacts" / "evaluation" / "predictions.parquet")
+    victim = project.root / "photos" / predictions["path"][0]
+    victim.write_bytes(victim.read_bytes() + b"x")
+    done = project.run("python", "-m", "tasks", "export")
+    assert done.returncode == 1
+    assert "has changed since `validate` read it" in done.stdout
+
+
+@pytest.mark.usefixtures("base")
+def test_hymenoptera_reaches_the_known_accuracy(project: Project, hymenoptera: Path) -> None:
+    said = project.must("make", "run", f"DATA={hymenoptera}")
+    assert "the given val is the held-out test set" in said
+    found = metrics_of(project)
+    assert found["n_images"] == 153
+    assert found["accuracy"] >= 0.9477
+    splits = pl.read_parquet(project.root / "artifacts" / "splits.parquet")
+    assert splits.filter(pl.col("path").str.starts_with("val/"))["split"].unique().to_list() == ["test"]
+    page = (project.root / "artifacts" / "evaluation" / "report.html").read_text()
+    assert "the given val is the held-out test set" in page
+    verified = project.must("headstart", "verify", "artifacts/model")
+    assert re.match(r"verify: 8 conformance images agree", verified)
