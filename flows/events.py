@@ -24,6 +24,7 @@ class Told:
 
     path: Path  # the file that the stage appends to
     started: bool = False  # False after a stage that DVC restored from its run cache
+    interrupted: bool = False  # by Ctrl-C, which reaches the stage's process and not this one: DVC sees to that
     errors: list[str] = field(default_factory=list)
 
 
@@ -69,6 +70,8 @@ def _hear(line: str, told: Told, logger: Any) -> None:
                 told.started = True
             case "log":
                 logger.log(logging.getLevelNamesMapping()[event["level"].upper()], "%s", event["message"])
+            case "interrupted":
+                told.interrupted = True
             case "error":
                 told.errors.append(event["message"])
     except (ValueError, KeyError, TypeError) as error:

@@ -16,11 +16,13 @@ os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "dvc")  # DVC's own lines
 import argparse
 import contextlib
 import fcntl
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from prefect import State, flow, get_run_logger, task
@@ -31,6 +33,7 @@ from flows.events import listening
 from headstart.progress import EVENTS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
+_GRACE_S = 3
 
 
 class StageFailedError(Exception):
@@ -80,6 +83,8 @@ def as_task_runs(reproduce: Callable[..., Any], failures: list[str]) -> Callable
                 except BaseException:  # cancelled: leave no process behind
                     end_children()
                     raise
+            if told.interrupted:
+                interrupt()
             if error is not None:
                 message = told.errors[-1] if told.errors else f"{name}: {error}"
                 failures.append(message)
@@ -131,6 +136,20 @@ def end_children() -> None:
             child.kill()
 
 
+def interrupt(*_: object) -> NoReturn:
+    """On Ctrl-C, unwind as usual, but do not wait long for a Prefect server that Ctrl-C has ended as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_after, args=(_GRACE_S,), daemon=True).start()
+    raise KeyboardInterrupt
+
+
+def _leave_after(seconds: float) -> None:
+    time.sleep(seconds)
+    end_children()
+    print("interrupted; finished stages are kept", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
 def main() -> int:
     """Run once from a shell; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -139,6 +158,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to bring up to date (default: all)")
     parser.add_argument("--force", action="store_true", help="run them though nothing changed")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, interrupt)
     state = pipeline(options.targets or None, options.force, return_state=True)
     print(state.message, file=sys.stdout if state.is_completed() else sys.stderr)
     return 0 if state.is_completed() else 1

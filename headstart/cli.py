@@ -28,9 +28,7 @@ class Model:
 
     def __init__(self, path: Path) -> None:
         """Load `path`, a model.onnx or the folder that holds it; CheckError if it is no model of headstart's."""
-        self.file = path / "model.onnx" if path.is_dir() else path
-        if not self.file.is_file():
-            raise CheckError(f"{self.file} does not exist. A model.onnx, or a folder with one, was expected.")
+        self.file = _file_of(path)
         self._session = session(self.file)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         try:
@@ -74,23 +72,24 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Replay the conformance vectors; CheckError where this machine's answers differ from those of the export."""
-    model = Model(arguments.model)
-    folder = model.file.parent
+    file = _file_of(arguments.model)
+    folder = file.parent
     promised = _read_json(folder / "model.json")["model_sha256"]
-    found = hashlib.sha256(model.file.read_bytes()).hexdigest()
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != promised:
         raise CheckError(
-            f"{model.file} has SHA-256 {found[:12]}.. and model.json promises {promised[:12]}... The file that was"
+            f"{file} has SHA-256 {found[:12]}.. and model.json promises {promised[:12]}... The file that was"
             " exported was expected. Copy the whole folder again."
         )
     expected = _read_json(folder / "conformance" / "expected.json")
+    model = Model(file)
     wrong, furthest = [], 0.0
     for vector in expected["images"]:
-        file = folder / "conformance" / vector["file"]
+        image = folder / "conformance" / vector["file"]
         try:
-            probabilities = model.probabilities(file.read_bytes())
+            probabilities = model.probabilities(image.read_bytes())
         except (UnreadableError, OSError) as error:
-            raise CheckError(f"{file} cannot be read ({error}). Copy the whole folder again.") from None
+            raise CheckError(f"{image} cannot be read ({error}). Copy the whole folder again.") from None
         difference = float(np.abs(probabilities - np.asarray(vector["probabilities"], np.float32)).max())
         furthest = max(furthest, difference)
         if not difference <= expected["tolerance"] or model.classes[int(probabilities.argmax())] != vector["label"]:
@@ -113,6 +112,13 @@ def info(arguments: argparse.Namespace) -> int:
     for name, value in model.metadata.items():
         print(f"{name:<22}{', '.join(model.classes) if name == 'classes' else value}")
     return 0
+
+
+def _file_of(path: Path) -> Path:
+    file = path / "model.onnx" if path.is_dir() else path
+    if not file.is_file():
+        raise CheckError(f"{file} does not exist. A model.onnx, or a folder with one, was expected.")
+    return file
 
 
 def _read_json(path: Path) -> Any:

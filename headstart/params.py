@@ -126,7 +126,8 @@ def parse(values: object, where: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ParamError(_explain(error.errors()[0], error.error_count(), where)) from None
+        unknown_first = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        raise ParamError(_explain(unknown_first[0], len(unknown_first), where)) from None
 
 
 def assign(path: Path, assignments: list[str], check: Callable[[Params], None] = lambda params: None) -> Params:

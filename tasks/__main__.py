@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         progress.fail("interrupted; what was there before is as it was")
+        progress.emit("interrupted")
         return 130
     return 0
 
