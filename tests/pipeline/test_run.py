@@ -143,6 +143,17 @@ def test_dvc_shows_metrics_and_draws_plots_and_hands_the_model_over(project: Pro
     assert "Linear" in page or "vega" in page
 
 
+def test_a_registered_model_is_handed_over_by_its_name(project: Project, tmp_path: Path) -> None:
+    project.must("git", "config", "user.name", "a")
+    project.must("git", "config", "user.email", "a@example.org")
+    project.must("git", "add", "dvc.lock", "params.yaml")
+    project.must("git", "commit", "--quiet", "-m", "a model")
+    project.must("gto", "register", "classifier", "--version", "v1.0.0")
+    project.must("dvc", "artifacts", "get", str(project.root), "classifier", "--out", str(tmp_path / "got"))
+    assert (tmp_path / "got" / "model.onnx").read_bytes() == (project.root / "artifacts/model/model.onnx").read_bytes()
+    assert "conformance images agree" in project.must("headstart", "verify", str(tmp_path / "got"))
+
+
 def test_images_that_change_behind_dvcs_back_stop_the_export(project: Project) -> None:
     predictions = pl.read_parquet(project.root / "artifacts" / "evaluation" / "predictions.parquet")
     victim = project.root / "photos" / predictions["path"][0]
