@@ -23,10 +23,10 @@ flow: $(STAMP)       ## the same run under Prefect
 setup: $(STAMP)      ## create .venv and install everything pinned
 
 test: $(STAMP)       ## the test suite
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 test-all: $(STAMP)   ## the test suite and the slow trials
-	python -m pytest -m 'slow or not slow'
+	python -m pytest -n auto --dist loadfile -m 'slow or not slow'
 
 check: $(STAMP)      ## lint and types
 	ruff check .

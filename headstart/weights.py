@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import importlib.resources
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -78,7 +79,9 @@ def read(path: Path) -> State:
 
     try:
         is_safe = path.suffix == ".safetensors"
-        held = load_file(path) if is_safe else torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which are read all the same
+            held = load_file(path) if is_safe else torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # of a dozen kinds; all say that the file is not what it should be
         raise ParamError(
             f"{path.name} cannot be read as tensors alone ({type(error).__name__}). Nothing is ever unpickled, because"

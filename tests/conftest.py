@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# No example of these tests has a deadline, since machines differ, and none is remembered between runs.
+settings.register_profile("headstart", deadline=None, database=None, derandomize=True)
+settings.load_profile("headstart")
 
 ROOT = Path(__file__).resolve().parents[1]
 HYMENOPTERA = Path(os.environ.get("HEADSTART_TEST_PHOTOGRAPHS", ROOT.parent / "shared" / "data" / "hymenoptera"))

@@ -26,7 +26,8 @@ class Project:
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command; stdout holds both streams."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DVC_"))}
+        foreign = ("PREFECT_", "DVC_", "MAKE", "MFLAGS")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         # A user's machine: no git identity, bytecode kept as usual, and home is elsewhere.
         home = {"HOME": str(self.root.parent), "PATH": path, "GIT_CONFIG_NOSYSTEM": "1"}
@@ -81,6 +82,8 @@ def checkout(root: Path) -> Project:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     (root / ".venv").symlink_to(sys.prefix)
+    for name in ("pyproject.toml", "requirements.lock"):
+        os.utime(root / name, (0, 0))  # older than the environment, so that no `make` sets it up again for this clone
     project = Project(root)
     project.must("git", "init", "--quiet")
     project.must("git", "add", "--all")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backbones import BUNDLED_FILE, BUNDLED_PACKAGE
+from headstart.weights import BUNDLED_FILE, BUNDLED_PACKAGE
 from tests.conftest import encoded, photograph
 from tests.pipeline.conftest import Project, write_photographs
 

@@ -57,7 +57,7 @@ def test_photographs_are_resized_as_pillow_does_up_and_down(
             assert (levels > 1).mean() < 0.01
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 120), st.integers(0, 1000))
 def test_noise_of_any_shape_is_resized_as_pillow_does(height: int, width: int, size_px: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)

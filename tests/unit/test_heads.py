@@ -82,7 +82,7 @@ def test_out_of_fold_scores_never_saw_their_own_label(monkeypatch: pytest.Monkey
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.lists(st.integers(1, 6), min_size=12, max_size=30))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_folds_separate_no_group_and_have_every_class(seed: int, folds: int, sizes: list[int]) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
     labels = groups % 2

@@ -27,7 +27,7 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, **changes: object) -
     return metrics.evaluate(labels, probabilities, groups, **options)  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(2, 8), st.integers(0, 1000))
 def test_scores_are_those_of_scikit_learn(n: int, n_classes: int, seed: int) -> None:
     labels, probabilities = draw(n, n_classes, seed)

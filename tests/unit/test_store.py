@@ -52,7 +52,7 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
     assert np.array_equal(store.Store(tmp_path, "embed").read(wanted), rows_of(wanted))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_bytes_follow_from_the_set_of_images_never_from_history(sizes: list[int], chance: random.Random) -> None:
     import tempfile
