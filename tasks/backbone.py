@@ -46,7 +46,8 @@ def run(params: Params, layout: Layout) -> None:
     """Load, export, compare, write."""
     backbone = backbones.load(params.backbone, layout.weights, say)
     settings = backbone.preprocessing
-    say(f"exporting {backbone.name}, {settings.input_px} px, {backbone.n_features} features ({backbone.weights})")
+    said = f"{settings.input_px} px, {backbone.n_features} features ({backbone.weights})"
+    say(f"exporting {backbone.name}, {said}; this takes up to a minute")
     resize = graphs.resize_graph(settings.resize_px, settings.interpolation)
     cut = graphs.backbone_graph(backbone.module, settings)
 

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,8 @@ from headstart.files import sha256_of
 from headstart.layout import Layout
 from tasks import backbone as stage
 from tests.conftest import ROOT
-from tests.unit.test_weights import Server, settings
+from tests.unit.conftest import Server
+from tests.unit.test_weights import settings
 
 
 def load(folder: Path, **changes: object) -> backbones.Backbone:
@@ -159,15 +158,9 @@ def test_names_of_old_files_are_translated(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    served = Server()
-    monkeypatch.setenv("HF_ENDPOINT", served.url)
-    thread = Thread(target=served.http.serve_forever, daemon=True)
-    thread.start()
-    yield served
-    served.http.shutdown()
-    served.http.server_close()
-    thread.join()
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    return server
 
 
 def test_timms_own_weights_come_from_the_hub_once(hub: Server, tmp_path: Path) -> None:

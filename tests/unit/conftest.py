@@ -1,0 +1,59 @@
+"""An HTTP server on this machine, in place of those that publish weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+
+class Server:
+    """Files over HTTP on this machine, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.headers: dict[str, dict[str, str]] = {}
+        self.redirects: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.promise_more = 0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.answer(with_body=False)
+
+            def do_GET(self) -> None:
+                self.answer(with_body=True)
+
+            def answer(self, with_body: bool) -> None:
+                server.asked.append(f"{self.command} {self.path}")
+                data = server.files.get(self.path)
+                redirect = server.redirects.get(self.path)
+                self.send_response(302 if redirect else 200 if data is not None else 404)
+                for name, value in server.headers.get(self.path, {}).items():
+                    self.send_header(name, value)
+                if redirect:
+                    self.send_header("Location", redirect)
+                self.send_header("Content-Length", str(len(data or b"") + server.promise_more))
+                self.end_headers()
+                if with_body and data:
+                    self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    thread = Thread(target=served.http.serve_forever, daemon=True)
+    thread.start()
+    yield served
+    served.http.shutdown()
+    served.http.server_close()
+    thread.join()
