@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -111,6 +112,7 @@ class Store:
         except (OSError, ValueError, KeyError):
             raise CheckError(f"{folder} holds no finished store. Run `dvc repro {made_by}`.") from None
         self._open: dict[int, _Shard] = {}
+        self._lock = Lock()
 
     def read(self, image_ids: Sequence[str]) -> np.ndarray:
         """Return [len(image_ids), *row_shape] in the order asked for; CheckError if any is missing."""
@@ -135,19 +137,23 @@ class Store:
         return values
 
     def _shard(self, index: int) -> _Shard:
-        if index not in self._open:
-            total = len(self._digests)
-            name = f"shard-{index:06d}-of-{total:06d}.safetensors"
-            try:
-                shard = _Shard(self._folder / name, self.contract)
-                if shard.digest != self._digests[name]:
-                    raise _DamagedError("it is not the shard that the manifest names")
-            except (_DamagedError, OSError, KeyError) as error:
-                raise CheckError(
-                    f"{self._folder / name} is damaged: {error}. Run `dvc repro --force {self._made_by}`."
-                ) from None
-            self._open[index] = shard
-        return self._open[index]
+        with self._lock:  # threads that read the same shard first verify it once
+            if index not in self._open:
+                self._open[index] = self._verified(index)
+            return self._open[index]
+
+    def _verified(self, index: int) -> _Shard:
+        total = len(self._digests)
+        name = f"shard-{index:06d}-of-{total:06d}.safetensors"
+        try:
+            shard = _Shard(self._folder / name, self.contract)
+            if shard.digest != self._digests[name]:
+                raise _DamagedError("it is not the shard that the manifest names")
+        except (_DamagedError, OSError, KeyError) as error:
+            raise CheckError(
+                f"{self._folder / name} is damaged: {error}. Run `dvc repro --force {self._made_by}`."
+            ) from None
+        return shard
 
 
 class _DamagedError(Exception):

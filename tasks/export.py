@@ -7,9 +7,11 @@ refuses to finish unless the model gives evaluate's label on every test image an
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import onnx
@@ -47,22 +49,32 @@ also for one that shows none of them. Only the centre square of an image is seen
 
 
 def gate(
-    model: bytes, files: list[Path], predictions: pl.DataFrame, classes: list[str], advance: Any = lambda n: None
+    model: bytes,
+    files: list[Path],
+    predictions: pl.DataFrame,
+    classes: list[str],
+    advance: Callable[[int], None] = lambda n: None,
 ) -> None:
-    """Run the model on the original files, one by one; CheckError where it is not what `evaluate` reported."""
-    session = graphs.session(model)
-    other_labels, apart, furthest = [], [], 0.0
-    rows = predictions.select("image_id", "path", "predicted", "probabilities").iter_rows()
-    for file, (image_id, path, predicted, expected) in zip(files, rows, strict=True):
+    """Run the model on each of the original files; CheckError where it is not what `evaluate` reported."""
+    session = graphs.session(model, threads=1)  # the pool below is the parallelism
+    rows = list(predictions.select("image_id", "path", "predicted", "probabilities").iter_rows())
+
+    def answer(file: Path, image_id: str) -> tuple[np.ndarray, int]:
         rgb = images.decode(images.read_unchanged(file, image_id)).rgb
-        probabilities, label_index = session.run(None, {"image": rgb[None]})
-        difference = float(np.abs(probabilities[0] - np.asarray(expected, np.float32)).max())
-        furthest = max(furthest, difference)
-        if classes[label_index[0]] != predicted:
-            other_labels.append(path)
-        if not difference <= TOLERANCE:
-            apart.append(path)
+        probabilities, label_index = session.run(["probabilities", "label_index"], {"image": rgb[None]})
         advance(1)
+        return probabilities[0], int(label_index[0])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = pool.map(answer, files, [row[0] for row in rows])
+        other_labels, apart, furthest = [], [], 0.0
+        for (probabilities, index), (_, path, predicted, expected) in zip(answers, rows, strict=True):
+            difference = float(np.abs(probabilities - np.asarray(expected, np.float32)).max())
+            furthest = max(furthest, difference)
+            if classes[index] != predicted:
+                other_labels.append(path)
+            if not difference <= TOLERANCE:
+                apart.append(path)
     if other_labels or apart:
         raise CheckError(
             f"model.onnx gives another label than evaluate on {len(other_labels)} and other probabilities on"

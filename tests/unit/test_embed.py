@@ -42,17 +42,17 @@ def pixels(image_ids: Sequence[str]) -> np.ndarray:
 def test_features_do_not_depend_on_order_or_on_the_images_beside(
     backbone_onnx: Path, order: list[str], cuts: set[int]
 ) -> None:
-    compute = embed.embedding(backbone_onnx, pixels, 8, lambda n: None)
-    expected = dict(zip(IDS, compute(IDS), strict=True))
     edges = [0, *sorted(cuts), 40]
-    groups = [order[start:end] for start, end in pairwise(edges)]
-    for group in groups:
-        for image_id, features in zip(group, compute(group), strict=True):
-            assert features.tobytes() == expected[image_id].tobytes()
+    with embed.embedding(backbone_onnx, pixels, 8, lambda n: None) as compute:
+        expected = dict(zip(IDS, compute(IDS), strict=True))
+        for group in (order[start:end] for start, end in pairwise(edges)):
+            for image_id, features in zip(group, compute(group), strict=True):
+                assert features.tobytes() == expected[image_id].tobytes()
 
 
 def test_a_row_is_one_view_of_float32(backbone_onnx: Path) -> None:
-    features = embed.embedding(backbone_onnx, pixels, 8, lambda n: None)(IDS[:3])
+    with embed.embedding(backbone_onnx, pixels, 8, lambda n: None) as compute:
+        features = compute(IDS[:3])
     assert features.shape == (3, 1, 24)
     assert features.dtype == np.float32
 
