@@ -154,7 +154,7 @@ def assign(path: Path, assignments: list[str], check: Callable[[Params], None] =
             hint = did_you_mean(name, _dotted(document))
             raise ParamError(f"{name} is not a parameter.{hint} See {path.name} for all of them.")
         try:
-            target[last] = text if name == "data.root" else YAML(typ="safe").load(text)
+            target[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe").load(text)
         except YAMLError:
             raise ParamError(f"{name}={text} is not a YAML value. Quote it, or mend it.") from None
     params = parse(document, path.name)
@@ -163,6 +163,11 @@ def assign(path: Path, assignments: list[str], check: Callable[[Params], None] =
         with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
             _yaml().dump(document, file)
     return params
+
+
+def _tidy_path(text: str) -> str:
+    """Return a path as a shell's completion gives it, without its trailing slash and with `~` spelt out."""
+    return Path(text).expanduser().as_posix() if text else text
 
 
 def _yaml() -> Any:

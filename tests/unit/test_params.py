@@ -136,6 +136,15 @@ def test_a_folder_named_like_a_number_stays_a_name(file: Path) -> None:
     assert params.assign(file, ["data.root=2024"]).data.root == "2024"
 
 
+def test_a_folder_is_written_without_what_a_shell_adds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/users/ada")
+    assert params.assign(file, ["data.root=photos/"]).data.root == "photos"
+    assert params.assign(file, ["data.root=../my photos/"]).data.root == "../my photos"
+    assert params.assign(file, ["data.root=~/photos"]).data.root == "/users/ada/photos"
+    with pytest.raises(ParamError, match=r"data\.root is ''"):
+        params.assign(file, ["data.root="])
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
