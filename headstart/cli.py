@@ -109,7 +109,7 @@ def info(arguments: argparse.Namespace) -> int:
     """Print what the model says of itself."""
     model = Model(arguments.model)
     print(f"{'file':<22}{model.file}")
-    for name, value in model.metadata.items():
+    for name, value in sorted(model.metadata.items()):
         print(f"{name:<22}{', '.join(model.classes) if name == 'classes' else value}")
     return 0
 
