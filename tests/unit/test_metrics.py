@@ -84,6 +84,11 @@ def test_a_sure_mistake_does_not_make_the_log_loss_infinite() -> None:
     assert np.isfinite(metrics.log_loss(np.array([0]), np.array([[0.0, 1.0]], np.float32)))
 
 
+@pytest.mark.parametrize("sure", [1.0, 1 + 2**-23])
+def test_a_perfect_log_loss_is_zero_and_not_minus_zero(sure: float) -> None:
+    assert str(metrics.log_loss(np.array([0]), np.array([[sure, 0.0]], np.float32))) == "0.0"
+
+
 @given(arrays(np.float64, st.integers(1, 200), elements=st.floats(0.5, 1)), st.integers(2, 30))
 def test_every_image_is_in_one_bin_of_the_reliability_table(confidence: np.ndarray, n_bins: int) -> None:
     bins = metrics.reliability(np.zeros(len(confidence), int), np.column_stack([confidence, 1 - confidence]), n_bins)
@@ -136,6 +141,29 @@ def test_no_mistake_in_twenty_is_no_certainty() -> None:
     assert (found["accuracy_low"], found["accuracy_high"]) == (round(0.025 ** (1 / 20), 6), 1.0)
     found = evaluate(np.ones(20, int), perfect)
     assert (found["accuracy_low"], found["accuracy_high"]) == (0.0, round(1 - 0.025 ** (1 / 20), 6))
+
+
+def test_the_interval_of_macro_f1_contains_it_even_with_few_images_a_class() -> None:
+    labels, probabilities = draw(2000, 500, 0, skill=4.0)
+    predicted, groups = probabilities.argmax(1), np.arange(2000).astype(str)
+    _, resampled = metrics.bootstrap(labels, predicted, groups, 500, 300, 0)
+    found = evaluate(labels, probabilities, bootstrap_samples=300)
+    assert metrics.percentile_interval(resampled).high < found["macro_f1"]  # what the plain interval would say
+    assert found["macro_f1_low"] < found["macro_f1"] < found["macro_f1_high"]
+
+
+@given(arrays(np.float64, 50, elements=st.floats(0, 1)), st.floats(0, 1))
+def test_a_centred_interval_contains_the_value_and_stays_within_what_a_score_can_be(
+    statistics: np.ndarray, value: float
+) -> None:
+    low, high = metrics.centred_interval(statistics, value)
+    assert 0 <= low <= value <= high <= 1
+
+
+def test_intervals_narrow_as_images_are_added() -> None:
+    few, many = evaluate(*draw(100, 3, 0)), evaluate(*draw(1600, 3, 0))
+    for score in ("accuracy", "macro_f1"):
+        assert 3 < (few[f"{score}_high"] - few[f"{score}_low"]) / (many[f"{score}_high"] - many[f"{score}_low"]) < 5.5
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:

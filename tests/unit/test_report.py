@@ -182,6 +182,7 @@ def test_no_mistakes_are_told_as_such() -> None:
     page = render(make(skill=50))
     assert "There are none" in page
     assert "<img" not in page
+    assert "1.000 to 1.000" not in page  # a bootstrap without mistakes claims certainty
 
 
 def test_most_confused_pairs_come_first() -> None:
