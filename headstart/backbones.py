@@ -90,8 +90,7 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
 
         canonical = _canonical(params.name)
         library, _, name = canonical.partition("/")
-        publishes = _torchvision_publishes if library == "torchvision" else _timm_publishes
-        published, own = publishes(name, report)
+        published, own = _torchvision_publishes(name) if library == "torchvision" else _timm_publishes(name, report)
         if params.weights == "bundled":
             own = BUNDLED_PREPROCESSING
         published, path = weights.choose(params, canonical, published, weights_folder, report)
@@ -111,10 +110,10 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
                 raise
             except Exception as error:
                 said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+                or_else = "Set backbone.input_px to null, for their own, or choose" if params.input_px else "Choose"
                 raise ParamError(
                     f"backbone.name is '{params.name}', which does not work at {preprocessing.input_px} pixels with"
-                    f" these weights ({said}). Set backbone.input_px to null, for the weights' own, or choose another"
-                    " backbone.name, in params.yaml."
+                    f" these weights ({said}). {or_else} another backbone.name in params.yaml."
                 ) from error
     digest = files.sha256_of(path) if path else _digest(module)
     return Backbone(canonical, module, n_features, preprocessing, published.weights, digest, published.licence)
@@ -132,7 +131,7 @@ def _canonical(name: str) -> str:
     raise ParamError(f"backbone.name is '{name}', which is not known.{hint} Set backbone.name in params.yaml.")
 
 
-def _torchvision_publishes(name: str, report: Report) -> tuple[Published, Preprocessing]:
+def _torchvision_publishes(name: str) -> tuple[Published, Preprocessing]:
     from torchvision import models
 
     best = models.get_model_weights(name).DEFAULT
@@ -158,7 +157,7 @@ def _timm_publishes(name: str, report: Report) -> tuple[Published, Preprocessing
         )
     url, file_name = cfg.url or "", (cfg.url or "").rpartition("/")[2]
     if cfg.hf_hub_id:  # preferred, as timm does
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         hub_file = cfg.hf_hub_filename or "model.safetensors"
         url = f"{endpoint}/{cfg.hf_hub_id}/resolve/main/{hub_file}"
         file_name = cfg.hf_hub_id.rpartition("/")[2] + Path(hub_file).suffix
@@ -211,11 +210,9 @@ def _from_torchvision(
     from torch import nn
     from torchvision import models
 
-    sized: dict[str, Any] = {}
-    if (px := params.input_px) and params.weights != "default":  # the published weights fit one size
-        by_family: dict[str, dict[str, Any]] = {"vit": {"image_size": px}, "maxvit": {"input_size": (px, px)}}
-        sized = by_family.get(name.partition("_")[0], {})
-    model: Any = models.get_model(name, weights=None, **sized)
+    px = own_px if params.weights == "default" else params.input_px or own_px  # published weights fit one size
+    sized: dict[str, dict[str, Any]] = {"vit": {"image_size": px}, "maxvit": {"input_size": (px, px)}}
+    model: Any = models.get_model(name, weights=None, **sized.get(name.partition("_")[0], {}))
     known = set(model.state_dict())
     if hasattr(model, "transform_input"):  # GoogLeNet, Inception: their weights want 0.5 for mean and std
         model.transform_input = True
@@ -230,7 +227,7 @@ def _from_torchvision(
             width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
             hooks.append(layer.register_forward_hook(lambda *_, seen=(path, width): executed.append(seen)))
     with torch.no_grad():
-        n_classes = model.eval()(_noise(1, params.input_px if params.input_px and sized else own_px)).shape[-1]
+        n_classes = model.eval()(_noise(1, px)).shape[-1]
     for hook in hooks:
         hook.remove()
     model.set_submodule([path for path, width in executed if width == n_classes][-1], nn.Identity())
@@ -252,6 +249,7 @@ def _fill(module: torch.nn.Module, state: State, known: set[str], name: str, sou
                 offenders.append(f"{key} is missing")
         elif state[key].shape != tensor.shape:
             offenders.append(f"{key} is {list(state[key].shape)}, not {list(tensor.shape)}")
+    # Without a dimension are counters, which files of all ages have more or fewer of.
     offenders += [f"{key} is none of its tensors" for key in state if key not in known and state[key].ndim]
     if offenders:
         raise ParamError(

@@ -8,7 +8,7 @@ import importlib.resources
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, urlopen
 
-from headstart import files
+from headstart import files, progress
 from headstart.errors import ParamError, did_you_mean
 
 if TYPE_CHECKING:
@@ -137,17 +137,18 @@ def _default(params: parameters.Backbone, published: Published, folder: Path, re
             " Set backbone.weights to a file, a URL or random, or choose another backbone.name, in params.yaml."
         )
     target = folder / published.file_name
-    noted = target.with_name(f"{target.name}.sha256")  # what a header said; with it, later runs need no network
+    note = target.with_name(f"{target.name}.sha256")  # what a header said; with it, later runs need no network
+    noted = note.read_text(encoding="utf-8").partition(" ")[0] if note.is_file() else None
     in_name = None if published.is_on_hub else _PREFIX_IN_NAME.search(target.name)
     sha256, prefix = params.sha256, in_name and in_name[1]
     if not sha256 and not prefix:
-        if noted.is_file():
-            sha256 = noted.read_text(encoding="utf-8").partition(" ")[0]
-        elif target.is_file():
-            raise ParamError(
-                f"{_shown(target)} was put there by hand, and nothing vouches for it. If you trust it,"
-                f" set backbone.sha256 in params.yaml to its digest: {files.sha256_of(target)}"
-            )
+        if target.is_file():
+            sha256 = noted
+            if not sha256:
+                raise ParamError(
+                    f"{_shown(target)} was put there by hand, and nothing vouches for it. If you trust it,"
+                    f" set backbone.sha256 in params.yaml to its digest: {files.sha256_of(target)}"
+                )
         elif published.is_on_hub:
             with _network(published.url, target):
                 sha256 = _digest_on_hub(published.url)
@@ -157,8 +158,8 @@ def _default(params: parameters.Backbone, published: Published, folder: Path, re
                 " If you know its SHA-256, set backbone.sha256 to it in params.yaml."
             )
     digest = download(published.url, target, sha256, prefix, report)
-    if published.is_on_hub and not noted.is_file():
-        files.write_text(noted, f"{digest}  {target.name}\n")  # as `sha256sum --check` reads it
+    if published.is_on_hub and digest != noted:
+        files.write_text(note, f"{digest}  {target.name}\n")  # as `sha256sum --check` reads it
     return target
 
 
@@ -230,14 +231,17 @@ def _digest_on_hub(url: str) -> str | None:
 
 def _fetch(url: str, partial: Path, report: Report) -> str:
     """Stream `url` to `partial` and return the SHA-256 of what came; OSError if less came than was promised."""
-    sha256, n_bytes = hashlib.sha256(), 0
+    sha256, n_bytes, megabyte = hashlib.sha256(), 0, 1_000_000
     with urlopen(url, timeout=_TIMEOUT_S) as response, partial.open("wb") as file:
         promised = int(response.headers.get("Content-Length") or 0)
-        report(f"downloading {_bare(url)}" + (f" ({promised / 1e6:.1f} MB)" if promised else ""))
-        while chunk := response.read(1 << 20):
-            file.write(chunk)
-            sha256.update(chunk)
-            n_bytes += len(chunk)
+        report(f"downloading {_bare(url)}" + (f" ({promised / megabyte:.1f} MB)" if promised else ""))
+        bar = progress.bar("downloading", -(-promised // megabyte), "megabyte")
+        with bar if promised else nullcontext(lambda _: None) as advance:
+            while chunk := response.read(megabyte):
+                file.write(chunk)
+                sha256.update(chunk)
+                n_bytes += len(chunk)
+                advance(1)
     if n_bytes < promised:
         raise OSError(f"the connection closed after {n_bytes} of {promised} bytes")
     return sha256.hexdigest()

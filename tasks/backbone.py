@@ -7,18 +7,23 @@ on photographs and refuses to finish where they differ.
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headstart import backbones, graphs
 from headstart.backbones import Backbone
-from headstart.errors import CheckError
+from headstart.errors import CheckError, ParamError
 from headstart.files import replacing_folder, sha256_of, write_json
 from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import say
 
+if TYPE_CHECKING:
+    import onnx
+
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square; 1e-6 to 1e-5 is usual
+MAX_BYTES = 2_000_000_000  # protobuf's limit for one message is 2 GiB, and there are nodes and the head beside weights
 
 
 def photographs() -> list[np.ndarray]:
@@ -42,6 +47,24 @@ def reference_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(features)
 
 
+def exported(backbone: Backbone) -> onnx.ModelProto:
+    """Return the graph of the backbone; ParamError if it is too large for one file, or nothing that ONNX can say."""
+    n_bytes = sum(tensor.nbytes for tensor in backbone.module.state_dict().values())
+    if n_bytes > MAX_BYTES:
+        raise ParamError(
+            f"backbone.name is '{backbone.name}', whose weights take {n_bytes / 1e9:.1f} GB. An ONNX file can hold"
+            f" {MAX_BYTES / 1e9:.1f} GB. Choose a smaller backbone.name in params.yaml."
+        )
+    try:
+        return graphs.backbone_graph(backbone.module, backbone.preprocessing)
+    except Exception as error:  # the exporter's own, and whatever a network raises while it is traced
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise ParamError(
+            f"backbone.name is '{backbone.name}', which torch.onnx cannot export ({said})."
+            " Choose another backbone.name in params.yaml."
+        ) from error
+
+
 def run(params: Params, layout: Layout) -> None:
     """Load, export, compare, write."""
     backbone = backbones.load(params.backbone, layout.weights, say)
@@ -49,7 +72,7 @@ def run(params: Params, layout: Layout) -> None:
     said = f"{settings.input_px} px, {backbone.n_features} features ({backbone.weights})"
     say(f"exporting {backbone.name}, {said}; this takes up to a minute")
     resize = graphs.resize_graph(settings.resize_px, settings.interpolation)
-    cut = graphs.backbone_graph(backbone.module, settings)
+    cut = exported(backbone)
 
     resizer = graphs.session(graphs.to_bytes(resize))
     pixels = np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in photographs()])
