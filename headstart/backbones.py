@@ -105,7 +105,7 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
                     module, state, known = _from_timm(name, params, state)
                 if state:
                     _fill(module, state, known, params.name, published.weights)
-                module, n_features = _probe(module.eval().requires_grad_(False), preprocessing.input_px)
+                n_features = _n_features(module.eval().requires_grad_(False), preprocessing.input_px)
             except HeadstartError:
                 raise
             except Exception as error:
@@ -261,21 +261,17 @@ def _fill(module: torch.nn.Module, state: State, known: set[str], name: str, sou
     module.load_state_dict(needed)
 
 
-def _probe(module: torch.nn.Module, input_px: int) -> tuple[torch.nn.Module, int]:
-    """Return `module`, averaging maps [B, D, H, W] if it gives such, and D; ValueError if it gives anything else."""
+def _n_features(module: torch.nn.Module, input_px: int) -> int:
+    """Return D; ValueError if `module` gives anything but finite [B, D]."""
     import torch
-    from torch import nn
 
     with torch.no_grad():
-        features = module(_noise(2, input_px))
-    if features.ndim == 4:
-        module = nn.Sequential(module, nn.AdaptiveAvgPool2d(1), nn.Flatten(1)).eval()
-        features = features.mean((2, 3))
+        features: torch.Tensor = module(_noise(2, input_px))
     if features.ndim != 2 or len(features) != 2:
         raise ValueError(f"features of shape {list(features.shape)} for two images")
     if not torch.isfinite(features).all():
         raise ValueError("features that are not finite")
-    return module, features.shape[1]
+    return features.shape[1]
 
 
 def _noise(n_images: int, input_px: int) -> torch.Tensor:

@@ -198,7 +198,9 @@ class Difference(NamedTuple):
 
 
 def difference(got: np.ndarray, reference: np.ndarray) -> Difference:
-    """Return the largest absolute difference, and that divided by the reference's root mean square."""
+    """Return the largest absolute difference, and that over the reference's root mean square; inf for other shapes."""
+    if got.shape != reference.shape:
+        return Difference(float("inf"), float("inf"))
     largest = float(np.abs(got.astype(np.float64) - reference).max())
     scale = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
     return Difference(largest, largest / scale if scale else float("inf" if largest else 0))

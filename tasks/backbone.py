@@ -52,8 +52,8 @@ def exported(backbone: Backbone) -> onnx.ModelProto:
     n_bytes = sum(tensor.nbytes for tensor in backbone.module.state_dict().values())
     if n_bytes > MAX_BYTES:
         raise ParamError(
-            f"backbone.name is '{backbone.name}', whose weights take {n_bytes / 1e9:.1f} GB. An ONNX file can hold"
-            f" {MAX_BYTES / 1e9:.1f} GB. Choose a smaller backbone.name in params.yaml."
+            f"backbone.name is '{backbone.name}', whose weights take {n_bytes / 1e6:.0f} MB. An ONNX file can hold"
+            f" {MAX_BYTES / 1e6:.0f} MB. Choose a smaller backbone.name in params.yaml."
         )
     try:
         return graphs.backbone_graph(backbone.module, backbone.preprocessing)

@@ -1,23 +1,17 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from torchvision import models
 
-from headstart import backbones, graphs, params
+from headstart import backbones
 from headstart.errors import ParamError
 from headstart.files import sha256_of
-from headstart.layout import Layout
-from tasks import backbone as stage
-from tests.conftest import ROOT
 from tests.unit.conftest import Server
 from tests.unit.test_weights import settings
 
@@ -177,60 +171,3 @@ def test_timms_own_weights_come_from_the_hub_once(hub: Server, tmp_path: Path) -
             expected = model.forward_head(model.forward_features(noise(160)), pre_logits=True)
             assert torch.equal(found.module(noise(160)), expected)
     assert hub.asked == [f"HEAD {path}", f"GET {path}"]
-
-
-# name, and the width of the features that users of the library know
-FAMILIES = [
-    ("torchvision/alexnet", 4096),
-    ("torchvision/vgg11", 4096),
-    ("torchvision/resnet18", 512),
-    ("torchvision/inception_v3", 2048),
-    ("torchvision/googlenet", 1024),
-    ("torchvision/mobilenet_v2", 1280),
-    ("torchvision/mobilenet_v3_small", 1024),
-    ("torchvision/efficientnet_b0", 1280),
-    ("torchvision/densenet121", 1024),
-    ("torchvision/squeezenet1_1", 512),
-    ("torchvision/shufflenet_v2_x0_5", 1024),
-    ("torchvision/mnasnet0_5", 1280),
-    ("torchvision/regnet_x_400mf", 400),
-    ("torchvision/convnext_tiny", 768),
-    ("torchvision/vit_b_32", 768),
-    ("torchvision/swin_t", 768),
-    ("torchvision/maxvit_t", 512),
-    ("timm/resnet10t", 512),
-    ("timm/vit_tiny_patch16_224", 192),
-    ("timm/convnext_atto", 320),
-    ("timm/mobilenetv4_conv_small", 1280),
-    ("timm/levit_128s", 384),
-    ("timm/swinv2_cr_tiny_ns_224", 768),
-]
-QUICK = ("torchvision/squeezenet1_1", "torchvision/resnet18", "timm/resnet10t", "torchvision/mnasnet0_5")
-
-
-@pytest.mark.parametrize(
-    ("name", "n_features"),
-    [pytest.param(*each, marks=() if each[0] in QUICK else pytest.mark.slow, id=each[0]) for each in FAMILIES],
-)
-def test_every_family_goes_through_the_stage(name: str, n_features: int, tmp_path: Path) -> None:
-    values = params.load(ROOT / "params.yaml")
-    values = values.model_copy(update={"backbone": settings(name=name, weights="random")})
-    layout = Layout(tmp_path)
-    stage.run(values, layout)  # holds onnxruntime to PyTorch itself
-    facts: dict[str, Any] = json.loads((layout.backbone / "backbone.json").read_text())
-    assert facts["name"] == name
-    assert facts["n_features"] == n_features
-    assert sorted(path.name for path in layout.backbone.iterdir()) == ["backbone.json", "backbone.onnx", "resize.onnx"]
-    one, two = (np.stack([stage.photographs()[0][:320, :320]] * n)[:, ::2, ::2] for n in (1, 2))
-    resize, cut = (graphs.session(layout.backbone / f"{piece}.onnx") for piece in ("resize", "backbone"))
-    features = [cut.run(None, {"pixels": resize.run(None, {"image": images})[0]})[0] for images in (one, two)]
-    assert [each.shape for each in features] == [(1, n_features), (2, n_features)]
-    assert graphs.difference(features[1][1:], features[0]).relative < 1e-4
-
-
-def test_every_classification_family_of_torchvision_is_tried() -> None:
-    def families(names: list[str]) -> set[str]:
-        return {models.get_model_builder(name).__module__ for name in names}
-
-    tried = [name.removeprefix("torchvision/") for name, _ in FAMILIES if name.startswith("torchvision/")]
-    assert families(tried) == families(models.list_models(module=models))
