@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 from headstart.errors import CheckError
 
@@ -18,11 +19,41 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+def located(where: str, relative_to: Path) -> Path:
+    """Return the path of a file name, relative to a folder unless absolute, or of a URL, which fsspec reads."""
+    scheme, colon, rest = where.partition("://")
+    if not colon:
+        return relative_to / where
+    if scheme in ("file", "local"):
+        return Path(rest)
+    from upath import UPath
+
+    return cast(Path, UPath(where))
+
+
+def is_local(path: Path) -> bool:
+    """Return whether `path` is of this machine's file system, not a URL."""
+    return isinstance(path, Path)
+
+
+def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
+    """Write a file of several parts: to the side and renamed, or at once, as object stores do.
+
+    Several processes may write the same file.
+    """
+    if is_local(path):
+        with replacing(path, f"{uuid4().hex[:8]}.") as beside, beside.open("wb") as file:
+            for part in parts:
+                file.write(part if isinstance(part, bytes) else part.data)
+    else:
+        path.write_bytes(b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts))
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, tag: str = "") -> Iterator[Path]:
     """Yield a name beside `path` to write to; on success it becomes `path` in one step, on failure it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
+    beside = path.with_name(f".{path.name}.{tag}partial")
     try:
         yield beside
         with beside.open("rb") as written:

@@ -22,6 +22,7 @@ from headstart.errors import CheckError
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
+    import torch
     from torch import nn
 
     from headstart.backbones import Preprocessing
@@ -75,8 +76,8 @@ def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
     return _finished(graph)
 
 
-def backbone_graph(module: nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """Return the graph of crop, normalisation and `module` (float [B, 3, I, I] -> [B, D]), as torch exports it."""
+def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.ExportedProgram:
+    """Return crop, normalisation and `module` (float [B, 3, I, I] -> [B, D]) as one program of PyTorch on `pixels`."""
     import torch
 
     side, crop = preprocessing.resize_px, preprocessing.input_px
@@ -100,26 +101,41 @@ def backbone_graph(module: nn.Module, preprocessing: Preprocessing) -> onnx.Mode
             return features
 
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
-    with _quiet():
-        program = torch.onnx.export(
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(
             FromPixels().eval(),
             (example,),
+            dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
+            strict=False,
+        )
+    for inner in program.graph_module.modules():
+        for node in getattr(getattr(inner, "graph", None), "nodes", ()):  # stack traces name this machine's files
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def backbone_graph(program: torch.export.ExportedProgram) -> onnx.ModelProto:
+    """Return the ONNX graph of what `trace` returned."""
+    import torch
+
+    with _quiet():
+        exported = torch.onnx.export(
+            program,
             dynamo=True,
             opset_version=OPSET,
             input_names=["pixels"],
             output_names=["features"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
             verbose=False,
         )
-    if program is None:
+    if exported is None:
         raise CheckError("torch.onnx.export returned nothing. A graph was expected. Try another backbone.name.")
-    graph = program.model_proto.graph
+    graph = exported.model_proto.graph
     for node in graph.node:  # stack traces of this machine
         del node.metadata_props[:]
         node.doc_string = ""
     del graph.value_info[:], graph.metadata_props[:]
     graph.name = "backbone"
-    return _finished(graph, program.model_proto.functions)
+    return _finished(graph, exported.model_proto.functions)
 
 
 def head_graph(weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
@@ -172,6 +188,13 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     """Return the model's bytes, the same for the same model."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def save(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write what `trace` returned, the same bytes for the same program."""
+    import torch
+
+    torch.export.save(program, path)
 
 
 def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:

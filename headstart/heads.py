@@ -3,22 +3,39 @@
 Multinomial logistic regression with an L2 penalty on standardised features. The penalty's strength is chosen by
 cross-validation, and probabilities are calibrated by one temperature fitted on the out-of-fold scores
 (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2).
+
+Memory is bounded by the caller, not by the number of images: what does not fit is read again at every pass.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
+from headstart.cluster import n_cores
 from headstart.errors import DataError
+
+PROCESS_MB = 500  # what the interpreter, the libraries and the tables take; measured 300 to 400
+_BLOCK_ROWS = 2048  # read, standardised and multiplied at a time
+_PARTS = 8  # sums of a pass; a fixed number, so that the bytes do not depend on the number of cores
+
+
+class Rows(Protocol):
+    """What features are read from: an array [N, ..., D], or something that gives its rows when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As numpy's."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of these numbers."""
 
 
 class Candidate(NamedTuple):
@@ -61,10 +78,11 @@ class Selection:
     candidates: tuple[Candidate, ...]  # in the order of their strengths, weakest first
     out_of_fold_logits: np.ndarray  # float64 [N, C] of the chosen strength, uncalibrated
     n_folds: int
+    n_validated: int  # images in the cross-validation: all, or as many as memory holds
 
 
 def select(
-    features: np.ndarray,
+    features: Rows,
     labels: np.ndarray,
     groups: np.ndarray,
     n_classes: int,
@@ -72,39 +90,71 @@ def select(
     strengths: Sequence[float],
     folds: int,
     seed: int,
+    memory_mb: int,
+    views: Rows | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Selection:
     """Choose a strength by stratified cross-validation that separates no group, then fit on everything.
 
-    `features` float [N, D], `labels` int [N] in 0..C-1, `groups` [N]. The strength with the lowest calibrated log loss
-    wins; within a tie the stronger. A strength is the penalty s in `mean cross-entropy + s/2 * sum(weight^2)`.
+    `features` float [N, D], `labels` int [N] in 0..C-1, `groups` [N]; `views` float [N, V, D] are further rows of the
+    same images, which are trained on and never scored. The strength with the lowest calibrated log loss wins; within a
+    tie the stronger. A strength is the penalty s in `mean cross-entropy + s/2 * sum(weight^2)`. Where `memory_mb` of
+    the whole process do not hold all images, as many whole groups as it holds are drawn for the cross-validation.
     `advance` is told of every fit, from several threads: (folds + 1) * len(strengths) at most.
     """
     path = sorted(set(strengths), reverse=True)  # each fit starts from its stronger neighbour's
-    assignment = assign_folds(labels, groups, folds, seed)
+    source = _Source(features, views, labels)
+    bytes_per_image = 4 * source.per_image * (source.n_features + 1) + 8 * len(path) * n_classes
+    budget = (memory_mb - PROCESS_MB) * 10**6
+    validated = _draw(labels, groups, max(1, budget // bytes_per_image), seed)
+    assignment = assign_folds(labels[validated], groups[validated], folds, seed)
     n_folds = int(assignment.max()) + 1
-    logits = np.zeros((len(path), len(labels), n_classes))
+    logits = np.zeros((len(path), len(validated), n_classes))
 
     def cross_validate(fold: int) -> None:
         held_out = assignment == fold
-        standardise = _Standardiser.fit(features[~held_out])
-        inside, outside = standardise(features[~held_out]), standardise(features[held_out])
-        for row, (weight, bias) in enumerate(_fit_path(inside, labels[~held_out], n_classes, path, advance)):
-            logits[row, held_out] = outside @ weight + bias
+        design = _Design(source, validated[~held_out], hold=True)
+        for row, (weight, bias) in enumerate(_fit_path(design, n_classes, path, advance)):
+            logits[row, held_out] = design.scores(validated[held_out], weight, bias)
 
     # Folds in parallel and BLAS on one thread: six times faster than the reverse, and the same bytes on any machine.
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(cross_validate, range(n_folds)))
-        scored = [_score(logits[row], labels, assignment, strength) for row, strength in enumerate(path)]
+    at_a_time = min(n_cores(), n_folds, max(1, budget // (bytes_per_image * len(validated))))
+    with threadpool_limits(1):
+        with ThreadPoolExecutor(at_a_time) as pool:
+            list(pool.map(cross_validate, range(n_folds)))
+        truth = labels[validated]
+        scored = [_score(logits[row], truth, assignment, strength) for row, strength in enumerate(path)]
         best = min(range(len(path)), key=lambda row: round(scored[row].cv_log_loss, 6))
-        standardise = _Standardiser.fit(features)
-        *_, (weight, bias) = _fit_path(standardise(features), labels, n_classes, path[: best + 1], advance)
+        design = _Design(source, validated, hold=True)
+        *_, (weight, bias) = _fit_path(design, n_classes, path[: best + 1], advance)
+        if len(validated) < len(labels):
+            start = design.on_raw_features(weight, bias)
+            design = _Design(source, np.arange(len(labels)), hold=False)
+            weight, bias = _minimise(design, n_classes, path[best], design.on_standardised(*start))
+            advance(1)
     winner = scored[best]
-    weight = weight / (standardise.scale[:, None] * winner.temperature)
-    bias = bias / winner.temperature - standardise.mean @ weight
+    weight, bias = design.on_raw_features(weight / winner.temperature, bias / winner.temperature)
     head = Head(weight.astype(np.float32), bias.astype(np.float32), winner.strength, winner.temperature)
     candidates = [candidate._replace(chosen=row == best) for row, candidate in enumerate(scored)]
-    return Selection(head, tuple(reversed(candidates)), logits[best], n_folds)
+    return Selection(head, tuple(reversed(candidates)), logits[best], n_folds, len(validated))
+
+
+def _draw(labels: np.ndarray, groups: np.ndarray, n_images: int, seed: int) -> np.ndarray:
+    """Return the sorted numbers of all images, or of about `n_images` in whole groups, two of every class at least."""
+    if n_images >= len(labels):
+        return np.arange(len(labels))
+    _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(first))
+    by_class = order[np.argsort(labels[first][order], kind="stable")]
+    of_class = labels[first][by_class]
+    starts = np.concatenate([[True], of_class[1:] != of_class[:-1]])
+    is_among_first_two = starts | np.concatenate([[False], starts[:-1]])
+    needed = by_class[is_among_first_two]
+    queue = np.concatenate([needed, order[~np.isin(order, needed)]])
+    sizes = np.bincount(group_of)[queue]
+    taken = np.cumsum(sizes) <= n_images
+    taken[: len(needed)] = True
+    return np.flatnonzero(np.isin(group_of, queue[taken]))
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -136,40 +186,143 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
     return fold_of_group[group_of]
 
 
+class _Source(NamedTuple):
+    """Rows to train on: each image's own, and its views."""
+
+    features: Rows  # [N, D]
+    views: Rows | None  # [N, V, D]
+    labels: np.ndarray  # int [N]
+
+    @property
+    def n_features(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def per_image(self) -> int:
+        return 1 + (self.views.shape[1] if self.views is not None else 0)
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [len(images) * per_image, D], an image's rows beside each other."""
+        rows = self.features[images].astype(np.float32)
+        if self.views is None:
+            return rows
+        both = np.concatenate([rows[:, None], self.views[images].astype(np.float32)], axis=1)
+        return both.reshape(-1, self.n_features)
+
+
+class _Design:
+    """The standardised rows of some images and a column of ones, in blocks: held in memory, or made at every pass."""
+
+    def __init__(self, source: _Source, images: np.ndarray, hold: bool) -> None:
+        self._source, self._hold = source, hold
+        step = max(1, _BLOCK_ROWS // source.per_image)
+        self._blocks = [images[start : start + step] for start in range(0, len(images), step)]
+        self.n_rows = len(images) * source.per_image
+        self.n_features = source.n_features
+        self.mean = self._sum(lambda rows: rows.sum(0, dtype=np.float64)) / self.n_rows
+        variance = self._sum(lambda rows: np.square(rows - self.mean).sum(0)) / self.n_rows
+        self.scale = np.where(np.sqrt(variance) > 1e-12, np.sqrt(variance), 1.0)  # 1 where a feature never varies
+        self._held = [self._standardised(block) for block in self._blocks] if hold else None
+
+    def loss(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the mean cross-entropy and its gradient for float64 [C, D + 1]."""
+        narrow = parameters.T.astype(np.float32)
+        classes = np.arange(len(parameters))
+
+        def of_block(number: int) -> tuple[float, np.ndarray]:
+            block = self._held[number] if self._held else self._standardised(self._blocks[number])
+            labels = np.repeat(self._source.labels[self._blocks[number]], self._source.per_image)
+            log_p = log_softmax(block @ narrow, axis=1)
+            miss = np.exp(log_p) - (labels[:, None] == classes)
+            return _log_loss(log_p, labels) * len(labels), (miss.T.astype(np.float32) @ block).astype(np.float64)
+
+        losses, gradients = zip(*self._in_parts(of_block), strict=True)
+        return sum(losses) / self.n_rows, sum(gradients) / self.n_rows
+
+    def scores(self, images: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Return [N, C] for other images, each as it is."""
+        raw_weight, raw_bias = self.on_raw_features(weight, bias)
+        parts = (images[start : start + _BLOCK_ROWS] for start in range(0, len(images), _BLOCK_ROWS))
+        features = (self._source.features[part].astype(np.float64) for part in parts)
+        return np.concatenate([part @ raw_weight + raw_bias for part in features])
+
+    def on_raw_features(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return weight [D, C] and bias [C] that do on features what these do on standardised ones."""
+        raw = weight / self.scale[:, None]
+        return raw, bias - self.mean @ raw
+
+    def on_standardised(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Undo `on_raw_features`."""
+        return weight * self.scale[:, None], bias + self.mean @ weight
+
+    def _standardised(self, images: np.ndarray) -> np.ndarray:
+        rows = self._source.read(images)
+        block = np.ones((len(rows), self.n_features + 1), np.float32)
+        np.subtract(rows, self.mean, out=block[:, :-1], casting="same_kind")
+        block[:, :-1] /= self.scale
+        return block
+
+    def _sum(self, of_rows: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        total: np.ndarray = sum(self._in_parts(lambda number: of_rows(self._source.read(self._blocks[number]))))
+        return total
+
+    def _in_parts(self, of_block: Callable[[int], Any]) -> list[Any]:
+        """Return sums of `of_block` over consecutive blocks, in an order that does not depend on the cores."""
+        parts = np.array_split(np.arange(len(self._blocks)), min(_PARTS, len(self._blocks)))
+
+        def of_part(numbers: np.ndarray) -> Any:
+            total = of_block(int(numbers[0]))
+            for number in numbers[1:]:
+                total = _add(total, of_block(int(number)))
+            return total
+
+        if self._hold:  # folds run in parallel already
+            return [of_part(part) for part in parts]
+        with ThreadPoolExecutor(n_cores()) as pool:
+            return list(pool.map(of_part, parts))
+
+
+def _add(one: Any, other: Any) -> Any:
+    return tuple(map(np.add, one, other)) if isinstance(one, tuple) else one + other
+
+
 def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    n_classes: int,
-    strength: float,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
+    features: Rows, labels: np.ndarray, n_classes: int, strength: float, views: Rows | None = None, hold: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return float64 weight [D, C] and bias [C], for features as they are, of one strength fitted on everything.
+
+    With `hold` the standardised features stay in memory; else they are read again at every pass.
+    """
+    with threadpool_limits(1):
+        design = _Design(_Source(features, views, labels), np.arange(len(labels)), hold)
+        return design.on_raw_features(*_minimise(design, n_classes, strength))
+
+
+def _minimise(
+    design: _Design, n_classes: int, strength: float, start: tuple[np.ndarray, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weight [D, C] and bias [C] that minimise mean cross-entropy + strength/2 * sum(weight^2), by L-BFGS."""
-    n_images, n_features = features.shape
-    design = np.hstack([features, np.ones((n_images, 1))]).astype(np.float32)  # half the time; L-BFGS itself is double
-    truth = np.eye(n_classes, dtype=np.float32)[labels]
-    penalty = np.append(np.full(n_features, strength), 0)  # the bias is free
+    penalty = np.append(np.full(design.n_features, strength), 0)  # the bias is free
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        parameters = flat.reshape(n_classes, n_features + 1)
-        log_p = log_softmax(design @ parameters.T.astype(np.float32), axis=1)
-        gradient = ((np.exp(log_p) - truth).T @ design) / n_images + penalty * parameters
-        value = _log_loss(log_p, labels) + 0.5 * np.sum(penalty * parameters**2)
-        return float(value), gradient.ravel()
+        parameters = flat.reshape(n_classes, -1)
+        value, gradient = design.loss(parameters)
+        return value + 0.5 * float(np.sum(penalty * parameters**2)), (gradient + penalty * parameters).ravel()
 
-    first = np.zeros((n_classes, n_features + 1)) if start is None else np.column_stack([start[0].T, start[1]])
+    first = np.zeros((n_classes, design.n_features + 1)) if start is None else np.column_stack([start[0].T, start[1]])
     options = {"maxiter": 500, "gtol": 1e-4, "ftol": 1e-9, "maxcor": 5}
     found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options).x
-    parameters = found.reshape(n_classes, n_features + 1)
+    parameters = found.reshape(n_classes, -1)
     return parameters[:, :-1].T.copy(), parameters[:, -1].copy()
 
 
 def _fit_path(
-    features: np.ndarray, labels: np.ndarray, n_classes: int, path: Sequence[float], advance: Callable[[int], None]
+    design: _Design, n_classes: int, path: Sequence[float], advance: Callable[[int], None]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the fit of each strength, from the strongest on, each started where the one before ended."""
     start = None
     for strength in path:
-        start = fit(features, labels, n_classes, strength, start)
+        start = _minimise(design, n_classes, strength, start)
         advance(1)
         yield start
 
@@ -200,18 +353,3 @@ def _score(logits: np.ndarray, labels: np.ndarray, assignment: np.ndarray, stren
 
 def _log_loss(log_p: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_p[np.arange(len(labels)), labels].mean(dtype=np.float64))
-
-
-class _Standardiser(NamedTuple):
-    mean: np.ndarray  # [D]
-    scale: np.ndarray  # [D]; 1 where a feature never varies
-
-    @classmethod
-    def fit(cls, features: np.ndarray) -> _Standardiser:
-        wide = features.astype(np.float64)
-        scale = wide.std(axis=0)
-        return cls(wide.mean(axis=0), np.where(scale > 1e-12, scale, 1.0))
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        standardised: np.ndarray = (features.astype(np.float64) - self.mean) / self.scale
-        return standardised

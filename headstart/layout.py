@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.files import located
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -64,8 +66,18 @@ class Layout:
 
     @property
     def features(self) -> Path:
-        """Store of float32 [V, D]."""
+        """embedding.json, and the stores below."""
         return self.artifacts / "features"
+
+    @property
+    def plain_features(self) -> Path:
+        """Store of float [1, D]: every image as it is."""
+        return self.features / "plain"
+
+    @property
+    def views(self) -> Path:
+        """Store of float [V, D]: random crops of every image of train and val, where `embed.views` asks for them."""
+        return self.features / "views"
 
     @property
     def head(self) -> Path:
@@ -87,9 +99,13 @@ class Layout:
         """Seconds a stage took when it last ran here; tracked by neither git nor DVC."""
         return self.artifacts / "timings.json"
 
+    def shards(self, folder: Path, store: str | None) -> Path:
+        """Return where the shards of the store `folder` lie: in it, or below `store`, a path or URL all workers see."""
+        return located(store, self.root) / folder.relative_to(self.artifacts).as_posix() if store else folder
+
     def data_root(self, root: str) -> Path:
-        """Return the path of `data.root`, which is relative to the project unless absolute."""
-        return self.root / root
+        """Return the path of `data.root`: relative to the project, absolute, or a URL."""
+        return located(root, self.root)
 
     def images_folder(self, root: str) -> Path:
         """Return the folder that paths in the manifest are relative to: `data.root`, or where that file lies."""

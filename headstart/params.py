@@ -35,6 +35,13 @@ class Data(_Section):
     root: Annotated[str, Field(min_length=1)]
 
 
+class Cluster(_Section):
+    """Which machines compute pixels and features, and where these lie."""
+
+    address: Annotated[str, Field(min_length=1)] | None
+    store: Annotated[str, Field(min_length=1)] | None
+
+
 class Validate(_Section):
     """What the stage `validate` lets pass."""
 
@@ -72,10 +79,20 @@ class Backbone(_Section):
     std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None
 
 
+class Transform(_Section):
+    """How pixels are kept."""
+
+    keep_pixels: bool
+
+
 class Embed(_Section):
     """How features are computed."""
 
-    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    engine: Literal["auto", "onnxruntime", "openvino", "torch"]
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None
+    dtype: Literal["float32", "float16"]
+    views: Annotated[int, Field(ge=0, le=1000)]
+    seed: Seed
 
 
 class TrainHead(_Section):
@@ -83,6 +100,7 @@ class TrainHead(_Section):
 
     seed: Seed
     folds: Annotated[int, Field(ge=2, le=50)]
+    memory_mb: Annotated[int, Field(ge=700)]
     strengths: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
 
 
@@ -108,6 +126,8 @@ class Params(_Section):
     validate_: Annotated[Validate, Field(alias="validate")]  # pydantic keeps the plain name for itself
     split: Split
     backbone: Backbone
+    cluster: Cluster
+    transform: Transform
     embed: Embed
     train_head: TrainHead
     evaluate: Evaluate
@@ -166,8 +186,9 @@ def assign(path: Path, assignments: list[str], check: Callable[[Params], None] =
 
 
 def _tidy_path(text: str) -> str:
-    """Return a path as a shell's completion gives it, without its trailing slash and with `~` spelt out."""
-    return Path(text).expanduser().as_posix() if text else text
+    """Return a path as a shell's completion gives it, without its trailing slash and with `~` spelt out, or a URL."""
+    text = text.removeprefix("file://")
+    return Path(text).expanduser().as_posix() if text and "://" not in text else text
 
 
 def _yaml() -> Any:

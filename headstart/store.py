@@ -12,23 +12,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
+from typing import NamedTuple
 
 import numpy as np
 
+from headstart.cluster import Workers, each
 from headstart.errors import CheckError, count_and_name
-from headstart.files import replacing, write_json
+from headstart.files import is_local, write_bytes, write_json
 
 ROWS_PER_SHARD = 512  # at most this many on average: 100 MB of 256 px pixels, the most that a kill loses
-_MANIFEST = "manifest.json"
-_HEADER = "headstart"  # the one metadata key of a shard; safetensors does not keep the order of several
+MANIFEST = "manifest.json"
+_OPEN_SHARDS = 4
+_PROMISE = "headstart"  # the metadata of a shard: what computed it, and the digest of its rows
+_KEY_BYTES = 32
 _SHARD_NAME = re.compile(r"shard-([0-9]{6})-of-([0-9]{6})\.safetensors")
 
-Compute = Callable[[Sequence[str]], np.ndarray]
+Advance = Callable[[int], None]
+Compute = Callable[[Mapping[str, str], Advance], np.ndarray]  # image_id -> where its bytes are; progress
 
 
 @dataclass(frozen=True)
@@ -52,67 +59,148 @@ def n_shards(n_rows: int) -> int:
 
 def build(
     folder: Path,
-    image_ids: Iterable[str],
+    images: Mapping[str, str],
     contract: Contract,
     compute: Compute,
-    advance: Callable[[int], None] = lambda n: None,
+    pool: Workers,
+    advance: Advance = lambda n: None,
     report: Callable[[str], None] = lambda message: None,
+    shards: Path | None = None,
 ) -> int:
-    """Make the store hold exactly `image_ids`; return how many rows were computed.
+    """Make the store hold exactly `images` (image_id -> where its bytes are); return how many rows were computed.
 
-    `compute(ids)` returns [len(ids), *row_shape] and is called for missing rows only, one shard at a time. Rows of a
-    damaged shard are computed again, and `report` names it. `advance` is told of rows that were already there.
+    The manifest is written to `folder`, and so are the shards unless `shards` names another place, such as a bucket.
+    Shards are jobs of `pool`. `compute(images, advance)` returns [len(images), *row_shape] in their order and is called
+    for the missing rows of a shard; where workers are other processes it has to be picklable. Rows of a damaged shard
+    are computed again, and `report` names it. `advance` is told of every row, those already there included.
     """
-    wanted = sorted(set(image_ids))
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.partial"):
-        leftover.unlink()
-    earlier = _Earlier(folder, contract, report)
-    total, n_computed, digests = n_shards(len(wanted)), 0, {}
-    for index, ids in enumerate(_partition(wanted, total)):
-        name = f"shard-{index:06d}-of-{total:06d}.safetensors"
-        same = earlier.shard(index, total)
-        if same is not None and same.image_ids == ids:
-            digests[name] = same.digest
-            advance(len(ids))
-            continue
-        values = np.empty((len(ids), *contract.row_shape), contract.dtype)
-        missing = earlier.fill(ids, index, total, values)
-        advance(len(ids) - len(missing))
-        if missing:
-            values[missing] = compute([ids[row] for row in missing])
-            n_computed += len(missing)
-        digests[name] = _write_shard(folder / name, ids, values, contract)
+    wanted = sorted(images)
+    shards = shards or folder
+    total = n_shards(len(wanted))
+    earlier: dict[int, list[str]] = {}  # shards of an earlier build by their number, finished or not
+    for path in _files(shards):
+        if path.name.endswith(".partial"):
+            path.unlink()
+        elif match := _SHARD_NAME.fullmatch(path.name):
+            earlier.setdefault(int(match[2]), []).append(path.name)
+    stopping = Event()
+
+    def advance_or_stop(n: int) -> None:
+        if stopping.is_set():
+            raise CheckError("interrupted")
+        advance(n)
+
+    tell = advance_or_stop if pool.in_process else _tell_nobody
+    jobs = (
+        (
+            shards,
+            _name(index, total),
+            {image_id: images[image_id] for image_id in ids},
+            contract,
+            compute,
+            _overlapping(earlier, index, total),
+            tell,
+        )
+        for index, ids in enumerate(_partition(wanted, total))
+    )
+    digests: dict[str, str] = {}
+    n_computed = 0
+    told: set[str] = set()
+    with closing(each(pool, _bring_up, jobs, stopping.set)) as finished:
+        for made in finished:
+            digests[made.name] = made.digest
+            n_computed += made.n_computed
+            if not pool.in_process:
+                advance(made.n_rows)
+            for message in set(made.damaged) - told:  # two jobs may have met the same damage
+                told.add(message)
+                report(message)
     write_json(
-        folder / _MANIFEST,
+        folder / MANIFEST,
         {
             "fingerprint": contract.fingerprint,
             "dtype": contract.dtype,
             "row_shape": list(contract.row_shape),
             "n_rows": len(wanted),
-            "shards": digests,
+            "shards": dict(sorted(digests.items())),
         },
     )
-    for path in folder.iterdir():
-        if path.name not in digests and path.name != _MANIFEST:
-            path.unlink()
+    for place in {folder, shards}:
+        for path in _files(place):
+            if not (path.name in digests and place == shards) and path.name != MANIFEST:
+                path.unlink()
     return n_computed
 
 
-class Store:
-    """A finished store, read through memory maps. Every shard is verified once, when first touched."""
+def _files(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
-    def __init__(self, folder: Path, made_by: str) -> None:
-        """Open the store; CheckError if it is missing or its build did not complete."""
-        self._folder, self._made_by = folder, made_by
+
+class _Made(NamedTuple):
+    """What became of one shard."""
+
+    name: str
+    digest: str
+    n_rows: int
+    n_computed: int
+    damaged: list[str]
+
+
+def _bring_up(
+    folder: Path,
+    name: str,
+    images: dict[str, str],
+    contract: Contract,
+    compute: Compute,
+    earlier_names: list[str],
+    advance: Advance,
+) -> _Made:
+    """Make one shard of what is there and of what is not: a pure function, on whichever machine."""
+    ids = list(images)
+    earlier, damaged = [], []
+    for each_name in earlier_names:
         try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            shard = _Shard(folder / each_name, contract)
+        except (_OtherContractError, FileNotFoundError):
+            continue
+        except _DamagedError as damage:
+            damaged.append(f"{folder.name}/{each_name} is damaged ({damage}) and is computed again")
+            continue
+        if each_name == name and shard.image_ids == ids:
+            advance(len(ids))
+            return _Made(name, shard.digest, len(ids), 0, damaged)
+        earlier.append(shard)
+    values = np.empty((len(ids), *contract.row_shape), contract.dtype)
+    missing = dict(zip(ids, range(len(ids)), strict=True))
+    for shard in earlier:
+        for image_id in missing.keys() & shard.rows.keys():
+            values[missing.pop(image_id)] = shard.values[shard.rows[image_id]]
+    advance(len(ids) - len(missing))
+    if missing:
+        values[list(missing.values())] = compute({image_id: images[image_id] for image_id in missing}, advance)
+    return _Made(name, _write_shard(folder / name, ids, values, contract), len(ids), len(missing), damaged)
+
+
+def _tell_nobody(n: int) -> None:
+    """Take the place of a progress bar that is another process's."""
+
+
+class Store:
+    """A finished store. Every shard is verified once, when first touched, and read through a memory map."""
+
+    def __init__(self, folder: Path, made_by: str, shards: Path | None = None) -> None:
+        """Open the store; CheckError if it is missing or its build did not complete. `shards` as in `build`."""
+        self._folder, self._made_by = shards or folder, made_by
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
             self.contract = Contract(manifest["fingerprint"], tuple(manifest["row_shape"]), manifest["dtype"])
             self._digests: dict[str, str] = manifest["shards"]
         except (OSError, ValueError, KeyError):
             raise CheckError(f"{folder} holds no finished store. Run `dvc repro {made_by}`.") from None
-        self._open: dict[int, _Shard] = {}
+        self._verified: set[int] = set()
+        self._open: OrderedDict[int, _Shard] = OrderedDict()  # the latest few, so that memory does not grow
         self._lock = Lock()
+        self._opening = [Lock() for _ in range(_OPEN_SHARDS)]
 
     def read(self, image_ids: Sequence[str]) -> np.ndarray:
         """Return [len(image_ids), *row_shape] in the order asked for; CheckError if any is missing."""
@@ -137,23 +225,43 @@ class Store:
         return values
 
     def _shard(self, index: int) -> _Shard:
-        with self._lock:  # threads that read the same shard first verify it once
-            if index not in self._open:
-                self._open[index] = self._verified(index)
-            return self._open[index]
+        with self._opening[index % len(self._opening)]:  # threads that want the same shard open it once
+            with self._lock:
+                if index in self._open:
+                    self._open.move_to_end(index)
+                    return self._open[index]
+            shard = self._opened(index)
+            with self._lock:
+                self._verified.add(index)
+                self._open[index] = shard
+                while len(self._open) > _OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            return shard
 
-    def _verified(self, index: int) -> _Shard:
-        total = len(self._digests)
-        name = f"shard-{index:06d}-of-{total:06d}.safetensors"
+    def _opened(self, index: int) -> _Shard:
+        name = _name(index, len(self._digests))
         try:
-            shard = _Shard(self._folder / name, self.contract)
+            shard = _Shard(self._folder / name, self.contract, verify=index not in self._verified)
             if shard.digest != self._digests[name]:
                 raise _DamagedError("it is not the shard that the manifest names")
-        except (_DamagedError, OSError, KeyError) as error:
+        except (_DamagedError, _OtherContractError, OSError, KeyError) as error:
+            said = str(error) or "something else computed it"
             raise CheckError(
-                f"{self._folder / name} is damaged: {error}. Run `dvc repro --force {self._made_by}`."
+                f"{self._folder / name} is damaged: {said}. Run `dvc repro --force {self._made_by}`."
             ) from None
         return shard
+
+
+class Rows:
+    """The rows of some images of a store, read when they are asked for: what `headstart.heads` takes for an array."""
+
+    def __init__(self, store: Store, image_ids: Sequence[str], row_shape: tuple[int, ...]) -> None:
+        self._store, self._image_ids = store, image_ids
+        self.shape = (len(image_ids), *row_shape)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of these numbers, [len(rows), *row_shape]."""
+        return self._store.read([self._image_ids[row] for row in rows]).reshape(len(rows), *self.shape[1:])
 
 
 class _DamagedError(Exception):
@@ -165,28 +273,29 @@ class _OtherContractError(Exception):
 
 
 class _Shard:
-    """One verified shard file, memory-mapped."""
+    """One verified shard file, memory-mapped where it is a local one."""
 
-    def __init__(self, path: Path, contract: Contract) -> None:
-        raw = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+    def __init__(self, path: Path, contract: Contract, verify: bool = True) -> None:
+        raw = _mapped(path)
         try:
-            header_end = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-            header = json.loads(raw[8:header_end].tobytes())
-            promise = json.loads(header["__metadata__"][_HEADER])
-            ids = _tensor(raw, header_end, header["image_ids"])
-            self.values = _tensor(raw, header_end, header["values"])
+            start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
+            promise = json.loads(json.loads(raw[8:start].tobytes())["__metadata__"][_PROMISE])
+            self.digest = str(promise["sha256"])
+            n_rows = int(promise["n_rows"])
+            made_by = Contract(promise["fingerprint"], tuple(promise["row_shape"]), promise["dtype"])
         except (ValueError, KeyError, TypeError):
-            raise _DamagedError("its header or its end is missing") from None
-        if (promise["fingerprint"], self.values.shape[1:], self.values.dtype) != (
-            contract.fingerprint,
-            contract.row_shape,
-            np.dtype(contract.dtype),
-        ):
+            raise _DamagedError("its header is not what was written") from None
+        header = _header(n_rows, made_by, self.digest)
+        row_bytes = int(np.prod(made_by.row_shape)) * np.dtype(made_by.dtype).itemsize
+        if raw[:start].tobytes() != header or len(raw) != start + n_rows * (_KEY_BYTES + row_bytes):
+            raise _DamagedError("its header or its length is not what was written")
+        if made_by != contract:
             raise _OtherContractError
-        self.digest: str = promise["sha256"]
-        if _digest(ids, self.values) != self.digest:
+        keys, values = np.split(raw[start:], [n_rows * _KEY_BYTES])
+        if verify and _digest(keys, values) != self.digest:
             raise _DamagedError("its bytes are not those that were written")
-        self.image_ids = [row.tobytes().hex() for row in ids]
+        self.values = values.view(made_by.dtype).reshape(n_rows, *made_by.row_shape)
+        self.image_ids = [row.tobytes().hex() for row in keys.reshape(n_rows, _KEY_BYTES)]
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -194,47 +303,17 @@ class _Shard:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
-class _Earlier:
-    """Whatever an earlier build left in the folder, finished or not, under this or another number of shards."""
+def _overlapping(earlier: dict[int, list[str]], index: int, total: int) -> list[str]:
+    """Return the names of earlier shards that may hold rows of shard `index` of `total`, whatever their own number."""
+    names = []
+    for other_total, known in sorted(earlier.items()):
+        first, last = index * other_total // total, ((index + 1) * other_total - 1) // total
+        names += sorted(set(known) & {_name(other, other_total) for other in range(first, last + 1)})
+    return names
 
-    def __init__(self, folder: Path, contract: Contract, report: Callable[[str], None]) -> None:
-        self._folder, self._contract, self._report = folder, contract, report
-        self._names = {
-            (int(match[1]), int(match[2])): match[0]
-            for path in folder.iterdir()
-            if (match := _SHARD_NAME.fullmatch(path.name))
-        }
-        self._open: dict[tuple[int, int], _Shard | None] = {}
 
-    def shard(self, index: int, total: int) -> _Shard | None:
-        """Return the sound shard of that name and contract, if there is one."""
-        place = (index, total)
-        if place not in self._names:
-            return None
-        if place not in self._open:
-            try:
-                self._open[place] = _Shard(self._folder / self._names[place], self._contract)
-            except _OtherContractError:
-                self._open[place] = None
-            except _DamagedError as damage:
-                self._report(f"{self._folder.name}/{self._names[place]} is damaged ({damage}) and is computed again")
-                self._open[place] = None
-        return self._open[place]
-
-    def fill(self, ids: list[str], index: int, total: int, values: np.ndarray) -> list[int]:
-        """Copy the rows that are already there into `values`; return the row numbers that are not."""
-        missing = list(range(len(ids)))
-        for other_total in sorted({place[1] for place in self._names}):
-            first, last = index * other_total // total, ((index + 1) * other_total - 1) // total
-            for other_index in range(first, last + 1):
-                shard = self.shard(other_index, other_total)
-                if shard is None:
-                    continue
-                for row in missing:
-                    if (at := shard.rows.get(ids[row])) is not None:
-                        values[row] = shard.values[at]
-                missing = [row for row in missing if ids[row] not in shard.rows]
-        return missing
+def _name(index: int, total: int) -> str:
+    return f"shard-{index:06d}-of-{total:06d}.safetensors"
 
 
 def _shard_of(image_id: str, total: int) -> int:
@@ -252,23 +331,43 @@ def _partition(sorted_ids: list[str], total: int) -> Iterator[list[str]]:
 
 
 def _write_shard(path: Path, ids: list[str], values: np.ndarray, contract: Contract) -> str:
-    from safetensors.numpy import save_file
-
-    keys = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(len(ids), 32)
+    keys = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8)
     digest = _digest(keys, values)
-    promise = json.dumps({"fingerprint": contract.fingerprint, "sha256": digest}, sort_keys=True)
-    with replacing(path) as beside:
-        save_file({"image_ids": keys, "values": values}, beside, metadata={_HEADER: promise})
+    write_bytes(path, _header(len(ids), contract, digest), keys, values)
     return digest
 
 
-def _tensor(raw: np.ndarray, data_start: int, entry: dict[str, object]) -> np.ndarray:
-    dtype = {"U8": "uint8", "F16": "float16", "F32": "float32"}[str(entry["dtype"])]
-    begin, end = entry["data_offsets"]  # type: ignore[misc]
-    return raw[data_start + begin : data_start + end].view(dtype).reshape(entry["shape"])  # type: ignore[no-any-return,has-type,call-overload]
+def _header(n_rows: int, contract: Contract, digest: str) -> bytes:
+    """Return the header of a safetensors file with the tensors `image_ids` uint8 [N, 32] and `values`.
+
+    The format is https://github.com/huggingface/safetensors#format. It is written here so that there is one header for
+    one content: then every flipped bit of a file can be noticed.
+    """
+    promise = {"fingerprint": contract.fingerprint, "sha256": digest, "n_rows": n_rows}
+    promise |= {"row_shape": list(contract.row_shape), "dtype": contract.dtype}
+    keys_end = n_rows * _KEY_BYTES
+    end = keys_end + n_rows * int(np.prod(contract.row_shape)) * np.dtype(contract.dtype).itemsize
+    shape = [n_rows, *contract.row_shape]
+    dtype = {"uint8": "U8", "float16": "F16", "float32": "F32"}[contract.dtype]
+    header = json.dumps(
+        {
+            "__metadata__": {_PROMISE: json.dumps(promise, sort_keys=True)},
+            "image_ids": {"dtype": "U8", "shape": [n_rows, _KEY_BYTES], "data_offsets": [0, keys_end]},
+            "values": {"dtype": dtype, "shape": shape, "data_offsets": [keys_end, end]},
+        }
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
 
 
-def _digest(ids: np.ndarray, values: np.ndarray) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(ids).data)
-    digest.update(np.ascontiguousarray(values).data if values.size else b"")
+def _mapped(path: Path) -> np.ndarray:
+    """Return the file's bytes, uint8 [n]: as a memory map where it is local."""
+    if not is_local(path):
+        return np.frombuffer(path.read_bytes(), np.uint8)
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+
+
+def _digest(keys: np.ndarray, values: np.ndarray) -> str:
+    digest = hashlib.sha256(keys.data)
+    digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from pathlib import PurePath
 import numpy as np
 import polars as pl
 
-from headstart import graphs, metrics, report, store, tables
+from headstart import graphs, metrics, pixels, report, store, tables
 from headstart.errors import DataError
 from headstart.files import read_csv, read_json, read_safetensors, write_csv, write_json, write_text
 from headstart.layout import Layout
@@ -56,9 +56,10 @@ def run(params: Params, layout: Layout) -> None:
     if test.is_empty():
         raise DataError("the test split is empty. Held-out images were expected. Raise split.test_fraction.")
 
-    features = store.Store(layout.features, "embed").read(test["image_id"].to_list())[:, 0]
+    shards = layout.shards(layout.plain_features, params.cluster.store)
+    features = store.Store(layout.plain_features, "embed", shards).read(test["image_id"].to_list())[:, 0]
     session = graphs.session(graphs.to_bytes(graphs.head_graph(weights["weight"], weights["bias"])))
-    probabilities = session.run(["probabilities"], {"features": features})[0]
+    probabilities = session.run(["probabilities"], {"features": features.astype(np.float32)})[0]
     predictions = predictions_of(test, probabilities, classes)
     labels = test["label"].replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
     scores = metrics.evaluate(
@@ -75,7 +76,9 @@ def run(params: Params, layout: Layout) -> None:
     raw = before_calibration(probabilities, head["temperature"])
     surest = predictions.filter(~pl.col("correct")).sort("probability", "image_id", descending=[True, False])
     surest = surest.head(settings.gallery_images)
-    pixels = store.Store(layout.pixels, "transform").read(surest["image_id"].to_list())
+    resizing = pixels.resizing(layout.backbone, layout.images_folder(params.data.root))
+    source = pixels.source(layout.pixels, layout.shards(layout.pixels, params.cluster.store), resizing)
+    pictures = source(dict(surest.select("image_id", "path").iter_rows())) if len(surest) else ()
     columns = surest.select("path", "label", "predicted", "probability").get_columns()
     validation = read_json(layout.validation / "summary.json", "validate")
 
@@ -87,7 +90,7 @@ def run(params: Params, layout: Layout) -> None:
             classes=classes,
             confusion=confusion,
             per_class=metrics.per_class(confusion),
-            mistakes=[report.Mistake(*row) for row in zip(*columns, pixels, strict=True)],
+            mistakes=[report.Mistake(*row) for row in zip(*columns, pictures, strict=True)],
             calibrated=calibrated,
             uncalibrated=metrics.reliability(labels, raw, settings.ece_bins),
             images_per_class=summary["images_per_class"],

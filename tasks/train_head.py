@@ -1,6 +1,6 @@
 """Choose and fit the head on the features of train + val.
 
-Reads the feature store and the splits; writes artifacts/head/. The test split has no part in anything here.
+Reads the feature stores and the splits; writes artifacts/head/. The test split has no part in anything here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ def run(params: Params, layout: Layout) -> None:
     splits = tables.read(layout.splits, tables.SPLITS, "split").filter(pl.col("split") != "test")
     classes: list[str] = read_json(layout.split_summary, "split")["classes"]
     labels = splits["label"].replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
-    features = store.Store(layout.features, "embed").read(splits["image_id"].to_list())[:, 0]
+    image_ids = splits["image_id"].to_list()
+    plain = store.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
+    features = store.Rows(plain, image_ids, plain.contract.row_shape[1:])
+    embedding = read_json(layout.features / "embedding.json", "embed")
+    views = None
+    if embedding["views"]:
+        augmented = store.Store(layout.views, "embed", layout.shards(layout.views, params.cluster.store))
+        views = store.Rows(augmented, image_ids, augmented.contract.row_shape)
     n_fits = (settings.folds + 1) * len(set(settings.strengths))
     with bar("fitting", n_fits, "fit") as advance:
         selection = heads.select(
@@ -31,11 +38,18 @@ def run(params: Params, layout: Layout) -> None:
             strengths=settings.strengths,
             folds=settings.folds,
             seed=settings.seed,
+            memory_mb=settings.memory_mb,
+            views=views,
             advance=advance,
         )
     chosen = next(candidate for candidate in selection.candidates if candidate.chosen)
     if selection.n_folds < settings.folds:
         warn(f"{selection.n_folds} folds instead of {settings.folds}: the smallest class has no more groups")
+    if selection.n_validated < len(splits):
+        warn(
+            f"cross-validated on {selection.n_validated} of {len(splits)} images, which is what train_head.memory_mb"
+            " holds; fitted on all of them"
+        )
     if len(selection.candidates) > 1 and chosen in (selection.candidates[0], selection.candidates[-1]):
         warn(f"strength {chosen.strength:g} is at the end of train_head.strengths; a wider range may do better")
 
@@ -55,12 +69,15 @@ def run(params: Params, layout: Layout) -> None:
                 "strength": chosen.strength,
                 "temperature": round(chosen.temperature, 6),
                 "n_images": len(splits),
+                "n_views": embedding["views"],
                 "n_folds": selection.n_folds,
+                "n_cross_validated": selection.n_validated,
                 "cv_accuracy": round(chosen.cv_accuracy, 6),
                 "cv_log_loss": round(chosen.cv_log_loss, 6),
+                "embedding": embedding,
             },
         )
     say(
         f"strength {chosen.strength:g} of {len(selection.candidates)}: {chosen.cv_accuracy:.2%} right in"
-        f" {selection.n_folds}-fold cross-validation on {len(splits)} images"
+        f" {selection.n_folds}-fold cross-validation on {selection.n_validated} images"
     )

@@ -7,24 +7,28 @@ the manifest and the quarantine: nothing is dropped in silence, nothing is turne
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import polars as pl
 
 from headstart import tables
 from headstart.errors import DataError, count_and_name, did_you_mean
-from headstart.files import replacing_folder, write_csv, write_json
+from headstart.files import is_local, located, replacing_folder, write_csv, write_json
 from headstart.images import EXTENSIONS, UnreadableError, decode
 from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import bar, say, warn
 from headstart.tables import SPLIT_NAMES
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 _HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2, None: 3}
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
@@ -109,7 +113,8 @@ def _list_folders(root: Path, shown: str, form: str, splits: list[str]) -> Listi
 
 def _list_manifest(path: Path, shown: str) -> Listing:
     try:
-        table = pl.read_csv(path, infer_schema=False) if path.suffix.lower() == ".csv" else pl.read_parquet(path)
+        data = io.BytesIO(path.read_bytes())
+        table = pl.read_csv(data, infer_schema=False) if path.suffix.lower() == ".csv" else pl.read_parquet(data)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             f"data.root is '{shown}', which cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})."
@@ -145,10 +150,12 @@ def _list_manifest(path: Path, shown: str) -> Listing:
         )
     folder = path.parent
     rows = table.to_dicts()
-    if absent := [row["path"] for row in rows if not (folder / row["path"]).is_file()]:
+    files = {row["path"]: located(row["path"], folder) for row in rows}
+    # Whether a URL can be read is told when it is read: asking takes as long.
+    if absent := [name for name, file in files.items() if is_local(file) and not file.is_file()]:
         raise DataError(
             f"{len(absent)} of {len(rows)} paths in '{shown}' do not exist ({count_and_name(absent)}). Paths relative"
-            f" to the manifest's folder, or absolute ones, were expected. Mend the manifest."
+            f" to the manifest's folder, absolute ones, or URLs were expected. Mend the manifest."
         )
     if not rows:
         raise DataError(f"'{shown}' has no rows. One row an image was expected. Set data.root in params.yaml.")
@@ -158,6 +165,9 @@ def _list_manifest(path: Path, shown: str) -> Listing:
 
 
 def _files_below(root: Path) -> list[str]:
+    if not is_local(root):
+        remote = cast("UPath", root)
+        return sorted(PurePosixPath(each).relative_to(remote.path).as_posix() for each in remote.fs.find(remote.path))
     found = []
     for folder, _, names in os.walk(root, followlinks=True):
         found += [(Path(folder) / name).relative_to(root).as_posix() for name in names]
@@ -167,9 +177,10 @@ def _files_below(root: Path) -> list[str]:
 def look(folder: Path, found: Found) -> Looked:
     """Read and decode one file."""
     try:
-        data = (folder / found.path).read_bytes()
-    except OSError as error:
-        return Looked(found, "", "", 0, 0, 0, f"cannot be read: {error.strerror}")
+        data = located(found.path, folder).read_bytes()
+    except Exception as error:  # OSError, or whatever the file system of a URL raises
+        said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        return Looked(found, "", "", 0, 0, 0, f"cannot be read: {said}"[:200])
     image_id = hashlib.sha256(data).hexdigest()
     try:
         image = decode(data)

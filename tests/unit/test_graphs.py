@@ -97,7 +97,7 @@ def tiny() -> nn.Module:
 
 def test_crop_and_normalisation_are_inside_the_backbone(tiny: nn.Module) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 10, 10, 3), np.uint8)
-    session = graphs.session(graphs.to_bytes(graphs.backbone_graph(tiny, SMALL)))
+    session = graphs.session(graphs.to_bytes(graphs.backbone_graph(graphs.trace(tiny, SMALL))))
     centre = torch.from_numpy(pixels[:, 1:9, 1:9].astype(np.float32) / 255).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values)[:, None, None] for values in (SMALL.mean, SMALL.std))
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_crop_and_normalisation_are_inside_the_backbone(tiny: nn.Module) -> None
 
 
 def test_the_same_module_gives_the_same_bytes_without_a_trace_of_this_machine(tiny: nn.Module) -> None:
-    first, second = (graphs.to_bytes(graphs.backbone_graph(tiny, SMALL)) for _ in range(2))
+    first, second = (graphs.to_bytes(graphs.backbone_graph(graphs.trace(tiny, SMALL))) for _ in range(2))
     assert first == second
     assert str(Path.cwd()).encode() not in first
     assert b".py" not in first
@@ -117,7 +117,10 @@ def test_the_same_module_gives_the_same_bytes_without_a_trace_of_this_machine(ti
 def test_the_joined_graph_gives_what_the_pieces_give_one_after_another(tiny: nn.Module) -> None:
     random = np.random.default_rng(0)
     weight, bias = random.normal(size=(5, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
-    resize, backbone = graphs.resize_graph(SMALL.resize_px, SMALL.interpolation), graphs.backbone_graph(tiny, SMALL)
+    resize, backbone = (
+        graphs.resize_graph(SMALL.resize_px, SMALL.interpolation),
+        graphs.backbone_graph(graphs.trace(tiny, SMALL)),
+    )
     head = graphs.head_graph(weight, bias)
     model = graphs.to_bytes(graphs.join(resize, backbone, head, {"classes": '["a"]'}))
     images = random.integers(0, 256, (3, 17, 31, 3), np.uint8)

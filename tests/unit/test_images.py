@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from headstart import images
 from headstart.errors import DataError
 from headstart.files import sha256_of
 from headstart.images import EXTENSIONS, UnreadableError, decode, read_unchanged
@@ -194,3 +195,62 @@ def test_changed_or_missing_bytes_are_told_not_used(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
         read_unchanged(path, image_id)
+
+
+# libjpeg-turbo called directly
+
+
+def either_way(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[object, object]:
+    """Return what `decode` makes of the bytes with simplejpeg and without."""
+
+    def outcome() -> object:
+        try:
+            found = decode(data)
+        except UnreadableError as reason:
+            return str(reason)
+        return found.rgb.shape, found.rgb.tobytes()
+
+    direct = outcome()
+    with monkeypatch.context() as without:
+        without.setattr(images, "simplejpeg", None)
+        return direct, outcome()
+
+
+JPEGS = {
+    "4:2:0": {"quality": 80},
+    "4:4:4": {"quality": 95, "subsampling": 0},
+    "4:2:2": {"quality": 60, "subsampling": 1},
+    "progressive": {"quality": 70, "progressive": True},
+    "restart markers": {"quality": 90, "restart_marker_rows": 1},
+    "turned": {"exif": b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"},
+}
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_pillows_bytes_and_refusals_also_for_broken_jpegs(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(photograph(7, 51, 67), "JPEG", **options)
+    random = np.random.default_rng(0)
+    broken = [data[:end] for end in range(0, len(data), 7)]
+    for _ in range(150):
+        flipped = bytearray(data)
+        for place in random.integers(0, len(data), random.integers(1, 4)):
+            flipped[place] = random.integers(0, 256)
+        broken.append(bytes(flipped))
+    for each in (data, *broken):
+        direct, by_pillow = either_way(each, monkeypatch)
+        assert direct == by_pillow
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_other_colours_are_pillows_too(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.fromarray(photograph(5, 50, 70)).convert(mode)
+    direct, by_pillow = either_way(encoded(picture, "JPEG"), monkeypatch)
+    assert direct == by_pillow
+
+
+def test_pillows_bytes_on_photographs(hymenoptera: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in sorted(hymenoptera.rglob("*.jpg"))[::4]:
+        direct, by_pillow = either_way(path.read_bytes(), monkeypatch)
+        assert direct == by_pillow, path

@@ -3,20 +3,26 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headstart import store
+from headstart.cluster import Workers
 from headstart.errors import CheckError
+from headstart.files import located
 
 CONTRACT = store.Contract(store.fingerprint(graph="a"), (2, 3), "float32")
 
@@ -25,7 +31,7 @@ def ids(n: int, first: int = 0) -> list[str]:
     return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(first, first + n)]
 
 
-def rows_of(image_ids: Sequence[str]) -> np.ndarray:
+def rows_of(image_ids: Iterable[str]) -> np.ndarray:
     return np.stack([np.full((2, 3), int(image_id[:6], 16), np.float32) for image_id in image_ids])
 
 
@@ -33,15 +39,21 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def build(folder: Path, image_ids: Sequence[str], contract: store.Contract = CONTRACT, **options: object) -> list[str]:
+LOCAL = Workers(ThreadPoolExecutor(2), 2, in_process=True)
+ONE_BY_ONE = Workers(ThreadPoolExecutor(1), 1, in_process=True)  # what a kill leaves is then the same each time
+
+
+def build(folder: Path, image_ids: Iterable[str], contract: store.Contract = CONTRACT, **options: object) -> list[str]:
     """Build and return the image_ids that had to be computed."""
     computed: list[str] = []
 
-    def compute(wanted: Sequence[str]) -> np.ndarray:
+    def compute(wanted: Mapping[str, str], advance: store.Advance) -> np.ndarray:
         computed.extend(wanted)
+        advance(len(wanted))
         return rows_of(wanted)
 
-    assert store.build(folder, image_ids, contract, compute, **options) == len(computed)  # type: ignore[arg-type]
+    images = {image_id: f"{image_id}.jpg" for image_id in image_ids}
+    assert store.build(folder, images, contract, compute, LOCAL, **options) == len(computed)  # type: ignore[arg-type]
     return computed
 
 
@@ -55,8 +67,6 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
 @settings(max_examples=25)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_bytes_follow_from_the_set_of_images_never_from_history(sizes: list[int], chance: random.Random) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         grown, fresh = Path(folder) / "grown", Path(folder) / "fresh"
         for size in sizes:
@@ -144,12 +154,7 @@ def test_a_store_without_its_manifest_is_not_finished(tmp_path: Path) -> None:
 def test_progress_reaches_the_number_of_images(tmp_path: Path) -> None:
     build(tmp_path, ids(700))
     advanced: list[int] = []
-
-    def compute(wanted: Sequence[str]) -> np.ndarray:
-        advanced.append(len(wanted))
-        return rows_of(wanted)
-
-    store.build(tmp_path, ids(900), CONTRACT, compute, advanced.append)
+    build(tmp_path, ids(900), advance=advanced.append)
     assert sum(advanced) == 900
 
 
@@ -157,14 +162,14 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 from headstart import store
-from tests.unit.test_store import CONTRACT, ids, rows_of
+from tests.unit.test_store import CONTRACT, LOCAL, ids, rows_of
 
-def slowly(wanted):
+def slowly(wanted, advance):
     time.sleep(0.1)
     return rows_of(wanted)
 
 print("begun", flush=True)
-store.build(Path(sys.argv[1]), ids(8 * store.ROWS_PER_SHARD), CONTRACT, slowly)
+store.build(Path(sys.argv[1]), dict.fromkeys(ids(8 * store.ROWS_PER_SHARD), ""), CONTRACT, slowly, LOCAL)
 """
 
 
@@ -189,3 +194,148 @@ def test_a_killed_build_loses_at_most_a_shard_and_ends_in_the_same_bytes(
     assert finished >= shards_before_the_kill
     assert len(computed) <= len(wanted) * (8 - finished) / 8 * 1.2
     assert bytes_of(folder) == bytes_of(tmp_path / "whole")
+
+
+def test_an_interrupted_build_stops_at_once_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    wanted = ids(8 * store.ROWS_PER_SHARD)
+    begun: list[int] = []
+
+    def compute(images: Mapping[str, str], advance: store.Advance) -> np.ndarray:
+        begun.append(len(images))
+        if len(begun) == 4:
+            raise KeyboardInterrupt
+        advance(len(images))
+        return rows_of(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        store.build(tmp_path, dict.fromkeys(wanted, ""), CONTRACT, compute, LOCAL)
+    assert len(begun) <= 6
+    assert not list(tmp_path.glob(".*.partial"))
+    with pytest.raises(CheckError, match="holds no finished store"):
+        store.Store(tmp_path, "embed")
+    assert len(build(tmp_path, wanted)) <= len(wanted) - 2 * store.ROWS_PER_SHARD * 0.8
+
+
+def test_a_store_of_any_size_keeps_few_shards_open(tmp_path: Path) -> None:
+    wanted = ids(16 * store.ROWS_PER_SHARD)
+    build(tmp_path, wanted)
+    opened = store.Store(tmp_path, "embed")
+    assert np.array_equal(opened.read(wanted), rows_of(wanted))
+    assert len(opened._open) == store._OPEN_SHARDS
+    assert np.array_equal(opened.read(wanted[:9]), rows_of(wanted[:9]))
+
+
+@pytest.mark.parametrize("where", ["memory://bucket/pixels", "elsewhere"])
+def test_shards_may_lie_elsewhere_and_the_manifest_stays(tmp_path: Path, where: str) -> None:
+    folder, shards = tmp_path / "tracked", located(where, tmp_path)
+    wanted = ids(1500)
+    build(folder, wanted)
+    assert len(build(folder, wanted, shards=shards)) == 1500  # nothing is there yet
+    assert [path.name for path in folder.iterdir()] == [store.MANIFEST]
+    assert len(list(shards.iterdir())) == store.n_shards(1500)
+    assert np.array_equal(store.Store(folder, "embed", shards).read(wanted[::-1]), rows_of(wanted[::-1]))
+    assert build(folder, wanted, shards=shards) == []
+    assert len(build(folder, ids(1510), shards=shards)) == 10
+    assert len(list(shards.iterdir())) == store.n_shards(1510)
+    build(folder, ids(100), shards=shards)
+    victim = next(iter(shards.iterdir()))
+    victim.write_bytes(victim.read_bytes()[:-3])
+    with pytest.raises(CheckError, match="is damaged"):
+        store.Store(folder, "embed", shards).read(ids(100))
+    assert len(build(folder, ids(100), shards=shards)) == 100
+
+
+class Killed(BaseException):
+    pass
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Whatever happens to a store, the next build ends in the bytes of a fresh one, and computes what was missing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows_per_shard, store.ROWS_PER_SHARD = store.ROWS_PER_SHARD, 4
+        self.base = Path(tempfile.mkdtemp())
+        self.folder = self.base / "store"
+        self.images: dict[str, str] = {}
+        self.sound: set[str] = set()  # rows that a finished build has left and nothing damaged since
+        self.is_finished = False
+
+    def teardown(self) -> None:
+        store.ROWS_PER_SHARD = self.rows_per_shard
+        shutil.rmtree(self.base)
+
+    @rule(numbers=st.sets(st.integers(0, 60), max_size=30))
+    def add(self, numbers: set[int]) -> None:
+        self.images |= {image_id: f"{image_id}.jpg" for number in numbers for image_id in ids(1, number)}
+
+    @precondition(lambda self: self.images)
+    @rule(chance=st.randoms(use_true_random=False))
+    def remove(self, chance: random.Random) -> None:
+        for image_id in chance.sample(sorted(self.images), chance.randint(1, len(self.images))):
+            del self.images[image_id]
+
+    @rule(suffix=st.sampled_from([".png", ".jpeg"]))
+    def rename(self, suffix: str) -> None:
+        self.images = {image_id: f"renamed/{image_id}{suffix}" for image_id in self.images}
+
+    @precondition(lambda self: self.images)
+    @rule(after=st.integers(0, 5))
+    def kill(self, after: int) -> None:
+        """Die within the computing of a shard, and leave half a file behind."""
+        calls = 0
+
+        def compute(wanted: Mapping[str, str], advance: store.Advance) -> np.ndarray:
+            nonlocal calls
+            calls += 1
+            if calls > after:
+                raise Killed
+            return rows_of(wanted)
+
+        try:
+            store.build(self.folder, self.images, CONTRACT, compute, ONE_BY_ONE)
+        except Killed:
+            (self.folder / ".shard-000000-of-000001.safetensors.0123.partial").write_bytes(b"half")
+            self.is_finished = False
+        else:
+            self.is_finished = True
+            self.sound = set(self.images)
+
+    @precondition(lambda self: self.folder.is_dir() and list(self.folder.glob("shard-*")))
+    @rule(chance=st.randoms(use_true_random=False), how=st.sampled_from(["flip", "truncate", "empty", "remove"]))
+    def corrupt(self, chance: random.Random, how: str) -> None:
+        victim = chance.choice(sorted(self.folder.glob("shard-*")))
+        data = bytearray(victim.read_bytes())
+        if how == "remove":
+            victim.unlink()
+        elif how == "truncate" or not data:
+            victim.write_bytes(data[: chance.randrange(len(data) or 1)])
+        elif how == "empty":
+            victim.write_bytes(b"")
+        else:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+            victim.write_bytes(data)
+        self.sound = set()  # which rows it held is not kept here
+
+    @rule()
+    def build(self) -> None:
+        computed = build(self.folder, self.images)
+        assert not set(computed) & self.sound
+        build(self.base / "fresh", self.images)
+        assert bytes_of(self.folder) == bytes_of(self.base / "fresh")
+        shutil.rmtree(self.base / "fresh")
+        self.is_finished, self.sound = True, set(self.images)
+
+    @invariant()
+    def what_can_be_read_is_right(self) -> None:
+        if not self.folder.is_dir():
+            return
+        try:
+            found = store.Store(self.folder, "embed").read(sorted(self.images))
+        except CheckError:
+            return
+        assert np.array_equal(found, rows_of(sorted(self.images)) if self.images else np.empty((0, 2, 3)))
+
+
+AnyHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=15)
+TestAnyHistory = AnyHistory.TestCase

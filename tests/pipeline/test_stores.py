@@ -1,0 +1,182 @@
+"""The stores within the pipeline: kept or not, killed, damaged, on views, in half precision, at URLs, pushed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import Project, write_photographs
+from tests.unit.conftest import Server
+
+DOWNSTREAM = ("features", "head", "evaluation", "model")
+
+
+def downstream(project: Project) -> dict[str, str]:
+    return {path: digest for path, digest in project.artefacts().items() if path.split("/")[1] in DOWNSTREAM}
+
+
+def test_without_the_pixel_store_every_byte_downstream_is_the_same(project: Project) -> None:
+    before = downstream(project)
+    shutil.rmtree(project.root / "artifacts" / "features")
+    project.must("python", "-m", "tasks", "set", "transform.keep_pixels=false")
+    said = project.must("dvc", "repro")
+    assert "transform: transform.keep_pixels is false" in said
+    assert [path.name for path in (project.root / "artifacts" / "pixels").iterdir()] == ["manifest.json"]
+    assert "embed: 24 images computed, 0 were there" in said
+    assert downstream(project) == before
+    write_photographs(project.root / "photos", 2, first=30)
+    assert "embed: 4 images computed, 24 were there" in project.must("dvc", "repro")
+    without = downstream(project)
+    project.must("python", "-m", "tasks", "set", "transform.keep_pixels=true")
+    said = project.must("dvc", "repro")
+    assert "transform: 28 images computed, 0 were there" in said
+    assert "embed: 0 images computed, 28 were there" in said
+    assert downstream(project) == without
+
+
+def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
+    project.must("python", "-m", "tasks", "set", "embed.views=3")
+    said = project.must("dvc", "repro")
+    assert "embed: 0 images computed, 24 were there" in said  # the plain view
+    n_trained = json.loads((project.root / "artifacts/head/head.json").read_text())["n_images"]
+    assert f"embed: {n_trained} images computed, 0 were there" in said
+    manifest = json.loads((project.root / "artifacts/features/views/manifest.json").read_text())
+    assert manifest["row_shape"] == [3, 1280]
+    assert manifest["n_rows"] == n_trained
+    assert json.loads((project.root / "artifacts/head/head.json").read_text())["n_views"] == 3
+    once = project.artefacts()
+    said = project.must("dvc", "repro", "--force", "--single-item", "embed")
+    assert f"embed: 0 images computed, {n_trained} were there" in said
+    assert project.artefacts() == once
+    project.must("python", "-m", "tasks", "set", "embed.views=0")
+    project.must("dvc", "repro")
+    assert not (project.root / "artifacts/features/views").exists()
+
+
+@pytest.mark.parametrize("setting", ["embed.dtype=float16", "embed.engine=openvino", "embed.engine=torch"])
+def test_other_engines_and_types_end_in_a_model_that_passes_its_gate(project: Project, setting: str) -> None:
+    project.must("python", "-m", "tasks", "set", setting)
+    said = project.must("dvc", "repro")
+    assert "embed: 24 images computed, 0 were there" in said
+    assert "export: model.onnx gives evaluate's labels" in said
+    if "engine" in setting:
+        assert f"{setting.partition('=')[2]} " in said
+        assert "and onnxruntime agree on 4 images to" in said
+
+
+@pytest.mark.parametrize("stage", ["transform", "embed"])
+def test_a_stage_killed_in_the_middle_ends_in_the_same_bytes(project: Project, stage: str) -> None:
+    folder = project.root / "artifacts" / {"transform": "pixels", "embed": "features"}[stage]
+    before = project.artefacts()
+    for wait_s in (0.7, 1.2, 1.5, 1.8):
+        shutil.rmtree(folder)
+        command = [str(project.root / ".venv/bin/python"), "-m", "tasks", stage]
+        process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        project.must("python", "-m", "tasks", stage)
+        assert project.artefacts() == before
+
+
+@pytest.mark.parametrize(("folder", "stage"), [("pixels", "transform"), ("features/plain", "embed")])
+def test_a_damaged_shard_is_never_read_and_made_again(project: Project, folder: str, stage: str) -> None:
+    before = project.artefacts()
+    victim = next((project.root / "artifacts" / folder).glob("shard-*"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    reader = {"transform": "embed", "embed": "train_head"}[stage]
+    if stage == "transform":
+        shutil.rmtree(project.root / "artifacts" / "features")  # so that pixels are read
+    done = project.run("python", "-m", "tasks", reader)
+    assert done.returncode == 1
+    assert f"{victim.name} is damaged: its bytes are not those that were written" in done.stdout
+    assert f"Run `dvc repro --force {stage}`" in done.stdout
+    assert "Traceback" not in done.stdout
+    said = project.must("python", "-m", "tasks", stage)
+    assert f"{stage}: warning: {Path(folder).name}/{victim.name} is damaged" in said
+    assert f"{stage}: 24 images computed, 0 were there" in said
+    project.must("python", "-m", "tasks", reader)
+    assert project.artefacts() == before
+
+
+def test_ctrl_c_in_a_store_leaves_what_was_there(project: Project) -> None:
+    before = project.artefacts()
+    shutil.rmtree(project.root / "artifacts" / "features")
+    write_photographs(project.root / "photos", 30, first=100)
+    for stage in ("validate", "split", "transform"):
+        project.must("python", "-m", "tasks", stage)
+    command = [str(project.root / ".venv/bin/python"), "-m", "tasks", "embed"]
+    process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(1.6)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=10)
+    assert "Traceback" not in said
+    if process.returncode:  # it may have been quicker
+        assert process.returncode in (130, -signal.SIGINT)
+    for path in (project.root / "photos").rglob("1??.jpg"):
+        path.unlink()
+    project.must("dvc", "repro")
+    assert project.artefacts() == before
+
+
+def test_dvc_push_sends_the_shards_that_changed(project: Project, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    project.must("dvc", "remote", "add", "--default", "store", str(remote))
+    project.must("dvc", "push")
+    before = {path.relative_to(remote) for path in remote.rglob("*") if path.is_file()}
+    shard = next((project.root / "artifacts/features/plain").glob("shard-*"))
+    assert any(path.stat().st_size == shard.stat().st_size for path in remote.rglob("*") if path.is_file())
+    pixels = next((project.root / "artifacts/pixels").glob("shard-*"))
+    assert not any(path.stat().st_size == pixels.stat().st_size for path in remote.rglob("*") if path.is_file())
+    project.must("python", "-m", "tasks", "set", "train_head.strengths=[1.0]")
+    project.must("dvc", "repro")
+    project.must("dvc", "push")
+    sent = {path.relative_to(remote) for path in remote.rglob("*") if path.is_file()} - before
+    assert sent
+    assert not any((remote / path).stat().st_size == shard.stat().st_size for path in sent)
+
+
+def test_images_and_stores_at_urls_give_the_same_bytes(project: Project, server: Server) -> None:
+    before = downstream(project)
+    rows = ["path,label"]
+    for path in sorted((project.root / "photos").rglob("*.jpg")):
+        name = f"/{path.parent.name}/{path.name}"
+        server.files[name] = path.read_bytes()
+        rows.append(f"{server.url}{name},{path.parent.name}")
+    (project.root / "urls.csv").write_text("\n".join(rows) + "\n")
+    store = project.root.parent / "store"
+    project.must("python", "-m", "tasks", "set", "data.root=urls.csv", f"cluster.store=file://{store}")
+    said = project.must("dvc", "repro")
+    assert "'urls.csv' is read as manifest: 24 image files" in said
+    assert "embed: 24 images computed, 0 were there" in said
+    assert sorted(path.name for path in store.iterdir()) == ["features", "pixels"]
+    assert not list((project.root / "artifacts").rglob("shard-*"))
+    after = downstream(project)
+    same = [name for name in before if "head.safetensors" in name or "metrics.json" in name]
+    assert len(same) == 2
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    server.files.popitem()
+    (project.root / "urls.csv").write_text("\n".join(rows) + "\n\n")
+    done = project.run("python", "-m", "tasks", "validate")
+    assert "1 files are set aside" in done.stdout
+
+
+def test_a_cluster_that_is_not_there_is_told(project: Project) -> None:
+    before = project.artefacts()
+    project.must("python", "-m", "tasks", "set", "cluster.address=127.0.0.1:9")
+    shutil.rmtree(project.root / "artifacts" / "features")
+    done = project.run("python", "-m", "tasks", "embed")
+    assert done.returncode == 1
+    assert "cluster.address is '127.0.0.1:9', where no Dask scheduler answers" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert {name for name in before if "features" not in name} <= set(project.artefacts())
