@@ -25,7 +25,7 @@ NAMES = ("auto", "onnxruntime", "openvino", "torch")
 # How far an image's features may be from onnxruntime's: the norm of the difference as a share of their norm.
 # Measured on photographs: 1e-6, 7e-3 and 6e-2.
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1.5e-1}
-_CPU_BATCH, _GPU_BATCH = 16, 256
+_CPU_BATCH, _GPU_BATCH = 4, 256  # activations of 4 images stay in a core's cache
 _GPU_THREADS = 4  # beside a thread a core: some wait for the GPU while all cores decode
 
 

@@ -137,5 +137,8 @@ def _engine(chosen: engines.Kind, backbone: Path, backbone_sha256: str) -> tuple
             " everywhere keep the features comparable. Install headstart alike on all of them."
         )
     if sha256_of(backbone / "backbone.onnx") != backbone_sha256:
-        raise CheckError(f"{backbone} is another backbone on a worker. The same artifacts/backbone was expected there.")
+        raise CheckError(
+            f"{backbone / 'backbone.onnx'} is not the one that backbone.json names. The same artifacts/backbone was"
+            " expected, on every worker. Run `dvc repro --force backbone`."
+        )
     return engines.opened(here, backbone), here.threads

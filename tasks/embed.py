@@ -12,7 +12,7 @@ import polars as pl
 
 from headstart import cluster, engines, pixels, store, tables
 from headstart.features import Embedding, Views
-from headstart.files import read_json, sha256_of, write_json
+from headstart.files import read_json, write_json
 from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import bar, say, warn
@@ -29,7 +29,7 @@ def run(params: Params, layout: Layout) -> None:
     source = pixels.source(layout.pixels, layout.shards(layout.pixels, params.cluster.store), resizing)
     kind = engines.kind(settings.engine)
     batch_size = settings.batch_size or kind.batch_size
-    digest = sha256_of(layout.backbone / "backbone.onnx")
+    digest = backbone["backbone_onnx_sha256"]  # held to the file where it is opened
     plain = Embedding(layout.backbone, digest, kind, batch_size, source, settings.dtype, views=None)
     images = dict(splits.select("image_id", "path").iter_rows())
     stores = [("embedding", layout.plain_features, plain, images)]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+from tests.server import Server
 
 # No example of these tests has a deadline, since machines differ, and none is remembered between runs.
 settings.register_profile("headstart", deadline=None, database=None, derandomize=True)
@@ -61,3 +64,14 @@ def class_folders(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    thread = Thread(target=served.http.serve_forever, daemon=True)
+    thread.start()
+    yield served
+    served.http.shutdown()
+    served.http.server_close()
+    thread.join()

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.conftest import Project, write_photographs
-from tests.unit.conftest import Server
+from tests.server import Server
 
-DOWNSTREAM = ("features", "head", "evaluation", "model")
+DOWNSTREAM = [(name,) for name in ("features", "head", "evaluation", "model")]
 
 
 def downstream(project: Project) -> dict[str, str]:
-    return {path: digest for path, digest in project.artefacts().items() if path.split("/")[1] in DOWNSTREAM}
+    return {path: digest for path, digest in project.artefacts().items() if Path(path).parts[1:2] in DOWNSTREAM}
 
 
 def test_without_the_pixel_store_every_byte_downstream_is_the_same(project: Project) -> None:

@@ -12,7 +12,7 @@ from torchvision import models
 from headstart import backbones
 from headstart.errors import ParamError
 from headstart.files import sha256_of
-from tests.unit.conftest import Server
+from tests.server import Server
 from tests.unit.test_weights import settings
 
 

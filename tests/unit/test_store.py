@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from safetensors.numpy import load_file
 
 from headstart import store
 from headstart.cluster import Workers
@@ -81,6 +82,29 @@ def test_only_missing_rows_are_computed(tmp_path: Path) -> None:
     build(tmp_path, ids(1000))
     assert sorted(build(tmp_path, ids(1010))) == sorted(ids(10, first=1000))
     assert build(tmp_path, ids(1010)) == []
+
+
+def test_few_missing_rows_share_calls_and_many_lose_no_more_than_a_shard(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def compute(wanted: Mapping[str, str], advance: store.Advance) -> np.ndarray:
+        calls.append(len(wanted))
+        return rows_of(wanted)
+
+    old, new = ids(8 * store.ROWS_PER_SHARD), ids(40, first=10_000)
+    store.build(tmp_path, dict.fromkeys(old, ""), CONTRACT, compute, LOCAL)
+    assert len(calls) == 8
+    calls.clear()
+    store.build(tmp_path, dict.fromkeys(old[:-40] + new, ""), CONTRACT, compute, LOCAL)
+    assert calls == [40]
+
+
+def test_any_reader_of_safetensors_can_read_a_shard(tmp_path: Path) -> None:
+    wanted = ids(300)
+    build(tmp_path, wanted)
+    found = load_file(tmp_path / "shard-000000-of-000001.safetensors")
+    assert [row.tobytes().hex() for row in found["image_ids"]] == sorted(wanted)
+    assert np.array_equal(found["values"], rows_of(sorted(wanted)))
 
 
 def test_growing_past_a_power_of_two_computes_no_old_row_again(tmp_path: Path) -> None:
@@ -295,6 +319,7 @@ class AnyHistory(RuleBasedStateMachine):
         try:
             store.build(self.folder, self.images, CONTRACT, compute, ONE_BY_ONE)
         except Killed:
+            self.folder.mkdir(exist_ok=True)
             (self.folder / ".shard-000000-of-000001.safetensors.0123.partial").write_bytes(b"half")
             self.is_finished = False
         else:

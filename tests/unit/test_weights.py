@@ -15,7 +15,7 @@ from headstart import params, weights
 from headstart.errors import ParamError
 from headstart.weights import Published
 from tests.conftest import ROOT
-from tests.unit.conftest import Server
+from tests.server import Server
 
 DATA = b"weights" * 1000
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -1,12 +1,8 @@
-"""An HTTP server on this machine, in place of those that publish weights."""
+"""An HTTP server on this machine, in place of those that publish weights or images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-
-import pytest
 
 
 class Server:
@@ -46,14 +42,3 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    served = Server()
-    thread = Thread(target=served.http.serve_forever, daemon=True)
-    thread.start()
-    yield served
-    served.http.shutdown()
-    served.http.server_close()
-    thread.join()
