@@ -102,16 +102,12 @@ def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.Expor
 
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
     with _quiet(), torch.no_grad():
-        program = torch.export.export(
+        return torch.export.export(
             FromPixels().eval(),
             (example,),
             dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
             strict=False,
         )
-    for inner in program.graph_module.modules():
-        for node in getattr(getattr(inner, "graph", None), "nodes", ()):  # stack traces name this machine's files
-            node.meta.pop("stack_trace", None)
-    return program
 
 
 def backbone_graph(program: torch.export.ExportedProgram) -> onnx.ModelProto:
@@ -249,12 +245,19 @@ def _finished(graph: onnx.GraphProto, functions: Any = ()) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Keep the exporter's progress marks and deprecation notes from the terminal; its errors still raise."""
-    level = logging.root.manager.disable
+    """Keep the exporter's progress marks and deprecation notes from the terminal; its errors still raise.
+
+    It records no stack traces either, which name this machine's files and take half of its time.
+    """
+    from torch.fx import config
+
+    level, traced = logging.root.manager.disable, config.do_not_emit_stack_traces
     logging.disable(logging.WARNING)
+    config.do_not_emit_stack_traces = True
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+        config.do_not_emit_stack_traces = traced

@@ -111,14 +111,15 @@ def select(
     n_folds = int(assignment.max()) + 1
     logits = np.zeros((len(path), len(validated), n_classes))
 
+    at_a_time = int(min(n_cores(), n_folds, max(1, budget // (bytes_per_image * len(validated)))))
+
     def cross_validate(fold: int) -> None:
         held_out = assignment == fold
-        design = _Design(source, validated[~held_out], hold=True)
+        design = _Design(source, validated[~held_out], hold=True, n_threads=n_cores() // at_a_time)
         for row, (weight, bias) in enumerate(_fit_path(design, n_classes, path, advance)):
             logits[row, held_out] = design.scores(validated[held_out], weight, bias)
 
     # Folds in parallel and BLAS on one thread: six times faster than the reverse, and the same bytes on any machine.
-    at_a_time = min(n_cores(), n_folds, max(1, budget // (bytes_per_image * len(validated))))
     with threadpool_limits(1):
         with ThreadPoolExecutor(at_a_time) as pool:
             list(pool.map(cross_validate, range(n_folds)))
@@ -213,8 +214,8 @@ class _Source(NamedTuple):
 class _Design:
     """The standardised rows of some images and a column of ones, in blocks: held in memory, or made at every pass."""
 
-    def __init__(self, source: _Source, images: np.ndarray, hold: bool) -> None:
-        self._source, self._hold = source, hold
+    def __init__(self, source: _Source, images: np.ndarray, hold: bool, n_threads: int = 0) -> None:
+        self._source, self._n_threads = source, n_threads or n_cores()
         step = max(1, _BLOCK_ROWS // source.per_image)
         self._blocks = [images[start : start + step] for start in range(0, len(images), step)]
         self.n_rows = len(images) * source.per_image
@@ -276,9 +277,9 @@ class _Design:
                 total = _add(total, of_block(int(number)))
             return total
 
-        if self._hold:  # folds run in parallel already
+        if self._n_threads == 1 or len(parts) == 1:
             return [of_part(part) for part in parts]
-        with ThreadPoolExecutor(n_cores()) as pool:
+        with ThreadPoolExecutor(self._n_threads) as pool:
             return list(pool.map(of_part, parts))
 
 
