@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run flow setup test test-all check lock clean help
+.PHONY: run flow setup test test-all bench check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,6 +27,13 @@ test: $(STAMP)       ## the test suite
 
 test-all: $(STAMP)   ## the test suite and the slow trials
 	python -m pytest -n auto --dist loadfile -m 'slow or not slow'
+
+bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
+	@test -n "$(DATA)" || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }
+	for name in decode tutorial_loop embed_throughput incremental scaling; do
+	    python -m benchmarks.$$name --data '$(DATA)'
+	done
+	python -m benchmarks.head_scale
 
 check: $(STAMP)      ## lint and types
 	ruff check .

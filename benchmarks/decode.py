@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import arguments, machine, result, table
+from benchmarks.harness import arguments, machine, result, table
 from headstart import images
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import arguments, assign, machine, multiplied, project, result, run, table
+from benchmarks.harness import arguments, assign, machine, multiplied, project, result, run, table
 from headstart import backbones, engines, params, progress, store, tables
 from headstart.files import read_json
 from headstart.layout import Layout

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import ROOT, arguments, machine, result, table
+from benchmarks.harness import ROOT, arguments, machine, result, table
 from headstart import cluster, heads, params, store
 
 N_FEATURES, N_CLASSES = 1280, 10

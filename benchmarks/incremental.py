@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from benchmarks.common import arguments, assign, machine, multiplied, project, result, run, table
+from benchmarks.harness import arguments, assign, machine, multiplied, project, result, run, table
 
 TARGET_NOTHING_S = 3.0
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import arguments, assign, machine, project, result, run, table
+from benchmarks.harness import arguments, assign, machine, project, result, run, table
 from headstart import backbones, params
 from headstart.layout import Layout
 
