@@ -79,12 +79,12 @@ def build(
     wanted = sorted(images)
     shards = shards or folder
     total = n_shards(len(wanted))
-    earlier: dict[int, list[str]] = {}  # shards of an earlier build by their number, finished or not
+    earlier: dict[int, set[str]] = {}  # shards of an earlier build by their number, finished or not
     for path in _files(shards):
         if path.name.endswith(".partial"):
             path.unlink()
         elif match := _SHARD_NAME.fullmatch(path.name):
-            earlier.setdefault(int(match[2]), []).append(path.name)
+            earlier.setdefault(int(match[2]), set()).add(path.name)
     stopping = Event()
 
     def advance_or_stop(n: int) -> None:
@@ -94,9 +94,7 @@ def build(
 
     tell = advance_or_stop if pool.in_process else _tell_nobody
     plans = (
-        _Plan(
-            _name(index, total), {image_id: images[image_id] for image_id in ids}, _overlapping(earlier, index, total)
-        )
+        _Plan(_name(index, total), {one: images[one] for one in ids}, _overlapping(earlier, index, total))
         for index, ids in enumerate(_partition(wanted, total))
     )
     jobs = ((shards, job, contract, compute, tell) for job in _jobs(plans, shards, contract))
@@ -350,12 +348,12 @@ class _Shard:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
-def _overlapping(earlier: dict[int, list[str]], index: int, total: int) -> list[str]:
+def _overlapping(earlier: dict[int, set[str]], index: int, total: int) -> list[str]:
     """Return the names of earlier shards that may hold rows of shard `index` of `total`, whatever their own number."""
     names = []
     for other_total, known in sorted(earlier.items()):
         first, last = index * other_total // total, ((index + 1) * other_total - 1) // total
-        names += sorted(set(known) & {_name(other, other_total) for other in range(first, last + 1)})
+        names += [name for other in range(first, last + 1) if (name := _name(other, other_total)) in known]
     return names
 
 
