@@ -100,6 +100,10 @@ def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.Expor
             features: torch.Tensor = self.module(square * self.scale + self.shift)
             return features
 
+    for layer in module.modules():
+        if getattr(layer, "inplace", False) is True:
+            # The same values. ONNX has no operators that work in place, and taking them apart takes seconds.
+            layer.inplace = False  # type: ignore[assignment]
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
     with _quiet(), torch.no_grad():
         return torch.export.export(

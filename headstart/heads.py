@@ -23,6 +23,7 @@ from headstart.cluster import n_cores
 from headstart.errors import DataError
 
 PROCESS_MB = 500  # what the interpreter, the libraries and the tables take; measured 300 to 400
+MAX_VALIDATED = 50_000  # images in the cross-validation: more would not make the choice of a strength any surer
 _BLOCK_ROWS = 2048  # read, standardised and multiplied at a time
 _PARTS = 8  # sums of a pass; a fixed number, so that the bytes do not depend on the number of cores
 
@@ -78,7 +79,7 @@ class Selection:
     candidates: tuple[Candidate, ...]  # in the order of their strengths, weakest first
     out_of_fold_logits: np.ndarray  # float64 [N, C] of the chosen strength, uncalibrated
     n_folds: int
-    n_validated: int  # images in the cross-validation: all, or as many as memory holds
+    n_validated: int  # images in the cross-validation
 
 
 def select(
@@ -98,15 +99,16 @@ def select(
 
     `features` float [N, D], `labels` int [N] in 0..C-1, `groups` [N]; `views` float [N, V, D] are further rows of the
     same images, which are trained on and never scored. The strength with the lowest calibrated log loss wins; within a
-    tie the stronger. A strength is the penalty s in `mean cross-entropy + s/2 * sum(weight^2)`. Where `memory_mb` of
-    the whole process do not hold all images, as many whole groups as it holds are drawn for the cross-validation.
+    tie the stronger. A strength is the penalty s in `mean cross-entropy + s/2 * sum(weight^2)`. Where there are more
+    than `MAX_VALIDATED` images, or `memory_mb` of the whole process do not hold them, the cross-validation has a drawn
+    part of them, in whole groups.
     `advance` is told of every fit, from several threads: (folds + 1) * len(strengths) at most.
     """
     path = sorted(set(strengths), reverse=True)  # each fit starts from its stronger neighbour's
     source = _Source(features, views, labels)
     bytes_per_image = 4 * source.per_image * (source.n_features + 1) + 8 * len(path) * n_classes
     budget = (memory_mb - PROCESS_MB) * 10**6
-    validated = _draw(labels, groups, max(1, budget // bytes_per_image), seed)
+    validated = _draw(labels, groups, max(1, min(MAX_VALIDATED, budget // bytes_per_image)), seed)
     assignment = assign_folds(labels[validated], groups[validated], folds, seed)
     n_folds = int(assignment.max()) + 1
     logits = np.zeros((len(path), len(validated), n_classes))
@@ -130,7 +132,7 @@ def select(
         *_, (weight, bias) = _fit_path(design, n_classes, path[: best + 1], advance)
         if len(validated) < len(labels):
             start = design.on_raw_features(weight, bias)
-            design = _Design(source, np.arange(len(labels)), hold=False)
+            design = _Design(source, np.arange(len(labels)), hold=bytes_per_image * len(labels) <= budget)
             weight, bias = _minimise(design, n_classes, path[best], design.on_standardised(*start))
             advance(1)
     winner = scored[best]
