@@ -248,24 +248,35 @@ class Store:
 
     def read(self, image_ids: Sequence[str]) -> np.ndarray:
         """Return [len(image_ids), *row_shape] in the order asked for; CheckError if any is missing."""
-        values = np.empty((len(image_ids), *self.contract.row_shape), self.contract.dtype)
+        return self.take(self.places(image_ids))
+
+    def places(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return where images are, int64 [N, 2]: shard and row; CheckError if any is missing."""
+        found = np.empty((len(image_ids), 2), np.int64)
         by_shard: dict[int, list[int]] = {}
-        for row, image_id in enumerate(image_ids):
-            by_shard.setdefault(_shard_of(image_id, len(self._digests)), []).append(row)
+        for number, image_id in enumerate(image_ids):
+            by_shard.setdefault(_shard_of(image_id, len(self._digests)), []).append(number)
         missing = []
-        for index, rows in sorted(by_shard.items()):
-            shard = self._shard(index)
-            for row in rows:
-                at = shard.rows.get(image_ids[row])
-                if at is None:
-                    missing.append(f"{image_ids[row][:12]}..")
-                else:
-                    values[row] = shard.values[at]
+        for index, numbers in sorted(by_shard.items()):
+            rows = self._shard(index).rows
+            for number in numbers:
+                row = rows.get(image_ids[number], -1)
+                found[number] = index, row
+                if row < 0:
+                    missing.append(f"{image_ids[number][:12]}..")
         if missing:
             raise CheckError(
                 f"{self._folder.name} lacks {len(missing)} of {len(image_ids)} images ({count_and_name(missing)})."
                 f" Run `dvc repro {self._made_by}`."
             )
+        return found
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """Return [N, *row_shape] of what `places` returned."""
+        values = np.empty((len(places), *self.contract.row_shape), self.contract.dtype)
+        for index in np.unique(places[:, 0]):
+            here = np.flatnonzero(places[:, 0] == index)
+            values[here] = self._shard(int(index)).values[places[here, 1]]
         return values
 
     def _shard(self, index: int) -> _Shard:
@@ -300,12 +311,12 @@ class Rows:
     """The rows of some images of a store, read when they are asked for: what `headstart.heads` takes for an array."""
 
     def __init__(self, store: Store, image_ids: Sequence[str], row_shape: tuple[int, ...]) -> None:
-        self._store, self._image_ids = store, image_ids
+        self._store, self._places = store, store.places(image_ids)
         self.shape = (len(image_ids), *row_shape)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return the rows of these numbers, [len(rows), *row_shape]."""
-        return self._store.read([self._image_ids[row] for row in rows]).reshape(len(rows), *self.shape[1:])
+        return self._store.take(self._places[rows]).reshape(len(rows), *self.shape[1:])
 
 
 class _DamagedError(Exception):
@@ -340,7 +351,12 @@ class _Shard:
         if verify and _digest(keys, values) != self.digest:
             raise _DamagedError("its bytes are not those that were written")
         self.values = values.view(made_by.dtype).reshape(n_rows, *made_by.row_shape)
-        self.image_ids = [row.tobytes().hex() for row in keys.reshape(n_rows, _KEY_BYTES)]
+        self._keys = keys.reshape(n_rows, _KEY_BYTES)
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """The keys, sorted."""
+        return [row.tobytes().hex() for row in self._keys]
 
     @cached_property
     def rows(self) -> dict[str, int]:

@@ -47,8 +47,8 @@ def run(params: Params, layout: Layout) -> None:
         warn(f"{selection.n_folds} folds instead of {settings.folds}: the smallest class has no more groups")
     if selection.n_validated < len(splits):
         warn(
-            f"cross-validated on {selection.n_validated} of {len(splits)} images, which is enough to choose a strength or"
-            " as many as train_head.memory_mb holds; fitted on all of them"
+            f"cross-validated on {selection.n_validated} of {len(splits)} images: enough to choose a strength, or as"
+            " many as train_head.memory_mb holds; fitted on all of them"
         )
     if len(selection.candidates) > 1 and chosen in (selection.candidates[0], selection.candidates[-1]):
         warn(f"strength {chosen.strength:g} is at the end of train_head.strengths; a wider range may do better")
