@@ -120,6 +120,7 @@ def _list_manifest(path: Path, shown: str) -> Listing:
             f"data.root is '{shown}', which cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})."
             " Mend the file, or set data.root in params.yaml."
         ) from None
+    table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
     absent = [name for name in _COLUMNS[:2] if name not in table.columns]
     if absent:
         raise DataError(

@@ -20,7 +20,7 @@ from tasks import backbone as stage
 from tests.conftest import ROOT
 from tests.unit.test_weights import settings
 
-FILES = ["backbone.json", "backbone.onnx", "resize.onnx"]
+FILES = ["backbone.json", "backbone.onnx", "backbone.pt2", "resize.onnx"]
 
 
 def run(layout: Layout, **changes: object) -> dict[str, Any]:
