@@ -132,6 +132,7 @@ def select(
         *_, (weight, bias) = _fit_path(design, n_classes, path[: best + 1], advance)
         if len(validated) < len(labels):
             start = design.on_raw_features(weight, bias)
+            del design  # before the next one takes its room
             design = _Design(source, np.arange(len(labels)), hold=bytes_per_image * len(labels) <= budget)
             weight, bias = _minimise(design, n_classes, path[best], design.on_standardised(*start))
             advance(1)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,10 +74,16 @@ def test_noise_is_not_learned() -> None:
     assert abs(selection.candidates[0].cv_accuracy - 0.5) < 0.15
 
 
-def test_out_of_fold_scores_never_saw_their_own_label(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fold(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """The fold of each of the blobs, whatever their labels."""
+    dealt = np.arange(240) % 4
+    monkeypatch.setattr(heads, "assign_folds", lambda *_: dealt)
+    return dealt
+
+
+def test_out_of_fold_scores_never_saw_their_own_label(fold: np.ndarray) -> None:
     features, labels = blobs()
-    fold = np.arange(len(labels)) % 4
-    monkeypatch.setattr(heads, "assign_folds", lambda *_: fold)
     before = select(features, labels, strengths=[1e-2]).out_of_fold_logits
     labels[fold == 0] = (labels[fold == 0] + 1) % 3
     after = select(features, labels, strengths=[1e-2]).out_of_fold_logits
@@ -172,6 +180,19 @@ def test_what_memory_does_not_hold_is_cross_validated_in_part_and_fitted_whole()
     assert np.abs(apart).mean() < 0.002
 
 
+def test_the_part_and_the_whole_are_never_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "MAX_VALIDATED", 190_000)
+    features, labels = blobs(n=200_000, n_features=40)  # 52 MB to the budget's reckoning, 33 of them the rows
+    tracemalloc.start()
+    try:
+        found = select(features, labels, memory_mb=heads.PROCESS_MB + 53, folds=2, strengths=[1])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.n_validated == 190_000
+    assert peak < 53e6
+
+
 def test_the_bytes_follow_from_memory_mb_and_not_from_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = blobs(n=30_000, n_features=40)
     found = []
@@ -210,10 +231,8 @@ def test_views_are_trained_on_and_never_scored() -> None:
     assert with_views.out_of_fold_logits.shape == (len(labels), 3)
 
 
-def test_views_of_a_held_out_image_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_of_a_held_out_image_are_not_trained_on(fold: np.ndarray) -> None:
     features, labels = blobs()
-    fold = np.arange(len(labels)) % 4
-    monkeypatch.setattr(heads, "assign_folds", lambda *_: fold)
     views = np.repeat(features[:, None], 2, axis=1)
     before = select(features, labels, strengths=[1e-2], views=views).out_of_fold_logits
     views[fold == 0] += 100
