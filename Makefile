@@ -41,7 +41,7 @@ check: $(STAMP)      ## lint and types
 	mypy
 
 lock: $(STAMP)       ## renew requirements.lock from pyproject.toml
-	uv pip compile pyproject.toml --extra pipeline --extra cluster --extra openvino --extra dev --universal --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --extra pipeline --extra cluster --extra openvino --extra fabric --extra dev --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --quiet -o requirements.lock
 
 clean:               ## remove .venv; data, artifacts and DVC's cache stay

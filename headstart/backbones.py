@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart import files, weights
 from headstart.errors import HeadstartError, ParamError, count_and_name, did_you_mean
+from headstart.tuning.groups import Group, layer_groups
 from headstart.weights import Published
 
 if TYPE_CHECKING:
@@ -117,6 +118,13 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
                 ) from error
     digest = files.sha256_of(path) if path else _digest(module)
     return Backbone(canonical, module, n_features, preprocessing, published.weights, digest, published.licence)
+
+
+def groups_of(params: parameters.Backbone, name: str) -> tuple[Backbone, list[Group]]:
+    """Return a network with random weights, so that none are downloaded, and its layer groups."""
+    empty = {"name": name, "weights": "random", "sha256": None, "input_px": None}
+    backbone = load(params.model_copy(update=empty), Path(), lambda message: None)
+    return backbone, layer_groups(backbone.module)
 
 
 # Names, and what the libraries say

@@ -81,6 +81,7 @@ def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.Expor
     import torch
 
     side, crop = preprocessing.resize_px, preprocessing.input_px
+    scale, shift = normalisation(preprocessing)
     start = round((side - crop) / 2)  # torchvision.transforms.functional.center_crop
 
     class FromPixels(torch.nn.Module):
@@ -90,10 +91,8 @@ def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.Expor
         def __init__(self) -> None:
             super().__init__()
             self.module = module
-            std = torch.tensor(preprocessing.std, dtype=torch.float64)
-            mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
-            self.register_buffer("scale", (1 / (255 * std)).float()[:, None, None])
-            self.register_buffer("shift", (-mean / std).float()[:, None, None])
+            self.register_buffer("scale", scale)
+            self.register_buffer("shift", shift)
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             square = pixels[:, start : start + crop, start : start + crop].permute(0, 3, 1, 2).float()
@@ -112,6 +111,15 @@ def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.Expor
             dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
             strict=False,
         )
+
+
+def normalisation(preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what pixels in 0..255 are multiplied by and what is added then, float32 [3, 1, 1] each."""
+    import torch
+
+    std = torch.tensor(preprocessing.std, dtype=torch.float64)
+    mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
+    return (1 / (255 * std)).float()[:, None, None], (-mean / std).float()[:, None, None]
 
 
 def backbone_graph(program: torch.export.ExportedProgram) -> onnx.ModelProto:

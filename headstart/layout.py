@@ -85,6 +85,16 @@ class Layout:
         return self.artifacts / "head"
 
     @property
+    def finetune(self) -> Path:
+        """finetune.json; with fine-tuning backbone.onnx, head.safetensors, model.safetensors and more beside it."""
+        return self.artifacts / "finetune"
+
+    @property
+    def tuning(self) -> Path:
+        """What fine-tuning keeps for itself: checkpoint, frozen layers' output; tracked by neither git nor DVC."""
+        return self.artifacts / "tuning"
+
+    @property
     def evaluation(self) -> Path:
         """metrics.json, predictions.parquet, the data of the plots, report.html."""
         return self.artifacts / "evaluation"

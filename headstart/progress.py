@@ -13,12 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 EVENTS_VARIABLE = "HEADSTART_EVENTS"
 _PLAIN_LINE_EVERY_S = 5.0
 _EVENT_EVERY_S = 0.5
 
 _stage = "headstart"
+_muted = False
+_bar: Any = None  # of tqdm, while one is drawn
 
 
 def begin(stage: str) -> None:
@@ -28,28 +31,52 @@ def begin(stage: str) -> None:
     emit("start", stage=stage, pid=os.getpid())
 
 
+def mute() -> None:
+    """Say nothing from here on but why this process stops: another one, of several that work together, speaks."""
+    global _muted
+    _muted = True
+
+
+def is_muted() -> bool:
+    """Return whether another process speaks for this one."""
+    return _muted
+
+
 def say(message: str) -> None:
     """Tell something that a user wants to know."""
-    print(f"{_stage}: {message}", flush=True)
+    if _muted:
+        return
+    _print(message, sys.stdout)
     emit("log", level="info", message=message)
 
 
 def warn(message: str) -> None:
     """Tell something that a user should look at; it goes to stderr."""
-    print(f"{_stage}: warning: {message}", file=sys.stderr, flush=True)
+    if _muted:
+        return
+    _print(f"warning: {message}", sys.stderr)
     emit("log", level="warning", message=message)
 
 
 def fail(message: str) -> None:
     """Tell why the stage stops; it goes to stderr."""
-    print(f"{_stage}: {message}", file=sys.stderr, flush=True)
+    _print(message, sys.stderr)
     emit("error", message=message)
+
+
+def _print(message: str, file: TextIO) -> None:
+    line = f"{_stage}: {message}"
+    if _bar is None:
+        print(line, file=file, flush=True)
+    else:  # above the bar, not into it
+        _bar.write(line, file=file)
+        file.flush()
 
 
 def emit(kind: str, **values: object) -> None:
     """Append one event for the parent; a parent that cannot be told never stops a stage."""
     path = os.environ.get(EVENTS_VARIABLE)
-    if path:
+    if path and not _muted:
         line = json.dumps({"kind": kind, **values}) + "\n"
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 one append
             file.write(line)
@@ -58,7 +85,7 @@ def emit(kind: str, **values: object) -> None:
 @contextlib.contextmanager
 def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Yield `advance(n)`, for any thread: a bar with rate and time left on a terminal, plain lines elsewhere."""
-    yield_to = _terminal_bar if sys.stderr.isatty() else _plain_lines
+    yield_to = _nothing if _muted else _terminal_bar if sys.stderr.isatty() else _plain_lines
     done, last_event = 0, 0.0
     lock = threading.Lock()
 
@@ -77,6 +104,11 @@ def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
+def _nothing(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    yield lambda n: None
+
+
+@contextlib.contextmanager
 def _terminal_bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     from tqdm import tqdm
 
@@ -85,7 +117,12 @@ def _terminal_bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], 
         def draw(n: int) -> None:
             drawn.update(n)
 
-        yield draw
+        global _bar
+        _bar = drawn
+        try:
+            yield draw
+        finally:
+            _bar = None
 
 
 @contextlib.contextmanager

@@ -49,6 +49,8 @@ class Report:
     quarantined: Sequence[tuple[str, str]]  # path, reason
     candidates: Sequence[Mapping[str, Any]]  # heads.Candidate
     head: Mapping[str, Any]  # head.json
+    choice: Mapping[str, Any]  # candidates.json: between the frozen backbone and the fine-tuned one
+    history: Sequence[Mapping[str, Any]]  # an entry an epoch of fine-tuning
     backbone: Mapping[str, Any]  # backbone.json
     data_sha256: str
 

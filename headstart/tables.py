@@ -49,6 +49,20 @@ SPLITS = pa.DataFrameSchema(
     name="splits",
 )
 
+VALIDATION = pa.DataFrameSchema(
+    {
+        "image_id": _IMAGE_ID,  # of the split val
+        "label": _LABEL,
+        "frozen_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),  # of the head fitted on train alone, in nats
+        "tuned_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),
+        "frozen_correct": pa.Column(pl.Boolean),
+        "tuned_correct": pa.Column(pl.Boolean),
+    },
+    strict=True,
+    ordered=True,
+    name="validation",
+)
+
 PREDICTIONS = pa.DataFrameSchema(
     {
         "image_id": _IMAGE_ID,

@@ -1,6 +1,8 @@
 """The one launcher of stages: `python -m tasks STAGE`.
 
 - `python -m tasks embed` runs one stage, as dvc.yaml does.
+- `python -m tasks backbone --list resnet18` shows the layer groups that `finetune.unfreeze` counts.
+- `python -m tasks finetune --find-lr` proposes a learning rate.
 - `python -m tasks set data.root=photos` writes a parameter, checked; without assignments it only checks.
 - `python -m tasks summary` says where the model and the report are, and how good the model is.
 """
@@ -43,6 +45,10 @@ def main(arguments: list[str]) -> int:
         elif name not in STAGES:
             hint = did_you_mean(name, STAGES)
             raise ParamError(f"'{name}' is not a stage.{hint} One of {', '.join(STAGES)} was expected.")
+        elif (name, *rest[:1]) == ("backbone", "--list") and len(rest) == 2:
+            _list_groups(rest[1], layout)
+        elif (name, *rest) == ("finetune", "--find-lr"):
+            importlib.import_module("tasks.finetune").find_lr(params.load(layout.params), layout)
         elif rest:
             raise ParamError(f"'{rest[0]}' is one word too many. A stage takes its parameters from params.yaml.")
         else:
@@ -62,7 +68,22 @@ def _run(stage: str, layout: Layout) -> None:
     values = params.load(layout.params)
     began = time.monotonic()
     importlib.import_module(f"tasks.{stage}").run(values, layout)
+    if progress.is_muted():  # a process that another one started
+        return
     _note_time(stage, time.monotonic() - began, layout)
+
+
+def _list_groups(name: str, layout: Layout) -> None:
+    from headstart import backbones
+
+    wanted = params.load(layout.params).backbone
+    backbone, groups = backbones.groups_of(wanted, name)
+    width = max(len(group.name) for group in groups)
+    print(f"{backbone.name}: {len(groups)} layer groups from the input to the head\n")
+    print(f"  {'group':{width}}  {'parameters':>13}  trained from finetune.unfreeze")
+    for number, group in enumerate(groups):
+        print(f"  {group.name:{width}}  {group.n_parameters:13,}  {len(groups) - number}")
+    print(f"  {'head':{width}}  {f'{backbone.n_features:,} a class':>13}  0: always")
 
 
 def _check_data(values: params.Params, layout: Layout) -> None:

@@ -31,7 +31,7 @@ CARD = """# Model card
 
 An image classifier with {n_classes} classes: {classes}.
 
-- **Backbone** {backbone}, frozen. Weights: {weights} (SHA-256 `{weights_sha256}`), licence: {licence}.
+- **Backbone** {backbone}, {how}. Weights: {weights} (SHA-256 `{weights_sha256}`), licence: {licence}.
 - **Head** {head}, trained on {n_train} images. Temperature {temperature}.
 - **Result on {n_test} held-out images** accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}),
   macro F1 {macro_f1:.4f}, log loss {log_loss:.4f}, expected calibration error {ece:.4f}.
@@ -97,9 +97,9 @@ def conformance_rows(predictions: pl.DataFrame, n_images: int) -> pl.DataFrame:
     return ordered[picks]
 
 
-def training_digest(manifest: pl.DataFrame, splits: pl.DataFrame) -> str:
-    """Return the digest of the images and labels that the head was trained on."""
-    trained = splits.filter(pl.col("split") != "test").select("image_id")
+def training_digest(manifest: pl.DataFrame, splits: pl.DataFrame, learned_from: list[str]) -> str:
+    """Return the digest of the images and labels that the model was trained on: those of some splits."""
+    trained = splits.filter(pl.col("split").is_in(learned_from)).select("image_id")
     return tables.data_digest(manifest.join(trained, on="image_id", how="semi"))
 
 
@@ -111,7 +111,10 @@ def run(params: Params, layout: Layout) -> None:
     test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
     backbone = read_json(layout.backbone / "backbone.json", "backbone")
     head = read_json(layout.head / "head.json", "train_head")
-    weights = read_safetensors(layout.head / "head.safetensors", "train_head")
+    choice = read_json(layout.evaluation / "candidates.json", "evaluate")
+    is_tuned = choice["chosen"] == "tuned"
+    trained_in, trained_by = (layout.finetune, "finetune") if is_tuned else (layout.head, "train_head")
+    weights = read_safetensors(trained_in / "head.safetensors", trained_by)
 
     facts = {
         "classes": head["classes"],
@@ -120,21 +123,23 @@ def run(params: Params, layout: Layout) -> None:
         "weights_sha256": backbone["weights_sha256"],
         "licence": backbone["licence"],
         "preprocessing": backbone["preprocessing"],
-        "training_data_sha256": training_digest(manifest, splits),
-        "temperature": head["temperature"],
+        "candidate": choice["chosen"],
+        "training_data_sha256": training_digest(manifest, splits, ["train"] if is_tuned else ["train", "val"]),
+        "temperature": choice["temperature"],
         "versions": {"headstart": version("headstart"), "onnxruntime": version("onnxruntime"), **backbone["versions"]},
     }
     model = graphs.to_bytes(
         graphs.join(
             onnx.load(layout.backbone / "resize.onnx"),
-            onnx.load(layout.backbone / "backbone.onnx"),
+            onnx.load((layout.finetune if is_tuned else layout.backbone) / "backbone.onnx"),
             graphs.head_graph(weights["weight"], weights["bias"]),
             {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()},
         )
     )
     folder_of_images = layout.images_folder(params.data.root)
     files = [located(path, folder_of_images) for path in predictions["path"]]
-    tolerance = max(TOLERANCES[head["embedding"][kind]] for kind in ("precision", "dtype"))
+    embedding = head["embedding"]
+    tolerance = TOLERANCES["float32"] if is_tuned else max(TOLERANCES[embedding[it]] for it in ("precision", "dtype"))
     with bar("checking model.onnx", len(files), "image") as advance:
         gate(model, files, predictions, head["classes"], tolerance, advance)
 
@@ -169,9 +174,10 @@ def run(params: Params, layout: Layout) -> None:
             weights=backbone["weights"],
             weights_sha256=backbone["weights_sha256"],
             licence=backbone["licence"],
-            head=head["kind"],
-            n_train=head["n_images"],
-            temperature=head["temperature"],
+            how=f"fine-tuned for {choice['best_epoch']} epochs" if is_tuned else "frozen",
+            head="linear, trained with the backbone from a logistic regression on" if is_tuned else head["kind"],
+            n_train=choice["n_images"],
+            temperature=choice["temperature"],
             n_test=test["n_images"],
             accuracy=test["accuracy"],
             low=test["accuracy_low"],

@@ -70,7 +70,7 @@ def test_a_stage_lists_exactly_the_project_modules_that_it_imports(stage: str) -
 
 
 def test_packages_hold_nothing_that_a_stage_could_depend_on() -> None:
-    for package in ("headstart", "tasks", "flows"):
+    for package in ("headstart", "headstart/tuning", "tasks", "flows"):
         body = ast.parse((ROOT / package / "__init__.py").read_text()).body
         assert len(body) == 1, package
         assert isinstance(body[0], ast.Expr), package
@@ -104,7 +104,7 @@ def test_a_stage_reads_only_the_artefacts_that_it_depends_on(stage: str) -> None
         node.attr
         for node in ast.walk(source)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "layout"
-    } - {"data_root", "images_folder", "shards", "weights"}
+    } - {"data_root", "images_folder", "shards", "weights", "tuning"}
     layout = Layout(Path())
     paths = {getattr(layout, name).as_posix() for name in used}
     touched = data_deps(stage) | set(outs(stage))
@@ -134,7 +134,7 @@ def test_tasks_import_neither_prefect_nor_dvc_nor_each_other(file: Path) -> None
         assert not {name for name in names if name.partition(".")[0] == "tasks"}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "headstart").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "headstart").rglob("*.py")), ids=lambda path: path.stem)
 def test_headstart_imports_neither_tasks_nor_flows(file: Path) -> None:
     assert not {name for name in imported(file) if name.partition(".")[0] in ("tasks", "flows", "prefect", "dvc")}
 
@@ -199,6 +199,6 @@ def test_the_lock_file_pins_everything_with_hashes_and_names_no_index() -> None:
 def test_the_tree_in_the_readme_names_every_module() -> None:
     readme = (ROOT / "README.md").read_text()
     for folder in ("headstart", "tasks", "flows"):
-        for file in (ROOT / folder).glob("*.*"):
+        for file in (path for path in (ROOT / folder).rglob("*.*") if path.parent.name != "__pycache__"):
             if file.name not in ("__init__.py", "py.typed"):
                 assert f"{file.name} " in readme, file

@@ -63,6 +63,8 @@ def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 
             for strength in (0.01, 0.1)
         ],
         head={"kind": "logistic regression", "n_images": 500, "n_folds": 5, "temperature": 1.2},
+        choice={"enabled": False, "chosen": "frozen", "n_images": 500, "temperature": 1.2},
+        history=[],
         backbone={
             "name": "timm/net",
             "weights": "bundled",
@@ -113,7 +115,7 @@ def test_every_question_has_its_section_and_every_tag_its_end() -> None:
         "Where does it fail?",
         "Can the probabilities be trusted?",
         "What was it trained on?",
-        "How was the head chosen?",
+        "How was it chosen?",
         "What is it?",
     ]
 

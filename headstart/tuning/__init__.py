@@ -1,0 +1,1 @@
+"""Fine-tuning: which layers train, on what, at what rate, and how an interrupted run goes on."""

@@ -1,0 +1,156 @@
+"""Cuts a network in two where its frozen part ends: prefix, then suffix, compute what the whole computes.
+
+The cut follows from the flow of values, not from the names of layers: whatever does not depend on a trainable tensor is
+the prefix, and its output is the same in every epoch. The network is traced between its layer groups alone; what
+happens inside a group stays the network's own code, in training and in evaluation mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from headstart.tuning.groups import Group, layer_groups
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx, nn
+
+
+class Cut(NamedTuple):
+    """The two parts; they share their modules, hence their weights and modes, with the network."""
+
+    prefix: fx.GraphModule  # float [B, 3, I, I] -> a tuple of tensors [B, ...]
+    suffix: fx.GraphModule  # these tensors -> features [B, D]
+
+
+class NoCutError(Exception):
+    """The network cannot be cut there; the message says why."""
+
+
+def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tensor, torch.Tensor]) -> Cut:
+    """Return the parts before and after the first value that depends on a tensor of `groups`.
+
+    `examples` are two different batches of different sizes, float [B, 3, I, I]. Raises NoCutError for a network that
+    cannot be traced, or whose parts exchange something else than one row an image and constants.
+    """
+    import torch
+    from torch import fx
+
+    root = _alone(module)
+    nodes = list(_traced(root).nodes)
+    trained = {f"network.{tensor}" for group in groups for tensor in group.tensors}
+    from_pixels, after = set[fx.Node](), set[fx.Node]()
+    for node in nodes:
+        inputs = set(node.all_input_nodes)
+        if node.op == "placeholder" or inputs & from_pixels:
+            from_pixels.add(node)
+        is_trained = node.op in ("call_module", "get_attr") and _holds(str(node.target), trained)
+        if is_trained or inputs & after or node.op == "output":
+            after.add(node)
+    frontier = [node for node in nodes if node in from_pixels - after and any(user in after for user in node.users)]
+
+    def prefix_to(ends: list[fx.Node]) -> fx.GraphModule:
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        for node in nodes:
+            if node not in after:
+                copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(tuple(copies[node] for node in ends))
+        return _tidied(root, graph)
+
+    try:
+        with torch.no_grad():
+            kept, others = (prefix_to(frontier)(example) for example in examples)
+        constants = {node: one for node, one, other in zip(frontier, kept, others, strict=True) if _same(one, other)}
+        rows = [(node, value) for node, value in zip(frontier, kept, strict=True) if node not in constants]
+        if not all(isinstance(value, torch.Tensor) and value.shape[:1] == examples[0].shape[:1] for _, value in rows):
+            raise NoCutError("its parts exchange something else than one row an image")
+        graph = fx.Graph()
+        copies = {node: graph.placeholder(f"kept_{number}") for number, (node, _) in enumerate(rows)}
+        for number, (node, value) in enumerate(constants.items()):
+            copies[node] = _constant(root, graph, f"constant_{number}", value)
+        for node in nodes:
+            if node in after or node not in from_pixels:
+                copies[node] = graph.node_copy(node, copies.__getitem__)
+        parts = Cut(prefix_to([node for node, _ in rows]), _tidied(root, graph))
+        with torch.no_grad():
+            whole, joined = module(examples[1]), parts.suffix(*parts.prefix(examples[1]))
+    except NoCutError:
+        raise
+    except Exception as error:  # whatever a network raises when it is run in a way that it was not written for
+        raise NoCutError(f"its parts do not run by themselves ({_first_line(error)})") from error
+    if not torch.allclose(whole, joined, rtol=1e-4, atol=1e-5 * float(whole.abs().max())):
+        raise NoCutError("its parts do not compute what the whole computes")
+    return parts
+
+
+def _alone(module: nn.Module) -> nn.Module:
+    """Return a module that calls `module` with images and leaves its further arguments, if any, as they are."""
+    from torch import nn
+
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = module
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features: torch.Tensor = self.network(images)
+            return features
+
+    return Root()
+
+
+def _traced(root: nn.Module) -> fx.Graph:
+    from torch import fx
+
+    network = root.get_submodule("network")
+    group_of = {tensor: number for number, group in enumerate(layer_groups(network)) for tensor in group.tensors}
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            """Return whether the module belongs to one group."""
+            path = module_qualified_name.removeprefix("network").removeprefix(".")
+            tensors = (f"{path}.{name}" if path else name for name, _ in m.named_parameters())
+            return len({group_of.get(tensor) for tensor in tensors}) <= 1
+
+    try:
+        return Tracer().trace(root)
+    except Exception as error:  # of many kinds: a network may do anything that Python can
+        raise NoCutError(f"it cannot be traced ({_first_line(error)})") from error
+
+
+def _tidied(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    from torch import fx
+
+    part = fx.GraphModule(root, graph)
+    part.graph.eliminate_dead_code()
+    part.delete_all_unused_submodules()
+    part.recompile()
+    return part
+
+
+def _constant(root: nn.Module, graph: fx.Graph, name: str, value: Any) -> fx.Node:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return graph.call_function(type(value), (value,))
+    root.register_buffer(name, value)
+    return graph.get_attr(name)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two batches gave the same value: then it follows from their height and width alone."""
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.shape == other.shape and torch.equal(one, other)
+    return isinstance(one, int | float | tuple) and bool(one == other)
+
+
+def _holds(target: str, tensors: Collection[str]) -> bool:
+    """Return whether a parameter, or a module's parameters, are among `tensors`."""
+    return target in tensors or any(tensor.startswith(f"{target}.") for tensor in tensors)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

@@ -1,0 +1,276 @@
+"""What a step trains on: batches of pixels, or of what the frozen part of the network makes of them.
+
+While the lower groups are frozen, their output for a view of an image is the same in every epoch. `PrefixFeed` computes
+it once, keeps it in the content-addressed store under (image, view), and gives it to the trainable rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from headstart import store
+from headstart.cluster import Workers
+from headstart.errors import CheckError
+from headstart.pixels import Source
+from headstart.tuning.augment import Augmentation, centre
+
+if TYPE_CHECKING:
+    import torch
+
+    from headstart.tuning.cut import Cut
+    from headstart.tuning.network import Network
+    from headstart.tuning.schedule import Phase
+
+PLAIN = -1  # the draw of an image as it is
+_BATCH = 16  # of the prefix: always full, since kernels may round differently for another size
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images in a fixed order."""
+
+    image_ids: Sequence[str]
+    paths: Sequence[str]
+    labels: np.ndarray  # int64 [N]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+class Feed(Protocol):
+    """Where batches come from, and how features are made of them."""
+
+    def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield the tensors of each batch of rows, as seen in `draw`, `PLAIN` for no augmentation."""
+
+    def features(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return [B, D] of a batch."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """An image's pixels as training sees them: uint8 [3, I, I]."""
+
+    source: Source
+    augmentation: Augmentation
+
+    def of(self, image_id: str, path: str, draw: int) -> torch.Tensor:
+        """Return one view; it follows from the image, the seed and the draw."""
+        (pixels,) = self.source({image_id: path})
+        if draw == PLAIN:
+            return centre(pixels, self.augmentation.input_px)
+        return self.augmentation.view(pixels, image_id, draw)
+
+
+class PixelFeed:
+    """Every image through the whole network, in every epoch."""
+
+    def __init__(self, network: Network, views: Views, n_workers: int, compiled: Callable[[Any], Any]) -> None:
+        self.network, self._views, self._n_workers = network, views, n_workers
+        self._whole = compiled(network.backbone)
+
+    def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        """See `Feed`: (uint8 [B, 3, I, I],)."""
+        import torch
+        from torch.utils.data import DataLoader
+
+        loader: Any = DataLoader(
+            _Drawn(self._views, images, draw),  # type: ignore[arg-type]
+            batch_sampler=[part.tolist() for part in rows],
+            num_workers=self._n_workers,
+            pin_memory=self.network.device != "cpu",
+            generator=torch.Generator(),  # else it draws from the one that dropout draws from
+        )
+        for batch in loader:
+            yield (batch,)
+
+    def features(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """See `Feed`."""
+        features: torch.Tensor = self._whole(self.network.normalised(tensors[0]))
+        return features
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A map-style dataset of torch's."""
+
+    views: Views
+    images: Images
+    draw: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self.views.of(self.images.image_ids[row], self.images.paths[row], self.draw)
+
+
+class PrefixFeed:
+    """The trainable part of the network alone, on what the frozen part has made of every view."""
+
+    def __init__(
+        self, network: Network, parts: Cut, kept: store.Store, shapes: Shapes, compiled: Callable[[Any], Any]
+    ) -> None:
+        self.network, self._kept, self._shapes = network, kept, shapes
+        self._suffix = compiled(parts.suffix)
+
+    def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        """See `Feed`: what the prefix gives, float [B, ...] each."""
+        for part in rows:
+            yield self._shapes.unpacked(self._kept.read([key(images.image_ids[row], draw) for row in part]))
+
+    def features(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """See `Feed`."""
+        device = self.network.device
+        features: torch.Tensor = self._suffix(*(tensor.to(device, non_blocking=True).float() for tensor in tensors))
+        return features
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How the tensors between prefix and suffix lie in a row of the store: one after another, channels last."""
+
+    shapes: tuple[tuple[int, ...], ...]  # of one image
+
+    @property
+    def n_values(self) -> int:
+        """How long a row is."""
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+    def packed(self, tensors: tuple[torch.Tensor, ...], dtype: str) -> np.ndarray:
+        """Return [B, n_values]."""
+        rows = [
+            np.moveaxis(t.float().cpu().numpy(), 1, -1) if t.ndim == 4 else t.float().cpu().numpy() for t in tensors
+        ]
+        with np.errstate(over="ignore"):  # what overflows is told by `Prefix`
+            return np.concatenate([row.reshape(len(row), -1) for row in rows], axis=1).astype(dtype)
+
+    def unpacked(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Return the tensors of `packed`; images have torch's channels-last memory format."""
+        import torch
+
+        tensors, start = [], 0
+        for shape in self.shapes:
+            end = start + int(np.prod(shape))
+            tensor = torch.from_numpy(np.ascontiguousarray(rows[:, start:end]))
+            if len(shape) == 3:
+                channels, height_px, width_px = shape
+                tensors.append(tensor.reshape(-1, height_px, width_px, channels).permute(0, 3, 1, 2))
+            else:
+                tensors.append(tensor.reshape(-1, *shape))
+            start = end
+        return tuple(tensors)
+
+
+def key(image_id: str, draw: int) -> str:
+    """Return what a view is stored under."""
+    return hashlib.sha256(f"{image_id}:{draw}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a store of the frozen part's output is built with."""
+
+    network: Network
+    parts: Cut
+    views: Views
+    shapes: Shapes
+    dtype: str
+    autocast: Callable[[], Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """How much room a view takes."""
+        return self.shapes.n_values * np.dtype(self.dtype).itemsize
+
+    def contract(self, n_frozen: int, **from_what: str) -> store.Contract:
+        """Return what a row is, and all that its bytes follow from but for the image and the draw."""
+        made_by = store.fingerprint(
+            views=str(self.views.augmentation), n_frozen=str(n_frozen), batch=str(_BATCH), dtype=self.dtype, **from_what
+        )
+        return store.Contract(made_by, (self.shapes.n_values,), self.dtype)
+
+    def __call__(self, wanted: Mapping[str, str], advance: store.Advance) -> np.ndarray:
+        """Return [N, n_values] for keys -> 'draw image_id path'."""
+        import torch
+
+        items = [where.split(" ", 2) for where in wanted.values()]
+        rows = []
+        for start in range(0, len(items), _BATCH):
+            part = items[start : start + _BATCH]
+            images = [self.views.of(image_id, path, int(draw)) for draw, image_id, path in part]
+            images += [torch.zeros_like(images[0])] * (_BATCH - len(part))
+            rows.append(self.shapes.packed(self._run(torch.stack(images)), self.dtype)[: len(part)])
+            if not np.isfinite(rows[-1]).all():
+                raise CheckError(
+                    f"the frozen layers give values that {self.dtype} cannot hold. Finite numbers were expected. Set"
+                    " finetune.precision to float32, or finetune.views to 0, in params.yaml."
+                )
+            advance(len(part))
+        return np.concatenate(rows)
+
+    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        with torch.no_grad(), self.autocast():
+            values: tuple[torch.Tensor, ...] = self.parts.prefix(self.network.normalised(images))
+        return values
+
+
+def prefix_of(network: Network, parts: Cut, views: Views, precision: str, autocast: Callable[[], Any]) -> Prefix:
+    """Return what runs the frozen part, having asked it for the shapes of its output."""
+    import torch
+
+    side = views.augmentation.input_px
+    with torch.no_grad():
+        values = parts.prefix(network.normalised(torch.zeros(1, 3, side, side, dtype=torch.uint8)))
+    shapes = Shapes(tuple(tuple(value.shape[1:]) for value in values))
+    return Prefix(network, parts, views, shapes, "float32" if precision == "float32" else "float16", autocast)
+
+
+def draws_of(phase: Phase, n_views: int) -> list[int]:
+    """Return the draws that the epochs of a phase see, each once; every epoch has its own where `n_views` is 0."""
+    return sorted({draw_of(epoch, n_views) for epoch in range(phase.first, phase.last + 1)})
+
+
+def draw_of(epoch: int, n_views: int) -> int:
+    """Return which view of every image an epoch, counted from 1, sees."""
+    return (epoch - 1) % n_views if n_views else epoch - 1
+
+
+def n_prefix_passes(phase: Phase, n_views: int, n_train: int, n_val: int) -> tuple[int, int]:
+    """Return how often an image goes through the frozen part in a phase: with its output kept, and without."""
+    return len(draws_of(phase, n_views)) * n_train + n_val, phase.n_epochs * (n_train + n_val)
+
+
+def build(
+    folder: Path,
+    prefix: Prefix,
+    contract: store.Contract,
+    wanted: Mapping[str, str],
+    advance: store.Advance,
+    report: Callable[[str], None],
+) -> None:
+    """Bring the store of the frozen part's output up to `wanted`, keys -> 'draw image_id path'."""
+    with ThreadPoolExecutor(1) as one:  # augmentation draws from torch's global generator
+        store.build(folder, wanted, contract, prefix, Workers(one, 1, in_process=True), advance, report)
+
+
+def has_room(folder: Path, n_bytes: int) -> bool:
+    """Return whether the disk of `folder` could hold `n_bytes` there, and a tenth of it stay free."""
+    there = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
+    disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.is_dir()))
+    return n_bytes < disk.free + there - disk.total // 10
+
+
+def drop(folder: Path) -> None:
+    """Remove the store, if there is one."""
+    shutil.rmtree(folder, ignore_errors=True)
