@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from headstart.errors import ParamError, did_you_mean
 
@@ -22,8 +31,29 @@ Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_finite)]
 ProperFraction = Annotated[float, Field(gt=0, lt=1), AfterValidator(_finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
 Triple = tuple[float, float, float]
-UnfreezeCount = Annotated[int, Field(ge=0)] | Literal["all"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _unfreeze(value: object) -> object:
+    if isinstance(value, dict):
+        is_good = all(type(epoch) is int and epoch > 0 and _is_count(count) for epoch, count in value.items())
+        value = dict(value)
+    else:
+        is_good = _is_count(value)
+    if not is_good:
+        raise ValueError("a number of layer groups, all, or {epoch: either} from epoch 1 on is expected")
+    return value
+
+
+def _is_count(value: object) -> bool:
+    return value == "all" or (type(value) is int and value >= 0)
+
+
+Unfreeze = Annotated[
+    int | Literal["all"] | dict[int, int | Literal["all"]],
+    PlainValidator(_unfreeze),
+    PlainSerializer(lambda value: value),
+]
 
 
 class _Section(BaseModel):
@@ -113,7 +143,7 @@ class Finetune(_Section):
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     accumulate: Annotated[int, Field(ge=1)]
-    unfreeze: Annotated[int, Field(ge=0)] | Literal["all"] | dict[Annotated[int, Field(ge=1)], UnfreezeCount]
+    unfreeze: Unfreeze
     train_norms: bool
     optimizer: Literal["adamw", "sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)] | None
@@ -167,6 +197,9 @@ class Finetune(_Section):
             ),
             f"accumulate is {self.accumulate}, more than the batch_size {self.batch_size}": (
                 self.accumulate > self.batch_size
+            ),
+            f"batch_size is {self.batch_size}, and {self.devices * self.hosts} devices share it; more are expected": (
+                self.batch_size < self.devices * self.hosts
             ),
             f"unfreeze names epoch {max(schedule, default=0)}, and there are {self.epochs}; it would have no effect": (
                 max(schedule, default=0) > self.epochs

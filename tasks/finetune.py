@@ -8,6 +8,7 @@ pays. The test split has no part in anything here.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ def _prepared(params: Params, settings: Finetune, layout: Layout) -> Prepared:
     classes: list[str] = read_json(layout.split_summary, "split")["classes"]
     splits = tables.read(layout.splits, tables.SPLITS, "split")
     train, val = (images_of(splits, split, classes) for split in ("train", "val"))
+    _check_share(settings, together.size, len(train))
     probe = _probe(params, layout, train, val, len(classes))
 
     record = read_json(layout.backbone / "backbone.json", "backbone")
@@ -197,6 +199,15 @@ def _prepared(params: Params, settings: Finetune, layout: Layout) -> Prepared:
         return _feed(network, views, phase, setting, (train, val), from_what, layout)
 
     return Prepared(network, probe, train, val, setting, views, feed_of, classes)
+
+
+def _check_share(settings: Finetune, n_devices: int, n_train: int) -> None:
+    smallest = n_train // math.ceil(n_train / settings.batch_size)
+    if smallest < n_devices:
+        raise ParamError(
+            f"finetune.batch_size is {settings.batch_size}, and {n_devices} devices share a batch, of {smallest} images"
+            " at least. An image or more for each was expected. Set finetune.batch_size in params.yaml."
+        )
 
 
 def _probe(params: Params, layout: Layout, train: Images, val: Images, n_classes: int) -> Probe:

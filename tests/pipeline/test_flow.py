@@ -118,7 +118,12 @@ def test_what_a_parameter_touches_runs_and_the_lock_file_is_that_of_dvc_repro(
     assert project.lock == other.lock
     _, tasks = last_run(server)
     states = {task["name"]: task["state"]["name"] for task in tasks}
-    assert {name for name, state in states.items() if state == "Completed"} == {"train_head", "evaluate", "export"}
+    assert {name for name, state in states.items() if state == "Completed"} == {
+        "train_head",
+        "finetune",
+        "evaluate",
+        "export",
+    }
     assert "artifacts/head" in next(task for task in tasks if task["name"] == "train_head")["state"]["message"]
 
 

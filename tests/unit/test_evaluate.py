@@ -5,7 +5,7 @@ import polars as pl
 from scipy.special import softmax
 
 from headstart import tables
-from tasks.evaluate import before_calibration, majority_label, predictions_of
+from tasks.evaluate import before_calibration, choose, majority_label, predictions_of
 from tasks.export import conformance_rows
 
 CLASSES = ["ants", "bees", "wasps"]
@@ -45,3 +45,35 @@ def test_conformance_images_run_from_unsure_to_sure() -> None:
     assert found["probability"].is_sorted()
     assert (found["probability"][0], found["probability"][-1]) == (0.4, 1.0)
     assert len(conformance_rows(table.head(3), 8)) == 3
+
+
+def validation(advantage: float, n_images: int = 40) -> pl.DataFrame:
+    random = np.random.default_rng(0)
+    frozen = random.exponential(size=n_images) + 2
+    return pl.DataFrame(
+        {
+            "image_id": [f"{number:064x}" for number in range(n_images)],
+            "label": ["ants"] * n_images,
+            "frozen_log_loss": frozen,
+            "tuned_log_loss": frozen - advantage + random.normal(size=n_images) * 0.5,
+            "frozen_correct": [True, False] * (n_images // 2),
+            "tuned_correct": [True] * n_images,
+        }
+    )
+
+
+def test_fine_tuning_ships_where_it_is_clearly_better_and_not_otherwise() -> None:
+    groups = np.arange(40)
+    clear, chance, worse = (choose(validation(advantage), groups, 10) for advantage in (0.8, 0.15, -0.8))
+    assert [each["chosen"] for each in (clear, chance, worse)] == ["tuned", "frozen", "frozen"]
+    assert clear["why"].startswith("Fine-tuning pays: its log loss on validation is lower by 0.")
+    assert "no more than chance gives to the best of 10 epochs" in chance["why"]
+    assert "does not ship: its log loss on validation is not lower" in worse["why"]
+    assert clear["validation"]["frozen_accuracy"] == 0.5
+    assert clear["validation"]["tuned_accuracy"] == 1.0
+
+
+def test_the_same_advantage_is_less_clear_the_more_epochs_were_looked_at() -> None:
+    table, groups = validation(0.3), np.arange(40)
+    assert choose(table, groups, 1)["chosen"] == "tuned"
+    assert choose(table, groups, 1000)["chosen"] == "frozen"

@@ -172,3 +172,46 @@ def test_a_check_that_fails_leaves_the_file_as_it_was(file: Path) -> None:
     with pytest.raises(DataError, match="no elsewhere"):
         params.assign(file, ["data.root=elsewhere"], check)
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["finetune.optimizer=adam"], "finetune.optimizer is 'adam': Input should be 'adamw' or 'sgd'. Mend it in"),
+        (["finetune.momentum=0.9"], "momentum is 0.9, which adamw has no use for; set it to null"),
+        (["finetune.step_epochs=7"], "step_epochs is 7 and step_factor None; both or neither are expected"),
+        (["finetune.step_epochs=10", "finetune.step_factor=0.1"], "step_epochs is 10, and there are 10 epochs"),
+        (["finetune.patience=10"], "patience is 10, and there are 10 epochs; it would have no effect"),
+        (["finetune.warmup_epochs=10.0"], "warmup_epochs is 10.0, and there are 10 epochs; fewer are expected"),
+        (["finetune.accumulate=33"], "accumulate is 33, more than the batch_size 32"),
+        (["finetune.mixup=0.2"], "views is 4, and mixup and cutmix mix new pixels in every step"),
+        (["finetune.unfreeze=all"], "views is 4, and nothing stays frozen, so there is nothing to keep of them"),
+        (["finetune.unfreeze={1: 1, 12: 2}"], "unfreeze names epoch 12, and there are 10; it would have no effect"),
+        (
+            ["finetune.unfreeze={1: 3, 4: 2}"],
+            "which freezes what was trained; a number may not be below the one before",
+        ),
+        (["finetune.unfreeze={}"], "unfreeze is {}; {epoch: groups} is expected"),
+        (["finetune.unfreeze=0", "finetune.train_norms=true"], "train_norms is true, and no group is unfrozen"),
+        (
+            ["finetune.batch_size=2", "finetune.devices=2", "finetune.hosts=2"],
+            "batch_size is 2, and 4 devices share it",
+        ),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(file: Path, assignments: list[str], message: str) -> None:
+    params.assign(file, ["finetune.enabled=true"])
+    before = file.read_bytes()
+    with pytest.raises(ParamError) as caught:
+        params.assign(file, assignments)
+    assert message in str(caught.value)
+    assert file.read_bytes() == before
+
+
+def test_unfreezing_is_a_number_all_or_a_schedule(file: Path) -> None:
+    for text, expected in (("3", 3), ("all", "all"), ("{1: 0, 3: 2, 5: all}", {1: 0, 3: 2, 5: "all"})):
+        assigned = params.assign(file, ["finetune.views=0", f"finetune.unfreeze={text}", "finetune.enabled=true"])
+        assert assigned.finetune.unfreeze == expected
+    for text in ("-1", "some", "{0: 1}", "1.5"):
+        with pytest.raises(ParamError, match=r"finetune\.unfreeze"):
+            params.assign(file, [f"finetune.unfreeze={text}"])

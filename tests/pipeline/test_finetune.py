@@ -1,0 +1,288 @@
+"""Fine-tuning within the pipeline: off, on, killed, on two processes, better, not better, and asked for nonsense."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+
+from tests.pipeline.conftest import Project
+
+SHORT = ("finetune.enabled=true", "finetune.epochs=3", "finetune.batch_size=6", "finetune.views=2", "finetune.lr=1e-3")
+SCHEDULE = "finetune.unfreeze={1: 0, 2: 1}"
+
+
+def assign(project: Project, *assignments: str) -> None:
+    project.must("python", "-m", "tasks", "set", *assignments)
+
+
+def stage(project: Project, *words: str) -> str:
+    return project.must("python", "-m", "tasks", *(words or ("finetune",)))
+
+
+def outputs(project: Project) -> dict[str, str]:
+    folder = project.root / "artifacts" / "finetune"
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def history(project: Project) -> list[dict[str, str]]:
+    with (project.root / "artifacts/finetune/history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def record(project: Project, path: str) -> dict[str, object]:
+    return json.loads((project.root / "artifacts" / path).read_text())
+
+
+@pytest.fixture(scope="module")
+def tuned(base: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """A project whose fine-tuning is done, and what `dvc repro` said. Not to be changed."""
+    project = base.copy(tmp_path_factory.mktemp("tuned") / "project")
+    assign(project, *SHORT, SCHEDULE)
+    return project, project.must("dvc", "repro")
+
+
+def test_off_it_says_so_and_the_frozen_one_ships(base: Project) -> None:
+    assert [path.name for path in (base.root / "artifacts/finetune").iterdir()] == ["finetune.json"]
+    assert record(base, "finetune/finetune.json") == {"enabled": False}
+    assert record(base, "evaluation/candidates.json")["chosen"] == "frozen"
+    assert record(base, "model/model.json")["candidate"] == "frozen"
+    assert "Frozen or fine-tuned" not in (base.root / "artifacts/evaluation/report.html").read_text()
+
+
+def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: tuple[Project, str]) -> None:
+    project, said = tuned
+    assert re.findall(r"Running stage '(\w+)'", said) == ["finetune", "evaluate", "export"]
+    assert list(outputs(project)) == [
+        "backbone.onnx",
+        "finetune.json",
+        "head.safetensors",
+        "history.csv",
+        "model.safetensors",
+        "validation.parquet",
+    ]
+    assert "up to date" in project.must("dvc", "status")
+    assert "tuning" not in project.must("git", "status", "--short")
+    assert not (project.root / "artifacts/tuning/checkpoint.safetensors").exists()
+    assert "finetune" not in re.findall(r"Running stage '(\w+)'", project.must("dvc", "repro"))
+
+
+def test_an_epoch_is_a_line_with_all_that_one_wants_to_know(tuned: tuple[Project, str]) -> None:
+    number = r"\d+\.\d{4}"
+    line = (
+        rf"finetune: epoch 3/3: train loss {number}, val log loss {number}, val accuracy \d+\.\d\d%, learning rate"
+        r" 0\.0e\+00, [\d,]+ trainable, \d+ images/s, 0 s left"
+    )
+    assert re.search(line, tuned[1]), tuned[1]
+    assert re.search(r"epochs 1 to 1 train 0 layer groups and the head from pixels: keeping what is frozen", tuned[1])
+    assert re.search(r"epochs 2 to 3 train 1 layer groups and the head from pixels: keeping", tuned[1])
+
+
+def test_step_0_is_the_frozen_candidate(tuned: tuple[Project, str]) -> None:
+    project = tuned[0]
+    facts, validation = (
+        record(project, "finetune/finetune.json"),
+        pl.read_parquet(project.root / "artifacts/finetune/validation.parquet"),
+    )
+    before = history(project)[0]
+    assert before["epoch"] == "0"
+    assert float(before["val_log_loss"]) == pytest.approx(validation["frozen_log_loss"].mean(), abs=1e-4)
+    assert float(before["val_accuracy"]) == pytest.approx(validation["frozen_correct"].mean())
+    assert facts["frozen_val_log_loss"] == pytest.approx(validation["frozen_log_loss"].mean(), abs=1e-6)
+
+
+def test_frozen_layers_leave_as_they_came(tuned: tuple[Project, str]) -> None:
+    """Of the shipped tensors those below the unfrozen group are the pretrained ones, bit for bit."""
+    project = tuned[0]
+    from headstart import backbones, params
+
+    loaded = backbones.load(params.load(project.root / "params.yaml").backbone, Path(), print)
+    written = load_file(project.root / "artifacts/finetune/model.safetensors")
+    moved = {
+        name
+        for name, tensor in loaded.module.state_dict().items()
+        if not np.array_equal(written[f"backbone.{name}"], tensor.numpy())
+    }
+    best = record(project, "finetune/finetune.json")["best_epoch"]
+    expected = ("blocks.6.0.", "conv_head", "bn2") if best in (2, 3) else ()
+    assert all(name.startswith(expected) and "running" not in name for name in moved) if expected else not moved
+
+
+def test_both_candidates_are_reported_and_one_is_chosen(tuned: tuple[Project, str]) -> None:
+    project = tuned[0]
+    choice = record(project, "evaluation/candidates.json")
+    assert choice["chosen"] in ("frozen", "tuned")
+    assert set(choice["test"]) == {"frozen", "tuned"}  # type: ignore[call-overload]
+    for scores in choice["test"].values():  # type: ignore[attr-defined]
+        assert scores["accuracy_low"] <= scores["accuracy"] <= scores["accuracy_high"]
+    page = (project.root / "artifacts/evaluation/report.html").read_text()
+    assert "Frozen or fine-tuned" in page
+    assert str(choice["why"]).replace("'", "&#39;") in page
+    assert "McNemar" in page
+    assert record(project, "model/model.json")["candidate"] == choice["chosen"]
+    assert record(project, "evaluation/metrics.json")["test"] == choice["test"][choice["chosen"]]  # type: ignore[index]
+
+
+def with_validation(project: Project, advantage: float) -> str:
+    """Let validation say that fine-tuning lowers every image's loss by about `advantage`; evaluate and export."""
+    path = project.root / "artifacts/finetune/validation.parquet"
+    table = pl.read_parquet(path)
+    noise = pl.Series(np.linspace(0, 0.01, len(table)))
+    frozen = 1.0 + table["frozen_log_loss"]
+    table = table.with_columns(frozen_log_loss=frozen, tuned_log_loss=frozen - advantage - noise)
+    table.write_parquet(path)
+    stage(project, "evaluate")
+    return stage(project, "export")
+
+
+def test_what_is_better_ships_and_is_the_network_that_was_trained(tuned: tuple[Project, str], tmp_path: Path) -> None:
+    project = tuned[0].copy(tmp_path / "project")
+    with_validation(project, 0.5)
+    model = record(project, "model/model.json")
+    facts = record(project, "finetune/finetune.json")
+    assert model["candidate"] == "tuned"
+    assert "fine-tuned" in (project.root / "artifacts/model/MODEL_CARD.md").read_text()
+    assert "Fine-tuning pays" in (project.root / "artifacts/evaluation/report.html").read_text()
+    assert record(project, "evaluation/candidates.json")["n_images"] == facts["n_train"]
+    project.must("headstart", "verify", "artifacts/model")
+    session = onnxruntime.InferenceSession(project.root / "artifacts/finetune/backbone.onnx")
+    assert session.get_inputs()[0].name == "pixels"
+    predictions = pl.read_parquet(project.root / "artifacts/evaluation/predictions.parquet")
+    assert len(predictions) == model["test"]["n_images"]  # type: ignore[index]
+
+
+def test_what_is_not_better_does_not_ship_and_the_report_says_so(tuned: tuple[Project, str], tmp_path: Path) -> None:
+    project = tuned[0].copy(tmp_path / "project")
+    with_validation(project, -0.5)
+    assert record(project, "model/model.json")["candidate"] == "frozen"
+    assert "Fine-tuning does not ship" in (project.root / "artifacts/evaluation/report.html").read_text()
+
+
+def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: Path) -> None:
+    """SIGKILL to the real process: while layers' output is stored, within epochs, between phases, while exporting."""
+    undisturbed, killed = base.copy(tmp_path / "undisturbed"), base.copy(tmp_path / "killed")
+    for project in (undisturbed, killed):
+        assign(project, *SHORT, "finetune.epochs=6", "finetune.unfreeze={1: 1, 5: 2}", "finetune.train_norms=true")
+        assign(project, "finetune.ema_decay=0.9", "finetune.dropout=0.2", "finetune.checkpoint_minutes=1e-6")
+    said = stage(undisturbed)
+    assert "from what the 16 frozen ones gave, once" in said
+    assert "epochs 5 to 6 train 2 layer groups and the head from pixels" in said
+
+    for point in ("frozen layers", "before training", "epoch 1/6", "epoch 4/6", "epoch 5/6", "exporting", None):
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "tasks", "finetune"],
+            cwd=killed.root,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        heard = []
+        for line in process.stdout:
+            heard.append(line)
+            if point and line.startswith(f"finetune: {point}"):
+                process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == (-signal.SIGKILL if point else 0), "".join(heard)
+        if point == "exporting":
+            assert not any("epoch 4/6" in line for line in heard)  # it went on where it was
+    assert outputs(killed) == outputs(undisturbed)
+
+
+def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path) -> None:
+    one, two = base.copy(tmp_path / "one"), base.copy(tmp_path / "two")
+    for project, n_devices in ((one, 1), (two, 2)):
+        assign(project, *SHORT, "finetune.unfreeze={1: 1, 3: 2}", "finetune.epochs=4", f"finetune.devices={n_devices}")
+        said = stage(project)
+        assert said.count("finetune: epoch 4/4") == 1
+    curves = [
+        [(float(line["train_loss"] or 0), float(line["val_log_loss"])) for line in history(each)] for each in (one, two)
+    ]
+    assert np.allclose(*curves, rtol=0, atol=1e-4)
+    assert len(curves[0]) == 5
+    assert curves[0][-1][0] < 0.9 * curves[0][1][0]
+
+
+def test_without_the_pixel_store_every_byte_is_the_same(tuned: tuple[Project, str], tmp_path: Path) -> None:
+    project = tuned[0].copy(tmp_path / "project")
+    before = outputs(project)
+    assign(project, "transform.keep_pixels=false")
+    project.must("dvc", "repro")
+    assert outputs(project) == before
+
+
+def test_the_history_is_a_plot_of_dvcs(tuned: tuple[Project, str]) -> None:
+    project = tuned[0]
+    shown = json.loads(project.must("dvc", "plots", "show", "--json").partition("\n{")[2].join(["{", ""]) or "{}")
+    assert "finetune" in json.dumps(shown)
+
+
+def test_a_learning_rate_is_proposed_and_drawn(base: Project, tmp_path: Path) -> None:
+    project = base.copy(tmp_path / "project")
+    said = stage(project, "finetune", "--find-lr")
+    assert re.search(r"finetune\.lr=\S+ is proposed", said)
+    folder = project.root / "artifacts/tuning"
+    assert (folder / "lr_range.svg").read_text().startswith("<?xml")
+    assert (folder / "lr_range.csv").read_text().startswith("learning_rate,loss,smoothed_loss\n")
+    assert "up to date" in project.must("dvc", "status")
+
+
+def test_layer_groups_are_listed_by_name(base: Project) -> None:
+    said = stage(base, "backbone", "--list", "resnet18")
+    assert said.splitlines()[0] == "torchvision/resnet18: 9 layer groups from the input to the head"
+    assert re.search(r"^  stem +9,536  9$", said, re.MULTILINE)
+    assert re.search(r"^  layer4\.1 +4,720,640  1$", said, re.MULTILINE)
+    assert re.search(r"^  head +512 a class  0: always$", said, re.MULTILINE)
+    failed = base.run("python", "-m", "tasks", "backbone", "--list", "resnt18")
+    assert failed.returncode == 1
+    assert "Did you mean 'resnet18'?" in failed.stdout
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["finetune.unfreeze=99"], r"finetune\.unfreeze asks for 99 layer groups, and the backbone has 17\. 0 to 17"),
+    ],
+)
+def test_what_only_the_network_can_refuse(assignments: list[str], said: str, base: Project, tmp_path: Path) -> None:
+    project = base.copy(tmp_path / "project")
+    assign(project, "finetune.enabled=true", *assignments)
+    failed = project.run("python", "-m", "tasks", "finetune")
+    assert failed.returncode == 1
+    assert re.search(said, failed.stdout), failed.stdout
+    assert "Traceback" not in failed.stdout
+    assert record(project, "finetune/finetune.json") == {"enabled": False}  # what was there stays
+
+
+def test_without_validation_images_there_is_nothing_to_judge_by(base: Project, tmp_path: Path) -> None:
+    project = base.copy(tmp_path / "project")
+    assign(project, "finetune.enabled=true", "split.val_fraction=1e-9")
+    failed = project.run("dvc", "repro")
+    assert failed.returncode != 0
+    assert "finetune: the split val has no images." in failed.stdout
+
+
+@pytest.mark.slow
+def test_where_frozen_features_are_weak_it_lowers_the_error_by_a_third(base: Project, tmp_path: Path) -> None:
+    """Handwritten digits: the frozen head has 5 % of errors."""
+    project = base.copy(tmp_path / "project")
+    assign(project, "data.root=data/digits", "finetune.enabled=true", "finetune.epochs=6", "finetune.unfreeze=5")
+    assign(project, "finetune.train_norms=true", "finetune.flip=false", "finetune.crop_area=0.6", "finetune.lr=1e-3")
+    project.must("dvc", "repro")
+    choice = record(project, "evaluation/candidates.json")
+    errors = {name: scores["n_errors"] for name, scores in choice["test"].items()}  # type: ignore[attr-defined]
+    assert choice["chosen"] == "tuned"
+    assert errors["tuned"] <= 0.7 * errors["frozen"]
+    project.must("headstart", "verify", "artifacts/model")
