@@ -138,7 +138,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
     with replacing(path) as beside:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, beside)
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside)
 
 
 def read_safetensors(path: Path, made_by: str) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
     AfterValidator,
@@ -34,19 +34,23 @@ Triple = tuple[float, float, float]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def _unfreeze(value: object) -> object:
-    if isinstance(value, dict):
-        is_good = all(type(epoch) is int and epoch > 0 and _is_count(count) for epoch, count in value.items())
-        value = dict(value)
-    else:
-        is_good = _is_count(value)
-    if not is_good:
+def _unfreeze(value: object) -> int | str | dict[int, int | str]:
+    given = value if isinstance(value, dict) else {1: value}
+    counts = {int(epoch): _count(count) for epoch, count in given.items() if _is_number(epoch) and epoch > 0}
+    if None in counts.values() or len(counts) < len(given):
         raise ValueError("a number of layer groups, all, or {epoch: either} from epoch 1 on is expected")
-    return value
+    plain = {epoch: count for epoch, count in counts.items() if count is not None}
+    return plain if isinstance(value, dict) else plain[1]
 
 
-def _is_count(value: object) -> bool:
-    return value == "all" or (type(value) is int and value >= 0)
+def _count(value: object) -> int | str | None:
+    if value == "all":
+        return "all"
+    return int(value) if _is_number(value) and value >= 0 else None
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 Unfreeze = Annotated[

@@ -20,7 +20,7 @@ import polars as pl
 
 from headstart import backbones, graphs, heads, pixels, store, tables
 from headstart.cluster import n_cores
-from headstart.errors import CheckError, DataError, ParamError
+from headstart.errors import CheckError, ParamError
 from headstart.files import read_json, replacing_folder, sha256_of, write_csv, write_json, write_safetensors
 from headstart.layout import Layout
 from headstart.params import Finetune, Params
@@ -130,13 +130,8 @@ def line_of(epoch: Epoch, pace: Pace | None, n_epochs: int) -> str:
 
 
 def images_of(splits: pl.DataFrame, split: str, classes: list[str]) -> Images:
-    """Return the images of a split; DataError if it has none."""
+    """Return the images of a split, which `split` leaves some in."""
     rows = splits.filter(pl.col("split") == split)
-    if rows.is_empty():
-        raise DataError(
-            f"the split {split} has no images. Fine-tuning learns from train and judges by val. Raise"
-            " split.val_fraction, or set finetune.enabled to false, in params.yaml."
-        )
     labels = rows["label"].replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
     return Images(rows["image_id"].to_list(), rows["path"].to_list(), np.array(labels))
 
@@ -259,25 +254,29 @@ def _feed(
     if n_workers is None:
         n_workers = 0 if together.device == "cpu" else n_cores()
 
-    what = f"epochs {phase.first} to {phase.last} train {phase.n_unfrozen} layer groups and the head"
+    what = f"{'epoch' if phase.n_epochs == 1 else 'epochs'} {phase.first}"
+    what += f" to {phase.last}" if phase.n_epochs > 1 else ""
+    what += {0: " of the head alone", 1: " of the head and the last layer group"}.get(
+        phase.n_unfrozen, f" of the head and the last {phase.n_unfrozen} layer groups"
+    )
 
     def from_pixels(why: str) -> Feed:
         if together.is_first:
             feed.drop(folder)
-        say(f"{what} from pixels: {why}")
+        say(f"{what}: from pixels, {why}")
         return feed.PixelFeed(network, views, n_workers, compiled)
 
     if not settings.views:
-        return from_pixels("finetune.views is 0, so that every epoch sees new views")
-    n_kept, n_passes = feed.n_prefix_passes(phase, settings.views, len(train), len(val))
-    if n_kept >= n_passes:
-        return from_pixels(f"keeping what is frozen would take {n_kept} passes through it, doing without {n_passes}")
+        return from_pixels("since finetune.views is 0 and every epoch sees new ones")
+    n_kept, n_without = feed.n_prefix_passes(phase, settings.views, len(train), len(val))
+    if n_kept >= n_without:
+        return from_pixels(f"since keeping what is frozen takes {n_kept} passes through it, and not {n_without}")
     if phase.n_unfrozen == len(network.groups):
-        return from_pixels("nothing is frozen")
+        return from_pixels("since nothing is frozen")
     try:
         parts = network.cut(phase.n_unfrozen)
     except NoCutError as reason:
-        return from_pixels(f"{network.name} cannot be cut there, {reason}")
+        return from_pixels(f"since {network.name} cannot be cut there: {reason}")
     wanted = {
         feed.key(image_id, draw): f"{draw} {image_id} {path}"
         for of, draws in ((train, feed.draws_of(phase, settings.views)), (val, [feed.PLAIN]))
@@ -286,10 +285,11 @@ def _feed(
     }
     in_precision = partial(autocast, together.device, setting.precision)
     prefix = feed.prefix_of(network, parts, views, setting.precision, in_precision)
-    contract = prefix.contract(n_frozen=len(network.groups) - phase.n_unfrozen, **from_what)
+    n_frozen = len(network.groups) - phase.n_unfrozen
+    contract = prefix.contract(n_frozen, **from_what)
     n_bytes = len(wanted) * prefix.row_bytes
     if not feed.has_room(folder, n_bytes):
-        return from_pixels(f"the frozen layers' output would take {n_bytes / 1e9:.1f} GB, more than the disk has free")
+        return from_pixels(f"since the frozen layers' output takes {n_bytes / 1e9:.1f} GB, more than the disk has free")
 
     def built() -> store.Store:
         if together.is_first:
@@ -299,8 +299,8 @@ def _feed(
 
     kept = together.first_then_all(built)
     say(
-        f"{what} from what the {len(network.groups) - phase.n_unfrozen} frozen ones gave, once: {n_kept} passes instead"
-        f" of {n_passes}, {n_bytes / 1e6:.0f} MB"
+        f"{what}: from what the frozen {n_frozen} groups gave once, {n_kept} passes through them instead of"
+        f" {n_without}, {n_bytes / 1e6:.0f} MB"
     )
     return feed.PrefixFeed(network, parts, kept, prefix.shapes, compiled)
 

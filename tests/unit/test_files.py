@@ -78,3 +78,10 @@ def test_safetensors_come_back_as_they_went(tmp_path: Path) -> None:
     files.write_safetensors(tmp_path / "a.safetensors", arrays)
     found = files.read_safetensors(tmp_path / "a.safetensors", "x")
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_a_single_number_keeps_having_no_dimension(tmp_path: Path) -> None:
+    files.write_safetensors(tmp_path / "a.safetensors", {"n": np.array(7), "matrix": np.eye(3)[:, ::2]})
+    found = files.read_safetensors(tmp_path / "a.safetensors", "test")
+    assert found["n"].shape == ()
+    assert np.array_equal(found["matrix"], np.eye(3)[:, ::2])
