@@ -184,13 +184,14 @@ def main() -> None:
         wanted = values.backbone.model_copy(update={"name": name, "weights": weights})
         for n_unfrozen in (1, 2):
             short = {"enabled": True, "epochs": given.epochs, "unfreeze": n_unfrozen, "views": N_VIEWS}
+            short |= {"optimizer": "sgd", "momentum": 0.9, "lr": 1e-3}  # the tutorials'; Adam would blow up rounding
             settings = params.Finetune.model_validate(values.finetune.model_dump() | short)
             with tempfile.TemporaryDirectory() as place:
                 folder = Path(place)
                 plain_s, plain_losses = plain_loop(*begun(given.data, wanted, settings, given.images, folder))
                 trial = begun(given.data, wanted, settings, given.images, folder)
                 kept_s, kept_losses, once_s = from_prefix(*trial, folder / "prefix")
-            plain, kept = statistics.median(plain_s), statistics.median(kept_s)
+            plain, kept = float(statistics.median(plain_s)), float(statistics.median(kept_s))
             difference = float(np.abs(np.subtract(plain_losses, kept_losses)).max())
             apart = max(apart, difference)
             speedups[name, n_unfrozen] = plain / kept

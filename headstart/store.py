@@ -9,54 +9,44 @@ which is written last: its presence means that the build completed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from threading import Event, Lock
 from typing import NamedTuple
 
 import numpy as np
-from xxhash import xxh3_128
 
 from headstart.cluster import Workers, each
 from headstart.errors import CheckError, count_and_name
-from headstart.files import is_local, write_bytes, write_json
+from headstart.files import write_json
+from headstart.shards import Contract as Contract
+from headstart.shards import DamagedError, OtherContractError, Shard, claimed_keys
+from headstart.shards import fingerprint as fingerprint
+from headstart.shards import write as write_shard
 
-ROWS_PER_SHARD = 512  # at most this many on average: 100 MB of 256 px pixels, the most that a kill loses
+ROWS_PER_SHARD = 512  # at most this many on average, and fewer of large rows: what a kill loses, and memory holds
+BYTES_PER_SHARD = 512 * 256 * 256 * 3  # 100 MB: 512 rows of pixels of 256 px
 MANIFEST = "manifest.json"
 _OPEN_SHARDS = 4
 _SHARDS_PER_JOB = 8
-_PROMISE = "headstart"  # the metadata of a shard: what computed it, and the digest of its rows
-_KEY_BYTES = 32
 _SHARD_NAME = re.compile(r"shard-([0-9]{6})-of-([0-9]{6})\.safetensors")
 
 Advance = Callable[[int], None]
 Compute = Callable[[Mapping[str, str], Advance], np.ndarray]  # image_id -> where its bytes are; progress
 
 
-@dataclass(frozen=True)
-class Contract:
-    """What a row is and what computed it; rows of another contract are never read."""
-
-    fingerprint: str  # SHA-256 in hexadecimal over all that the values follow from, but for the image
-    row_shape: tuple[int, ...]
-    dtype: str  # numpy's name, such as 'uint8' or 'float32'
+def rows_per_shard(contract: Contract) -> int:
+    """Return how many rows a shard has on average at most: `ROWS_PER_SHARD`, or as many as `BYTES_PER_SHARD` hold."""
+    return min(ROWS_PER_SHARD, max(1, BYTES_PER_SHARD // max(contract.row_bytes, 1)))
 
 
-def fingerprint(**ingredients: str) -> str:
-    """Return the SHA-256 over named ingredients, such as the digest of a graph."""
-    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-
-
-def n_shards(n_rows: int) -> int:
-    """Return the number of shards: the least power of two that keeps them at `ROWS_PER_SHARD` rows on average."""
-    return 1 << max(0, (max(n_rows, 1) - 1) // ROWS_PER_SHARD).bit_length()
+def n_shards(n_rows: int, contract: Contract) -> int:
+    """Return the number of shards: the least power of two that keeps them at `rows_per_shard` on average."""
+    return 1 << max(0, (max(n_rows, 1) - 1) // rows_per_shard(contract)).bit_length()
 
 
 def build(
@@ -78,7 +68,7 @@ def build(
     """
     wanted = sorted(images)
     shards = shards or folder
-    total = n_shards(len(wanted))
+    total = n_shards(len(wanted), contract)
     earlier: dict[int, set[str]] = {}  # shards of an earlier build by their number, finished or not
     for path in _files(shards):
         if path.name.endswith(".partial"):
@@ -155,32 +145,20 @@ def _jobs(plans: Iterable[_Plan], folder: Path, contract: Contract) -> Iterator[
     job: list[_Plan] = []
     n_missing = 0
     for plan in plans:
-        present = set().union(*(_keys(folder / name, contract) for name in plan.earlier))
+        present = set().union(*(claimed_keys(folder / name, contract) for name in plan.earlier))
         job.append(plan)
         n_missing += sum(image_id not in present for image_id in plan.images)
-        if n_missing >= ROWS_PER_SHARD // 4 or len(job) == _SHARDS_PER_JOB:
+        if n_missing >= rows_per_shard(contract) / 4 or len(job) == _SHARDS_PER_JOB:
             yield job
             job, n_missing = [], 0
     if job:
         yield job
 
 
-def _keys(path: Path, contract: Contract) -> set[str]:
-    """Return the keys that a shard claims to hold under `contract`: a hint, which nothing but the grouping trusts."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            promise = json.loads(header["__metadata__"][_PROMISE])
-            keys = file.read(promise["n_rows"] * _KEY_BYTES) if promise["fingerprint"] == contract.fingerprint else b""
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
-        return set()
-    return {keys[start : start + _KEY_BYTES].hex() for start in range(0, len(keys), _KEY_BYTES)}
-
-
 def _bring_up(folder: Path, job: list[_Plan], contract: Contract, compute: Compute, advance: Advance) -> list[_Made]:
     """Make some shards of what is there and of what is not: a pure function, on whichever machine."""
     made: list[_Made] = []
-    to_write: list[tuple[_Plan, list[_Shard], list[str]]] = []
+    to_write: list[tuple[_Plan, list[Shard], list[str]]] = []
     missing: dict[str, str] = {}
     for plan in job:
         sound, damaged = _sound(folder, plan.earlier, contract)
@@ -207,20 +185,20 @@ def _bring_up(folder: Path, job: list[_Plan], contract: Contract, compute: Compu
                 shard = next(shard for shard in sound if image_id in shard.rows)
                 values[row] = shard.values[shard.rows[image_id]]
         advance(len(plan.images) - n_computed)
-        digest = _write_shard(folder / plan.name, list(plan.images), values, contract)
+        digest = write_shard(folder / plan.name, list(plan.images), values, contract)
         made.append(_Made(plan.name, digest, len(plan.images), n_computed, damaged))
     return made
 
 
-def _sound(folder: Path, names: list[str], contract: Contract) -> tuple[list[_Shard], list[str]]:
+def _sound(folder: Path, names: list[str], contract: Contract) -> tuple[list[Shard], list[str]]:
     """Return the verified shards of this contract, and a message for each damaged one."""
     sound, damaged = [], []
     for name in names:
         try:
-            sound.append(_Shard(folder / name, contract))
-        except (_OtherContractError, FileNotFoundError):
+            sound.append(Shard(folder / name, contract))
+        except (OtherContractError, FileNotFoundError):
             continue
-        except _DamagedError as damage:
+        except DamagedError as damage:
             damaged.append(f"{folder.name}/{name} is damaged ({damage}) and is computed again")
     return sound, damaged
 
@@ -242,7 +220,7 @@ class Store:
         except (OSError, ValueError, KeyError):
             raise CheckError(f"{folder} holds no finished store. Run `dvc repro {made_by}`.") from None
         self._verified: set[int] = set()
-        self._open: OrderedDict[int, _Shard] = OrderedDict()  # the latest few, so that memory does not grow
+        self._open: OrderedDict[int, Shard] = OrderedDict()  # the latest few, so that memory does not grow
         self._lock = Lock()
         self._opening = [Lock() for _ in range(_OPEN_SHARDS)]
 
@@ -279,7 +257,7 @@ class Store:
             values[here] = self._shard(int(index)).values[places[here, 1]]
         return values
 
-    def _shard(self, index: int) -> _Shard:
+    def _shard(self, index: int) -> Shard:
         with self._opening[index % len(self._opening)]:  # threads that want the same shard open it once
             with self._lock:
                 if index in self._open:
@@ -293,13 +271,13 @@ class Store:
                     self._open.popitem(last=False)
             return shard
 
-    def _opened(self, index: int) -> _Shard:
+    def _opened(self, index: int) -> Shard:
         name = _name(index, len(self._digests))
         try:
-            shard = _Shard(self._folder / name, self.contract, verify=index not in self._verified)
+            shard = Shard(self._folder / name, self.contract, verify=index not in self._verified)
             if shard.digest != self._digests[name]:
-                raise _DamagedError("it is not the shard that the manifest names")
-        except (_DamagedError, _OtherContractError, OSError, KeyError) as error:
+                raise DamagedError("it is not the shard that the manifest names")
+        except (DamagedError, OtherContractError, OSError, KeyError) as error:
             said = str(error) or "something else computed it"
             raise CheckError(
                 f"{self._folder / name} is damaged: {said}. Run `dvc repro --force {self._made_by}`."
@@ -317,51 +295,6 @@ class Rows:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return the rows of these numbers, [len(rows), *row_shape]."""
         return self._store.take(self._places[rows]).reshape(len(rows), *self.shape[1:])
-
-
-class _DamagedError(Exception):
-    """A shard's bytes are not what was written."""
-
-
-class _OtherContractError(Exception):
-    """A shard holds rows that something else computed."""
-
-
-class _Shard:
-    """One verified shard file, memory-mapped where it is a local one."""
-
-    def __init__(self, path: Path, contract: Contract, verify: bool = True) -> None:
-        self.name = path.name
-        raw = _mapped(path)
-        try:
-            start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-            promise = json.loads(json.loads(raw[8:start].tobytes())["__metadata__"][_PROMISE])
-            self.digest = str(promise["xxh3_128"])
-            n_rows = int(promise["n_rows"])
-            made_by = Contract(promise["fingerprint"], tuple(promise["row_shape"]), promise["dtype"])
-        except (ValueError, KeyError, TypeError):
-            raise _DamagedError("its header is not what was written") from None
-        header = _header(n_rows, made_by, self.digest)
-        row_bytes = int(np.prod(made_by.row_shape)) * np.dtype(made_by.dtype).itemsize
-        if raw[:start].tobytes() != header or len(raw) != start + n_rows * (_KEY_BYTES + row_bytes):
-            raise _DamagedError("its header or its length is not what was written")
-        if made_by != contract:
-            raise _OtherContractError
-        keys, values = np.split(raw[start:], [n_rows * _KEY_BYTES])
-        if verify and _digest(keys, values) != self.digest:
-            raise _DamagedError("its bytes are not those that were written")
-        self.values = values.view(made_by.dtype).reshape(n_rows, *made_by.row_shape)
-        self._keys = keys.reshape(n_rows, _KEY_BYTES)
-
-    @cached_property
-    def image_ids(self) -> list[str]:
-        """The keys, sorted."""
-        return [row.tobytes().hex() for row in self._keys]
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """Where each image's row is."""
-        return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
 def _overlapping(earlier: dict[int, set[str]], index: int, total: int) -> list[str]:
@@ -389,47 +322,3 @@ def _partition(sorted_ids: list[str], total: int) -> Iterator[list[str]]:
             end += 1
         yield sorted_ids[start:end]
         start = end
-
-
-def _write_shard(path: Path, ids: list[str], values: np.ndarray, contract: Contract) -> str:
-    keys = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8)
-    digest = _digest(keys, values)
-    write_bytes(path, _header(len(ids), contract, digest), keys, values)
-    return digest
-
-
-def _header(n_rows: int, contract: Contract, digest: str) -> bytes:
-    """Return the header of a safetensors file with the tensors `image_ids` uint8 [N, 32] and `values`.
-
-    The format is https://github.com/huggingface/safetensors#format. It is written here so that there is one header for
-    one content: then every flipped bit of a file can be noticed.
-    """
-    promise = {"fingerprint": contract.fingerprint, "xxh3_128": digest, "n_rows": n_rows}
-    promise |= {"row_shape": list(contract.row_shape), "dtype": contract.dtype}
-    keys_end = n_rows * _KEY_BYTES
-    end = keys_end + n_rows * int(np.prod(contract.row_shape)) * np.dtype(contract.dtype).itemsize
-    shape = [n_rows, *contract.row_shape]
-    dtype = {"uint8": "U8", "float16": "F16", "float32": "F32"}[contract.dtype]
-    header = json.dumps(
-        {
-            "__metadata__": {_PROMISE: json.dumps(promise, sort_keys=True)},
-            "image_ids": {"dtype": "U8", "shape": [n_rows, _KEY_BYTES], "data_offsets": [0, keys_end]},
-            "values": {"dtype": dtype, "shape": shape, "data_offsets": [keys_end, end]},
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header
-
-
-def _mapped(path: Path) -> np.ndarray:
-    """Return the file's bytes, uint8 [n]: as a memory map where it is local."""
-    if not is_local(path):
-        return np.frombuffer(path.read_bytes(), np.uint8)
-    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
-
-
-def _digest(keys: np.ndarray, values: np.ndarray) -> str:
-    """Return XXH3 of a shard's rows: made to notice damage, at a fiftieth of the cost of a cryptographic digest."""
-    digest = xxh3_128(keys.data)
-    digest.update(values.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

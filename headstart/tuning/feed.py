@@ -186,11 +186,6 @@ class Prefix:
     dtype: str
     autocast: Callable[[], Any]
 
-    @property
-    def row_bytes(self) -> int:
-        """How much room a view takes."""
-        return self.shapes.n_values * np.dtype(self.dtype).itemsize
-
     def contract(self, n_frozen: int, **from_what: str) -> store.Contract:
         """Return what a row is, and all that its bytes follow from but for the image and the draw."""
         made_by = store.fingerprint(

@@ -256,11 +256,11 @@ def test_shards_may_lie_elsewhere_and_the_manifest_stays(tmp_path: Path, where: 
     build(folder, wanted)
     assert len(build(folder, wanted, shards=shards)) == 1500  # nothing is there yet
     assert [path.name for path in folder.iterdir()] == [store.MANIFEST]
-    assert len(list(shards.iterdir())) == store.n_shards(1500)
+    assert len(list(shards.iterdir())) == store.n_shards(1500, CONTRACT)
     assert np.array_equal(store.Store(folder, "embed", shards).read(wanted[::-1]), rows_of(wanted[::-1]))
     assert build(folder, wanted, shards=shards) == []
     assert len(build(folder, ids(1510), shards=shards)) == 10
-    assert len(list(shards.iterdir())) == store.n_shards(1510)
+    assert len(list(shards.iterdir())) == store.n_shards(1510, CONTRACT)
     build(folder, ids(100), shards=shards)
     victim = next(iter(shards.iterdir()))
     victim.write_bytes(victim.read_bytes()[:-3])
@@ -364,3 +364,14 @@ class AnyHistory(RuleBasedStateMachine):
 
 AnyHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=15)
 TestAnyHistory = AnyHistory.TestCase
+
+
+@pytest.mark.parametrize(
+    ("row_shape", "dtype", "rows"),
+    [((2, 3), "float32", 512), ((256, 256, 3), "uint8", 512), ((1370, 1024), "float32", 17), ((10**9,), "float32", 1)],
+)
+def test_shards_of_large_rows_have_fewer_of_them(row_shape: tuple[int, ...], dtype: str, rows: int) -> None:
+    contract = store.Contract("f", row_shape, dtype)
+    assert store.rows_per_shard(contract) == rows
+    assert store.n_shards(rows, contract) == 1
+    assert store.n_shards(rows + 1, contract) == 2
