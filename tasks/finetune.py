@@ -286,7 +286,7 @@ def _feed(
     in_precision = partial(autocast, together.device, setting.precision)
     prefix = feed.prefix_of(network, parts, views, setting.precision, in_precision)
     n_frozen = len(network.groups) - phase.n_unfrozen
-    contract = prefix.contract(n_frozen, **from_what)
+    contract = prefix.contract(n_frozen, precision=setting.precision, **from_what)
     n_bytes = len(wanted) * contract.row_bytes
     if not feed.has_room(folder, n_bytes):
         return from_pixels(f"since the frozen layers' output takes {n_bytes / 1e9:.1f} GB, more than the disk has free")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 
+_CAUTION = 1.0  # of the temperature: validation may have few images, and all of them right
+
+
 class Epoch(NamedTuple):
     """One line of the history; epoch 0 is before the first step."""
 
@@ -264,7 +267,7 @@ def log_loss_and_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[fl
     """Return the calibrated log loss of float64 [N, C] in nats an image, inf where it is none, and the temperature."""
     if not np.isfinite(logits).all():
         return math.inf, 1.0
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels, _CAUTION)
     return float(losses_of(logits, labels, temperature).mean()), temperature
 
 

@@ -207,14 +207,17 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: 
 def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path) -> None:
     one, two = base.copy(tmp_path / "one"), base.copy(tmp_path / "two")
     for project, n_devices in ((one, 1), (two, 2)):
-        assign(project, *SHORT, "finetune.unfreeze={1: 1, 2: 2}", f"finetune.devices={n_devices}")
+        assign(project, *SHORT, "finetune.epochs=6", "finetune.unfreeze={1: 1, 4: 2}", f"finetune.devices={n_devices}")
         said = stage(project)
-        assert said.count("finetune: epoch 3/3") == 1
+        assert said.count("finetune: epoch 6/6") == 1
+        made, anew = (rf"epochs {epochs}.*: from what the frozen 1[56] groups gave" for epochs in ("1 to 3", "4 to 6"))
+        assert re.search(made, said), said
+        assert re.search(anew, said), said
     curves = [
         [(float(line["train_loss"] or 0), float(line["val_log_loss"])) for line in history(each)] for each in (one, two)
     ]
     assert np.allclose(*curves, rtol=0, atol=1e-4)
-    assert len(set(curves[0])) == 4  # it does something in every epoch
+    assert len(set(curves[0])) == 7  # it does something in every epoch
 
 
 def test_without_the_pixel_store_every_byte_is_the_same(tuned: tuple[Project, str], tmp_path: Path) -> None:
@@ -269,6 +272,16 @@ def test_what_only_the_network_can_refuse(assignments: list[str], said: str, bas
     assert re.search(said, failed.stdout), failed.stdout
     assert "Traceback" not in failed.stdout
     assert record(project, "finetune/finetune.json") == {"enabled": False}  # what was there stays
+
+
+def test_features_of_other_weights_are_refused(base: Project, tmp_path: Path) -> None:
+    project = base.copy(tmp_path / "project")
+    assign(project, "finetune.enabled=true")
+    path = project.root / "artifacts/backbone/backbone.json"
+    path.write_text(path.read_text().replace('"weights_sha256": "5793', '"weights_sha256": "0000'))
+    failed = project.run("python", "-m", "tasks", "finetune")
+    assert failed.returncode == 1
+    assert "and the features were made with 000044248a93... The same were expected." in failed.stdout
 
 
 @pytest.mark.slow

@@ -239,3 +239,19 @@ def test_views_of_a_held_out_image_are_not_trained_on(fold: np.ndarray) -> None:
     after = select(features, labels, strengths=[1e-2], views=views).out_of_fold_logits
     assert np.array_equal(before[fold == 0], after[fold == 0])
     assert not np.array_equal(before[fold != 0], after[fold != 0])
+
+
+def test_a_few_images_that_are_all_right_do_not_make_a_model_sure_of_everything() -> None:
+    labels = np.arange(9) % 3
+    logits = 2.0 * np.eye(3)[labels]
+    assert heads.fit_temperature(logits, labels) < 0.06
+    assert 0.4 < heads.fit_temperature(logits, labels, caution=1.0) < 1
+
+
+def test_caution_fades_with_the_number_of_images() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 20_000)
+    logits = 6 * (np.eye(3)[labels] + random.normal(size=(20_000, 3)))
+    assert heads.fit_temperature(logits, labels, caution=1.0) == pytest.approx(
+        heads.fit_temperature(logits, labels), rel=1e-3
+    )

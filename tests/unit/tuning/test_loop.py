@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_step_0_is_the_probe(tmp_path: Path) -> None:
     assert tuned.history[0].epoch == 0
     assert tuned.history[0].train_loss is None
     assert tuned.history[0].val_accuracy == (logits.argmax(1) == VAL.labels).mean()
-    log_p = log_softmax(logits / fit_temperature(logits, VAL.labels), axis=1)
+    log_p = log_softmax(logits / fit_temperature(logits, VAL.labels, caution=1.0), axis=1)
     assert tuned.history[0].val_log_loss == pytest.approx(-log_p[np.arange(9), VAL.labels].mean(), abs=1e-6)
 
 
@@ -238,3 +239,84 @@ def test_the_averaged_weights_are_judged_and_kept(tmp_path: Path) -> None:
     other = trained(averaged, tmp_path / "averaged", epochs=3, unfreeze=2, ema_decay=0.5)
     assert one.history[1].train_loss == pytest.approx(other.history[1].train_loss, abs=1e-6)
     assert one.history[1].val_log_loss != other.history[1].val_log_loss
+
+
+def test_the_loss_is_torchs_with_smoothed_labels(tmp_path: Path) -> None:
+    net, chosen = network(), pixel_feed(network())
+    feed = chosen(Phase(1, 1, 1))
+    (tensors,) = feed.batches(TRAIN, [np.arange(6)], 0)
+    smoothed = setting(tmp_path, net, label_smoothing=0.2)
+    with torch.no_grad():
+        logits = net.logits(feed.features(tensors))
+        found = loop.loss_of(net, feed, tensors, TRAIN.labels[:6], smoothed)
+    targets = torch.full((6, 3), 0.2 / 3).scatter_(1, torch.from_numpy(TRAIN.labels[:6])[:, None], 0.8 + 0.2 / 3)
+    assert float(found) == pytest.approx(float(-(targets * logits.log_softmax(1)).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("option", ["mixup", "cutmix"])
+def test_mixed_images_have_mixed_labels(option: str, tmp_path: Path) -> None:
+    net, feed = network(), pixel_feed(network())(Phase(1, 1, 1))
+    (tensors,) = feed.batches(TRAIN, [np.arange(6)], 0)
+    mixed = setting(tmp_path, net, **{option: 1.0})
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            losses.append(float(loop.loss_of(net, feed, tensors, TRAIN.labels[:6], mixed)))
+    plain = float(loop.loss_of(net, feed, tensors, TRAIN.labels[:6], setting(tmp_path, net)).detach())
+    assert losses[0] == losses[1]
+    assert len({losses[0], losses[2], plain}) == 3
+
+
+def test_long_gradients_are_cut_to_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[float] = []
+    real = torch.optim.SGD.step
+
+    def measured(self: torch.optim.SGD) -> object:
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        lengths.append(float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))))
+        return real(self)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", measured)
+    trained(network(), tmp_path / "cut", epochs=1, optimizer="sgd", clip_norm=0.01, warmup_epochs=0.0)
+    cut = lengths.copy()
+    lengths.clear()
+    trained(network(), tmp_path / "free", epochs=1, optimizer="sgd", clip_norm=None, warmup_epochs=0.0)
+    assert max(cut) <= 0.01001
+    assert min(lengths) > 0.02
+
+
+def test_rates_reach_every_group_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[int, float]] = []
+    real = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW) -> object:
+        seen.append({group["depth"]: group["lr"] for group in self.param_groups})
+        return real(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    trained(network(), tmp_path, epochs=2, unfreeze=2, lr=0.1, lr_decay=0.5, warmup_epochs=1.0, batch_size=10)
+    assert [rates[0] for rates in seen] == pytest.approx([0.05, 0.1, 0.05, 0.0])
+    assert all(rates[depth] == pytest.approx(rates[0] * 0.5**depth) for rates in seen for depth in (1, 2))
+
+
+def test_bfloat16_learns_what_float32_learns(tmp_path: Path) -> None:
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        net = network()
+        chosen = dataclasses.replace(setting(tmp_path / precision, net, unfreeze=2), precision=precision)
+        curves.append([line.val_log_loss for line in tune(net, TRAIN, VAL, chosen, pixel_feed(net), no_bar).history])
+    assert np.allclose(*curves, atol=0.05)
+    assert curves[0] != curves[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler: install g++")
+def test_compiled_it_computes_the_same(tmp_path: Path) -> None:
+    curves = []
+    for compiled in (same, torch.compile):
+        net = network()
+        feed = PixelFeed(net, views(), 0, compiled)  # type: ignore[arg-type]
+        tuned = tune(net, TRAIN, VAL, setting(tmp_path / str(len(curves)), net), lambda phase, f=feed: f, no_bar)  # type: ignore[misc]
+        curves.append([line.val_log_loss for line in tuned.history])
+    assert np.allclose(*curves, atol=1e-4)
