@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from headstart.tuning.augment import Augmentation
 from headstart.tuning.cut import NoCutError
 from headstart.tuning.feed import Feed, Images
 from headstart.tuning.loop import Epoch, Pace, Setting, Tuned, autocast, log_loss_and_temperature, losses_of, tune
-from headstart.tuning.lr_range import Point, plot, proposal, range_test
+from headstart.tuning.lr_range import N_STEPS, Point, plot, proposal, range_test
 from headstart.tuning.network import Network
 
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square, between onnxruntime and PyTorch
@@ -105,7 +106,7 @@ def find_lr(params: Params, layout: Layout) -> None:
     prepared = _prepared(params, settings, layout)
     last = prepared.setting.phases[-1]
     chosen = prepared.feed_of(schedule.Phase(1, settings.epochs, last.n_unfrozen))
-    with bar("learning rates", 100, "step") as advance:
+    with bar("learning rates", N_STEPS, "step") as advance:
         points = range_test(prepared.network, prepared.train, prepared.setting, chosen, advance)
     proposed = proposal(points)
     layout.tuning.mkdir(parents=True, exist_ok=True)
@@ -172,7 +173,7 @@ def _prepared(params: Params, settings: Finetune, layout: Layout) -> Prepared:
     from_what = {
         "backbone": f"{backbone.name} {backbone.weights_sha256} {record['backbone_onnx_sha256']}",
         "pixels": pixels.contract(resizing).fingerprint,
-        "torch": f"{record['versions']['torch']} {together.device.partition(':')[0]}",
+        "torch": f"{version('torch')} {together.device.partition(':')[0]}",
     }
     setting = Setting(
         settings,

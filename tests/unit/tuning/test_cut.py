@@ -9,7 +9,7 @@ from tests.unit.tuning.setup import backbone
 
 NETWORKS = ["torchvision/resnet18", "torchvision/shufflenet_v2_x0_5", "timm/test_efficientnet", "timm/convnext_atto"]
 NETWORKS += ["timm/vit_tiny_patch16_224"]
-MORE = ["torchvision/densenet121", "torchvision/vit_b_16", "torchvision/swin_t", "torchvision/maxvit_t"]
+MORE = ["torchvision/densenet121", "torchvision/vit_b_16", "torchvision/swin_t", "torchvision/mobilenet_v2"]
 MORE += [
     "torchvision/googlenet",
     "torchvision/regnet_y_400mf",
