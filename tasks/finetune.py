@@ -320,6 +320,18 @@ def _check_step_0(epoch: Epoch, probe_loss: float, precision: str) -> None:
         )
 
 
+def checked_parity(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return how far onnxruntime's features [N, D] are from PyTorch's; CheckError if that is too far."""
+    apart = graphs.difference(found, expected).relative
+    if not apart <= MAX_RELATIVE_DIFFERENCE:
+        raise CheckError(
+            f"onnxruntime's features of the tuned backbone differ from PyTorch's by {apart:.1e} of their size on"
+            f" {len(found)} validation images. At most {MAX_RELATIVE_DIFFERENCE:.0e} was expected. Nothing was written;"
+            " if it stays, please report it."
+        )
+    return apart
+
+
 def _write(prepared: Prepared, tuned: Tuned, layout: Layout) -> None:
     """Turn the network into ONNX pieces, hold them to it, and write everything."""
     import torch
@@ -336,14 +348,8 @@ def _write(prepared: Prepared, tuned: Tuned, layout: Layout) -> None:
     shown = prepared.views.source(few)
     with torch.inference_mode():
         expected = np.asarray(program.module()(torch.from_numpy(shown)))
-    apart = graphs.difference(graphs.session(cut).run(None, {"pixels": shown})[0], expected)
-    if not apart.relative <= MAX_RELATIVE_DIFFERENCE:
-        raise CheckError(
-            f"onnxruntime's features of the tuned backbone differ from PyTorch's by {apart.relative:.1e} of their size"
-            f" on {len(few)} validation images. At most {MAX_RELATIVE_DIFFERENCE:.0e} was expected. If it stays, please"
-            " report it."
-        )
-    say(f"onnxruntime and PyTorch agree on {len(few)} validation images to {apart.relative:.1e}")
+    apart = checked_parity(graphs.session(cut).run(None, {"pixels": shown})[0], expected)
+    say(f"onnxruntime and PyTorch agree on {len(few)} validation images to {apart:.1e}")
     probe_logits = prepared.probe.val_logits
     probe_loss, probe_temperature = log_loss_and_temperature(probe_logits, val.labels)
     tensors = {f"backbone.{name}": tensor.numpy() for name, tensor in module.state_dict().items()}

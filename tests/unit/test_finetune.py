@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from headstart.errors import CheckError, ParamError
 from headstart.tuning.loop import Epoch, Pace
-from tasks.finetune import _check_share, _check_step_0, _precision, line_of
+from tasks.finetune import _check_share, _check_step_0, _precision, checked_parity, line_of
 from tests.unit.tuning.setup import PARAMS
 
 BEFORE = Epoch(0, None, 0.2476, 0.857143, 0.0, 0.0, 1000)
@@ -42,3 +43,11 @@ def test_every_device_has_an_image_of_every_batch() -> None:
     _check_share(settings, 4, 33)
     with pytest.raises(ParamError, match=r"finetune\.batch_size is 8, and 4 devices share a batch, of 3 images"):
         _check_share(settings, 4, 3)
+
+
+def test_an_export_that_computes_something_else_does_not_leave() -> None:
+    features = np.random.default_rng(0).normal(size=(5, 7))
+    assert checked_parity(features + 1e-5, features) < 1e-4
+    for other in (features + 0.1, features * float("nan"), features[:, :3]):
+        with pytest.raises(CheckError, match=r"of the tuned backbone differ from PyTorch's by .* on 5 validation"):
+            checked_parity(other, features)
