@@ -1,4 +1,4 @@
-"""The pipeline under Prefect: `python -m flows.pipeline [STAGE ...] [--force]`.
+"""The pipeline under Prefect: `python -m flows.pipeline [STAGE ...] [--force] [--set NAME=VALUE] [--note TEXT]`.
 
 dvc.yaml is the only DAG. One call of DVC's `Repo.reproduce` drives it, and each stage that DVC visits becomes one
 task run through `repro_fn`, the hook that `dvc exp run` uses itself. So dvc.lock ends as `dvc repro` would leave it. It
@@ -25,14 +25,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
-from prefect import State, flow, get_run_logger, task
+from prefect import State, flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
 from flows.events import listening
+from flows.request import Request, run_name
+from headstart.errors import HeadstartError
+from headstart.params import Params
 from headstart.progress import EVENTS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
+EVERYTHING = Request()
 _GRACE_S = 3
 
 
@@ -41,8 +45,11 @@ class StageFailedError(Exception):
 
 
 @flow(name="headstart", validate_parameters=True)
-def pipeline(targets: list[str] | None = None, force: bool = False) -> State[Any]:
-    """Reproduce `targets` (all stages if None) and what they need; `force` runs them though nothing changed."""
+def pipeline(request: Request = EVERYTHING) -> State[Any]:
+    """Write the overrides to params.yaml, then reproduce the targets and what they need.
+
+    The overrides stay, as `dvc exp run -S` leaves them: params.yaml and dvc.lock belong together.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.repo.reproduce import _reproduce_stage
@@ -50,11 +57,23 @@ def pipeline(targets: list[str] | None = None, force: bool = False) -> State[Any
     os.chdir(ROOT)
     failures: list[str] = []
     try:
-        with one_run_at_a_time(), Repo(str(ROOT), _wait_for_lock=True) as repo:
-            done = repo.reproduce(targets=targets, force=force, repro_fn=as_task_runs(_reproduce_stage, failures))
+        with one_run_at_a_time():
+            describe(request.write(ROOT / "params.yaml"), request.note)
+            with Repo(str(ROOT), _wait_for_lock=True) as repo:
+                hook = as_task_runs(_reproduce_stage, failures)
+                done = repo.reproduce(targets=request.targets or None, force=request.force, repro_fn=hook)
+    except HeadstartError as error:
+        return Failed(message=str(error))
     except DvcException as error:
         return Failed(message=failures[0] if failures else str(error))
     return Completed(message=f"{len(done)} stages ran" if done else "nothing to do")
+
+
+def describe(values: Params, note: str) -> None:
+    """Give the current flow run a name and tags that say what it is."""
+    tags = {f"dataset:{Path(values.data.root).stem}", f"backbone:{values.backbone.name.rpartition('/')[2]}"}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(runtime.flow_run.id, name=run_name(values, note), tags={*runtime.flow_run.tags, *tags})
 
 
 def as_task_runs(reproduce: Callable[..., Any], failures: list[str]) -> Callable[..., Any]:
@@ -157,9 +176,13 @@ def main() -> int:
     )
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to bring up to date (default: all)")
     parser.add_argument("--force", action="store_true", help="run them though nothing changed")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to write first")
+    parser.add_argument("--note", default="", help="why this run is made")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, interrupt)
-    state = pipeline(options.targets or None, options.force, return_state=True)
+    overrides = dict(assignment.partition("=")[::2] for assignment in options.set)
+    request = Request(targets=options.targets, force=options.force, overrides=overrides, note=options.note)
+    state = pipeline(request, return_state=True)
     print(state.message, file=sys.stdout if state.is_completed() else sys.stderr)
     return 0 if state.is_completed() else 1
 

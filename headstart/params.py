@@ -316,13 +316,16 @@ def _tidy_path(text: str) -> str:
 
 def _yaml() -> Any:
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
+    class Representer(RoundTripRepresenter):
+        """Its own class, since a class's representers are everybody's: DVC writes its lock file by the other."""
+
+    Representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
     yaml = YAML()  # keeps comments and order
+    yaml.Representer = Representer
     yaml.preserve_quotes = True
     yaml.width = 4096
-    yaml.representer.add_representer(
-        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
     return yaml
 
 

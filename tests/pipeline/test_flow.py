@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -183,3 +184,33 @@ def test_ctrl_c_ends_the_stage_and_leaves_no_lock_behind(project: Project) -> No
     status = project.run("dvc", "status")
     assert "busy" not in status.stdout
     assert "backbone:" in status.stdout
+
+
+def test_overrides_end_in_params_and_lock_that_belong_together(
+    base: Project, project: Project, server: str, tmp_path: Path
+) -> None:
+    other = base.copy(tmp_path / "other")
+    other.must("python", "-m", "tasks", "set", "train_head.folds=4")
+    other.must("dvc", "repro")
+    done = flow(project, "--set", "train_head.folds=4", "--note", "fewer folds", PREFECT_API_URL=server)
+    assert done.returncode == 0, done.stdout
+    assert (project.root / "params.yaml").read_bytes() == (other.root / "params.yaml").read_bytes()
+    assert project.lock == other.lock
+    assert project.artefacts() == other.artefacts()
+    run, _ = last_run(server)
+    assert re.fullmatch(r"photos tf_efficientnet_lite0 [0-9a-f]{8} fewer folds", run["name"])
+    assert {"dataset:photos", "backbone:tf_efficientnet_lite0"} <= set(run["tags"])
+
+
+def test_an_override_of_an_unknown_parameter_is_refused_with_the_nearest_name(project: Project, server: str) -> None:
+    before, params = project.artefacts(), (project.root / "params.yaml").read_bytes()
+    done = flow(project, "--set", "train_head.fold=4", PREFECT_API_URL=server)
+    assert done.returncode == 1
+    message = "train_head.fold is not a parameter. Did you mean 'train_head.folds'?"
+    assert message in done.stdout
+    run, tasks = last_run(server)
+    assert run["state"]["type"] == "FAILED"
+    assert message in run["state"]["message"]
+    assert tasks == []
+    assert project.artefacts() == before
+    assert (project.root / "params.yaml").read_bytes() == params

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,17 @@ def test_unfreezing_is_a_number_all_or_a_schedule(file: Path) -> None:
     for text in ("-1", "some", "{0: 1}", "1.5"):
         with pytest.raises(ParamError, match=r"finetune\.unfreeze"):
             params.assign(file, [f"finetune.unfreeze={text}"])
+
+
+def test_writing_parameters_leaves_the_yaml_of_others_alone(file: Path) -> None:
+    """DVC writes dvc.lock by the same library, in the same process under Prefect."""
+
+    def nothing() -> str:
+        stream = io.StringIO()
+        YAML().dump({"a": None}, stream)
+        return stream.getvalue()
+
+    before = nothing()
+    params.assign(file, ["split.seed=5"])
+    assert nothing() == before == "a:\n"
+    assert "sha256: null" in file.read_text()

@@ -1,0 +1,45 @@
+"""What a run is asked for. Prefect's page shows it as a form, and a deployment keeps it as its parameters."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from headstart import params
+
+Value = bool | int | float | str | list[float] | dict[str, int | str] | None
+
+
+class Request(BaseModel):
+    """One run of the DAG."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    targets: list[str] = Field(
+        default=[], description="Stages to bring up to date, with all they need. None: every stage."
+    )
+    force: bool = Field(default=False, description="Run them though nothing has changed.")
+    overrides: dict[str, Value] = Field(
+        default={}, description='Parameters to write to params.yaml first, by dotted name: {"split.seed": 1}.'
+    )
+    note: str = Field(default="", description="Why this run is made; it becomes part of the run's name.")
+
+    def assignments(self) -> list[str]:
+        """Return the overrides as `headstart.params.assign` takes them."""
+        return [
+            f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in self.overrides.items()
+        ]
+
+    def write(self, file: Path) -> params.Params:
+        """Write the overrides to params.yaml, checked, and return the outcome; ParamError leaves the file as it was."""
+        return params.assign(file, self.assignments())
+
+
+def run_name(values: params.Params, note: str) -> str:
+    """Return what a run is: dataset, backbone, a short digest of all parameters, and the note."""
+    digest = sha256(values.model_dump_json().encode()).hexdigest()[:8]
+    parts = [Path(values.data.root).stem, values.backbone.name.rpartition("/")[2], digest, note]
+    return " ".join(part for part in parts if part)
