@@ -29,9 +29,11 @@ from prefect import State, flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
+from flows.artifacts import publish
 from flows.events import listening
 from flows.request import Request, run_name
 from headstart.errors import HeadstartError
+from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import EVENTS_VARIABLE
 
@@ -62,6 +64,7 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
             with Repo(str(ROOT), _wait_for_lock=True) as repo:
                 hook = as_task_runs(_reproduce_stage, failures)
                 done = repo.reproduce(targets=request.targets or None, force=request.force, repro_fn=hook)
+                publish(Layout(ROOT), {stage.addressing for stage in done}, repo)
     except HeadstartError as error:
         return Failed(message=str(error))
     except DvcException as error:

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def last_run(api: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return run, sorted(tasks, key=lambda task: task["start_time"])
 
 
+def artifacts(api: str) -> dict[str, Any]:
+    """Return what the newest flow run shows on its page, by key."""
+    run, _ = last_run(api)
+    found = asked(api, "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run["id"]]}})
+    return {artifact["key"]: artifact for artifact in found}
+
+
 def test_a_flow_from_scratch_leaves_the_lock_file_of_dvc_repro(base: Project, tmp_path: Path) -> None:
     project = begun(tmp_path / "project")
     done = flow(project)
@@ -105,6 +113,7 @@ def test_every_stage_that_dvc_visits_is_a_task_run_and_one_that_it_skips_is_cach
     assert names.index("validate") < names.index("split") < names.index("evaluate") < names.index("export")
     assert {task["state"]["name"] for task in tasks} == {"Cached"}
     assert project.artefacts() == before
+    assert artifacts(server) == {}
 
 
 def test_what_a_parameter_touches_runs_and_the_lock_file_is_that_of_dvc_repro(
@@ -197,6 +206,13 @@ def test_overrides_end_in_params_and_lock_that_belong_together(
     assert (project.root / "params.yaml").read_bytes() == (other.root / "params.yaml").read_bytes()
     assert project.lock == other.lock
     assert project.artefacts() == other.artefacts()
+    shown = artifacts(server)
+    assert set(shown) == {"metrics", "model"}  # of the stages that ran
+    rows = {row["score"]: row for row in json.loads(shown["metrics"]["data"])}
+    test = json.loads((project.root / "artifacts/evaluation/metrics.json").read_text())["test"]
+    assert {name: row["value"] for name, row in rows.items()} == test
+    digest = sha256((project.root / "artifacts/model/model.onnx").read_bytes()).hexdigest()
+    assert f"SHA-256 of model.onnx: `{digest}`" in shown["model"]["data"]
     run, _ = last_run(server)
     assert re.fullmatch(r"photos tf_efficientnet_lite0 [0-9a-f]{8} fewer folds", run["name"])
     assert {"dataset:photos", "backbone:tf_efficientnet_lite0"} <= set(run["tags"])

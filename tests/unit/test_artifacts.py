@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from flows.artifacts import score_rows, validation_sheet
+
+
+def test_a_score_is_beside_that_of_the_last_commit() -> None:
+    changes = {"test.accuracy": {"old": 0.9, "new": 0.95, "diff": 0.05}}
+    assert score_rows({"accuracy": 0.95, "n_images": 20}, changes) == [
+        {"score": "accuracy", "value": 0.95, "last commit": 0.9, "change": 0.05},
+        {"score": "n_images", "value": 20, "last commit": "", "change": ""},
+    ]
+
+
+def test_what_was_found_and_what_was_set_aside() -> None:
+    summary = {"n_images": 5, "n_classes": 2, "form": "class folders", "images_per_class": {"ants": 3, "bees": 2}}
+    sheet = validation_sheet(summary, [("ants/x.jpg", "not an image")])
+    assert "5 images of 2 classes, read as class folders" in sheet
+    assert "| ants | 3 |" in sheet
+    assert "1 files were set aside." in sheet
+    assert "| ants/x.jpg | not an image |" in sheet
+    assert "| file |" not in validation_sheet(summary, [])
+    many = {**summary, "images_per_class": {f"class {number}": 1 for number in range(1000)}}
+    assert len(validation_sheet(many, []).splitlines()) < 60
