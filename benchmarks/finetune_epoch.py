@@ -24,7 +24,7 @@ from headstart import backbones, graphs, params, store
 from headstart.images import decode
 from headstart.tuning import feed, loop
 from headstart.tuning.augment import Augmentation
-from headstart.tuning.network import Network
+from headstart.tuning.network import Network, autocast
 from headstart.tuning.processes import Processes
 from headstart.tuning.schedule import phases
 
@@ -95,7 +95,7 @@ def from_prefix(
     (phase,) = setting.phases
     began = time.perf_counter()
     prefix = feed.prefix_of(
-        network, network.cut(phase.n_unfrozen), views, "float32", partial(loop.autocast, "cpu", "float32")
+        network, network.cut(phase.n_unfrozen), views, "float32", partial(autocast, "cpu", "float32")
     )
     wanted = {
         feed.key(image_id, draw): f"{draw} {image_id} {path}"
@@ -149,17 +149,6 @@ def begun(data: Path, wanted: Any, settings: params.Finetune, n_images: int, fol
         feed.Images(images.image_ids[some], images.paths[some], images.labels[some])
         for some in (slice(n_val), slice(n_val, None))
     )
-    facts = backbone.preprocessing
-    augmentation = Augmentation(
-        settings.seed,
-        facts.input_px,
-        facts.interpolation,
-        facts.mean,
-        settings.crop_area,
-        settings.flip,
-        settings.policy,
-        settings.erasing,
-    )
     n_classes = int(images.labels.max()) + 1
     weight = np.random.default_rng(0).normal(size=(backbone.n_features, n_classes)).astype(np.float32) * 0.01
     network = Network(backbone, weight, np.zeros(n_classes, np.float32), 0.0, "cpu", train_norms=False)
@@ -172,7 +161,13 @@ def begun(data: Path, wanted: Any, settings: params.Finetune, n_images: int, fol
         folder / "checkpoint.safetensors",
         "benchmark",
     )
-    return Trial(network, feed.Views(partial(_of, pixels), augmentation), train, val, setting)
+    return Trial(
+        network,
+        feed.Views(partial(_of, pixels), Augmentation.of(settings, backbone.preprocessing)),
+        train,
+        val,
+        setting,
+    )
 
 
 def main() -> None:

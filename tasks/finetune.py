@@ -30,9 +30,10 @@ from headstart.tuning import feed, processes, schedule
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.cut import NoCutError
 from headstart.tuning.feed import Feed, Images
-from headstart.tuning.loop import Epoch, Pace, Setting, Tuned, autocast, log_loss_and_temperature, losses_of, tune
+from headstart.tuning.judge import log_loss_and_temperature, losses_of
+from headstart.tuning.loop import Epoch, Pace, Setting, Tuned, tune
 from headstart.tuning.lr_range import N_STEPS, Point, plot, proposal, range_test
-from headstart.tuning.network import Network
+from headstart.tuning.network import Network, autocast
 
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square, between onnxruntime and PyTorch
 MAX_STEP_0_DIFFERENCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}  # of the log loss, in nats an image
@@ -159,17 +160,6 @@ def _prepared(params: Params, settings: Finetune, layout: Layout) -> Prepared:
     phases = schedule.phases(settings.unfreeze, settings.epochs, len(network.groups))
     resizing = pixels.resizing(layout.backbone, layout.images_folder(params.data.root))
     source = pixels.source(layout.pixels, layout.shards(layout.pixels, params.cluster.store), resizing)
-    facts = backbone.preprocessing
-    augmentation = Augmentation(
-        settings.seed,
-        facts.input_px,
-        facts.interpolation,
-        facts.mean,
-        settings.crop_area,
-        settings.flip,
-        settings.policy,
-        settings.erasing,
-    )
     from_what = {
         "backbone": f"{backbone.name} {backbone.weights_sha256} {record['backbone_onnx_sha256']}",
         "pixels": pixels.contract(resizing).fingerprint,
@@ -189,7 +179,7 @@ def _prepared(params: Params, settings: Finetune, layout: Layout) -> Prepared:
             images=json.dumps([[*each.image_ids, *map(int, each.labels)] for each in (train, val)]),
         ),
     )
-    views = feed.Views(source, augmentation)
+    views = feed.Views(source, Augmentation.of(settings, backbone.preprocessing))
 
     def feed_of(phase: schedule.Phase) -> Feed:
         return _feed(network, views, phase, setting, (train, val), from_what, layout)

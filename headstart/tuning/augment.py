@@ -13,6 +13,9 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from headstart import params as parameters
+    from headstart.backbones import Preprocessing
+
 _VERSION = "1"  # counted up when other views would be drawn
 
 
@@ -33,6 +36,20 @@ class Augmentation:
     flip: bool
     policy: str  # 'none' | 'trivial' (Müller & Hutter 2021) | 'rand' (Cubuk et al. 2020)
     erasing: float  # probability (Zhong et al. 2020)
+
+    @classmethod
+    def of(cls, settings: parameters.Finetune, backbone: Preprocessing) -> Augmentation:
+        """Return what the parameters ask for, for a backbone's input."""
+        return cls(
+            settings.seed,
+            backbone.input_px,
+            backbone.interpolation,
+            backbone.mean,
+            settings.crop_area,
+            settings.flip,
+            settings.policy,
+            settings.erasing,
+        )
 
     def __str__(self) -> str:
         shown = [f"{name}={value}" for name, value in vars(self).items() if name != "_transforms"]

@@ -75,7 +75,7 @@ class PixelFeed:
 
     def __init__(self, network: Network, views: Views, n_workers: int, compiled: Callable[[Any], Any]) -> None:
         self.network, self._views, self._n_workers = network, views, n_workers
-        self._whole = compiled(network.backbone)
+        self.whole = compiled(network.backbone)
 
     def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """See `Feed`: (uint8 [B, 3, I, I],)."""
@@ -94,7 +94,7 @@ class PixelFeed:
 
     def features(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """See `Feed`."""
-        features: torch.Tensor = self._whole(self.network.normalised(tensors[0]))
+        features: torch.Tensor = self.whole(self.network.normalised(tensors[0]))
         return features
 
 

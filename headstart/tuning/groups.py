@@ -35,12 +35,6 @@ def layer_groups(module: nn.Module) -> list[Group]:
     return [Group(name, tuple(tensors), sum(sizes[tensor] for tensor in tensors)) for name, tensors in divided]
 
 
-def modules_of(module: nn.Module, group: Group) -> list[nn.Module]:
-    """Return the modules that hold the group's tensors themselves, not only through their children."""
-    owners = dict.fromkeys(tensor.rpartition(".")[0] for tensor in group.tensors)
-    return [module.get_submodule(owner) for owner in owners]
-
-
 def _by_matcher(module: Any, tensors: list[str]) -> list[tuple[str, list[str]]]:
     from timm.models import group_parameters
 

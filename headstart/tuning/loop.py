@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax
 
 from headstart.errors import CheckError, count_and_name
-from headstart.heads import fit_temperature
 from headstart.tuning import checkpoint
 from headstart.tuning.augment import number_from
-from headstart.tuning.feed import PLAIN, Feed, Images, draw_of
-from headstart.tuning.network import Network, optimiser_groups
+from headstart.tuning.feed import Feed, Images, PixelFeed, draw_of
+from headstart.tuning.judge import log_loss_and_temperature, logits_of
+from headstart.tuning.network import Network, autocast, optimiser_groups
 from headstart.tuning.processes import Processes
 from headstart.tuning.schedule import Phase, Rates
 
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from headstart import params as parameters
 
     State = dict[str, torch.Tensor]
-
-
-_CAUTION = 1.0  # of the temperature: validation may have few images, and all of them right
 
 
 class Epoch(NamedTuple):
@@ -109,14 +105,6 @@ class Setting:
     def phase(self, epoch: int) -> Phase:
         """Return the phase that an epoch belongs to."""
         return next(phase for phase in self.phases if phase.first <= epoch <= phase.last)
-
-
-def autocast(device: str, precision: str) -> Any:
-    """Return the context in which a network computes in `precision`."""
-    import torch
-
-    kind = device.partition(":")[0]
-    return torch.autocast(kind, getattr(torch, precision), enabled=precision != "float32")
 
 
 def tune(
@@ -247,36 +235,6 @@ def batches_of(n_images: int, batch_size: int, seed: int, epoch: int) -> list[np
     return np.array_split(order, math.ceil(n_images / batch_size))
 
 
-def logits_of(network: Network, images: Images, setting: Setting, feed: Feed) -> np.ndarray:
-    """Return float64 [N, C] of images as they are, the same in every process; leaves the network in evaluation mode."""
-    import torch
-
-    network.eval()
-    processes, size = setting.processes, setting.params.batch_size
-    own = processes.share(np.arange(len(images)))
-    rows = [own[start : start + size] for start in range(0, len(own), size)]
-    logits = torch.zeros(len(images), setting.n_classes, device=network.device)
-    with torch.no_grad(), autocast(processes.device, setting.precision):
-        for part, tensors in zip(rows, feed.batches(images, rows, PLAIN), strict=True):
-            logits[torch.from_numpy(part).to(network.device)] = network.logits(feed.features(tensors)).float()
-    processes.sum_([logits])
-    return logits.cpu().numpy().astype(np.float64)
-
-
-def log_loss_and_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the calibrated log loss of float64 [N, C] in nats an image, inf where it is none, and the temperature."""
-    if not np.isfinite(logits).all():
-        return math.inf, 1.0
-    temperature = fit_temperature(logits, labels, _CAUTION)
-    return float(losses_of(logits, labels, temperature).mean()), temperature
-
-
-def losses_of(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the log loss of each image, float64 [N]."""
-    losses: np.ndarray = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
-    return losses
-
-
 def optimiser_of(settings: parameters.Finetune, network: Network, n_groups: int) -> torch.optim.Optimizer:
     """Return the optimiser of the head and the last `n_groups`, with a rate of 0 that every step sets anew."""
     import torch
@@ -297,7 +255,7 @@ def loss_of(
     settings, targets = setting.params, torch.from_numpy(labels).to(network.device)
     with autocast(network.device, setting.precision):
         if settings.mixup or settings.cutmix:
-            features, targets = _mixed_features(network, tensors, targets, setting)
+            features, targets = _mixed_features(network, feed, tensors, targets, setting)
         else:
             features = feed.features(tensors)
         logits = network.logits(features).float()
@@ -306,7 +264,7 @@ def loss_of(
 
 
 def _mixed_features(
-    network: Network, tensors: tuple[torch.Tensor, ...], labels: torch.Tensor, setting: Setting
+    network: Network, feed: Feed, tensors: tuple[torch.Tensor, ...], labels: torch.Tensor, setting: Setting
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the features of mixed images and their targets [B, C] (Zhang et al. 2018; Yun et al. 2019)."""
     from torchvision.transforms import v2
@@ -317,7 +275,8 @@ def _mixed_features(
     if settings.cutmix:
         mixers.append(v2.CutMix(alpha=settings.cutmix, num_classes=setting.n_classes))
     images, targets = v2.RandomChoice(mixers)(network.normalised(tensors[0]), labels)
-    features: torch.Tensor = network.backbone(images)
+    assert isinstance(feed, PixelFeed)  # mixing excludes finetune.views
+    features: torch.Tensor = feed.whole(images)
     return features, targets
 
 

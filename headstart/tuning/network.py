@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart import graphs
 from headstart.tuning.cut import Cut, cut
@@ -140,3 +140,11 @@ def optimiser_groups(network: Network, n_groups: int, weight_decay: float) -> li
             if chosen:
                 divided.append({"params": chosen, "weight_decay": decay, "depth": depth, "lr": 0.0})
     return divided
+
+
+def autocast(device: str, precision: str) -> Any:
+    """Return the context in which a network computes in `precision`."""
+    import torch
+
+    kind = device.partition(":")[0]
+    return torch.autocast(kind, getattr(torch, precision), enabled=precision != "float32")

@@ -182,6 +182,8 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: 
     assert "from what the frozen 16 groups gave once" in said
     assert "epoch 6 of the head and the last 2 layer groups: from pixels" in said
 
+    assert not (undisturbed.root / "artifacts/tuning/prefix").exists()  # dropped below the cut
+
     for point in ("frozen layers", "epoch 1/6", "epoch 6/6", "exporting", None):
         process = subprocess.Popen(
             [sys.executable, "-u", "-m", "tasks", "finetune"],

@@ -16,8 +16,8 @@ from headstart import backbones, params, store
 from headstart.tuning import feed
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.feed import Images, PixelFeed, Prefix, PrefixFeed, Views
-from headstart.tuning.loop import Setting, autocast
-from headstart.tuning.network import Network
+from headstart.tuning.loop import Setting
+from headstart.tuning.network import Network, autocast
 from headstart.tuning.processes import Processes
 from headstart.tuning.schedule import Phase, phases
 from tests.conftest import ROOT, photograph

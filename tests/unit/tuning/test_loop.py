@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from headstart.errors import CheckError
 from headstart.heads import fit_temperature
-from headstart.tuning import loop
+from headstart.tuning import judge, loop
 from headstart.tuning.feed import PLAIN, PixelFeed
 from headstart.tuning.loop import Tuned, batches_of, tune
 from headstart.tuning.network import Network
@@ -53,7 +53,7 @@ def test_training_that_does_no_good_ends_as_the_probe_to_the_bit(tmp_path: Path)
     before = state(net)
     spoiling = setting(tmp_path, net, lr=50.0, optimizer="sgd", clip_norm=100.0, unfreeze=2, warmup_epochs=0.0)
     feed = pixel_feed(net)
-    answers = loop.logits_of(net, VAL, spoiling, feed(spoiling.phases[0])).argmax(1)
+    answers = judge.logits_of(net, VAL, spoiling, feed(spoiling.phases[0])).argmax(1)
     tuned = tune(net, TRAIN, dataclasses.replace(VAL, labels=answers), spoiling, feed, no_bar)
     assert tuned.best_epoch == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in state(net).items())
@@ -180,8 +180,8 @@ def test_the_kept_epoch_is_the_best_on_validation(tmp_path: Path) -> None:
     losses = [epoch.val_log_loss for epoch in tuned.history]
     assert tuned.best_epoch == int(np.argmin(losses))
     chosen = setting(tmp_path, net, epochs=6)
-    logits = loop.logits_of(net, VAL, chosen, pixel_feed(net)(chosen.phases[0]))
-    assert loop.log_loss_and_temperature(logits, VAL.labels)[0] == pytest.approx(min(losses), abs=1e-6)
+    logits = judge.logits_of(net, VAL, chosen, pixel_feed(net)(chosen.phases[0]))
+    assert judge.log_loss_and_temperature(logits, VAL.labels)[0] == pytest.approx(min(losses), abs=1e-6)
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""How good the network is on images as they are: scores, calibrated losses."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import log_softmax
+
+from headstart.heads import fit_temperature
+from headstart.tuning.feed import PLAIN, Feed, Images
+from headstart.tuning.network import Network, autocast
+
+if TYPE_CHECKING:
+    from headstart.tuning.loop import Setting
+
+_CAUTION = 1.0  # of the temperature: validation may have few images, and all of them right
+
+
+def logits_of(network: Network, images: Images, setting: Setting, feed: Feed) -> np.ndarray:
+    """Return float64 [N, C] of images as they are, the same in every process; leaves the network in evaluation mode."""
+    import torch
+
+    network.eval()
+    processes, size = setting.processes, setting.params.batch_size
+    own = processes.share(np.arange(len(images)))
+    rows = [own[start : start + size] for start in range(0, len(own), size)]
+    logits = torch.zeros(len(images), setting.n_classes, device=network.device)
+    with torch.no_grad(), autocast(processes.device, setting.precision):
+        for part, tensors in zip(rows, feed.batches(images, rows, PLAIN), strict=True):
+            logits[torch.from_numpy(part).to(network.device)] = network.logits(feed.features(tensors)).float()
+    processes.sum_([logits])
+    return logits.cpu().numpy().astype(np.float64)
+
+
+def log_loss_and_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the calibrated log loss of float64 [N, C] in nats an image, inf where it is none, and the temperature."""
+    if not np.isfinite(logits).all():
+        return math.inf, 1.0
+    temperature = fit_temperature(logits, labels, _CAUTION)
+    return float(losses_of(logits, labels, temperature).mean()), temperature
+
+
+def losses_of(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the log loss of each image, float64 [N]."""
+    losses: np.ndarray = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
+    return losses
