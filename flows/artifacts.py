@@ -1,14 +1,14 @@
-"""What Prefect's page shows of a run beside its log: scores, the model's hand-over sheet, what was set aside.
+"""What Prefect's page shows of a finished stage's files: scores, the model's hand-over sheet, what was set aside.
 
 Keys are stable, so that Prefect shows the history of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from headstart.files import read_csv, read_json
@@ -16,27 +16,30 @@ from headstart.layout import Layout
 
 METRICS, MODEL, VALIDATION = "metrics", "model", "validation"  # the artifacts' keys
 _MAX_ROWS = 50
+_ACCEPTED = re.compile(r"classifier@v(\d+)\.(\d+)\.(\d+)")  # as GTO tags a version of dvc.yaml's artifact
 
 
-def publish(layout: Layout, ran: set[str], repo: Any) -> None:
-    """Publish what the stages that `ran` have written. What cannot be shown never fails a run."""
+def publish(layout: Layout, stage: str) -> None:
+    """Publish what a stage has written, if a reader wants to see it."""
     publishers = {"validate": _validation, "evaluate": _metrics, "export": _model}
-    for stage, publisher in publishers.items():
-        if stage in ran:
-            try:
-                publisher(layout, repo)
-            except Exception as error:  # of DVC, of Prefect's server, of a file: none of them is the run's
-                get_run_logger().warning("the page lacks what %s has written: %s", stage, error)
+    if stage in publishers:
+        publishers[stage](layout)
 
 
-def score_rows(now: Mapping[str, float], changes: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Return a row a score: its value, at the last commit, and the change; empty where the last commit has none."""
+def accepted(tags: Iterable[str]) -> str | None:
+    """Return the tag of the newest accepted model among git's tags."""
+    found = [match for tag in tags if (match := _ACCEPTED.fullmatch(tag))]
+    return max(found, key=lambda match: tuple(map(int, match.groups())))[0] if found else None
+
+
+def score_rows(
+    now: Mapping[str, float], changes: Mapping[str, Mapping[str, float]], before: str
+) -> list[dict[str, Any]]:
+    """Return a row a score: its value, that of `before`, and the change; empty where `before` has none."""
     rows = []
     for name, value in now.items():
         change = changes.get(f"test.{name}", {})
-        rows.append(
-            {"score": name, "value": value, "last commit": change.get("old", ""), "change": change.get("diff", "")}
-        )
+        rows.append({"score": name, "value": value, before: change.get("old", ""), "change": change.get("diff", "")})
     return rows
 
 
@@ -52,20 +55,25 @@ def validation_sheet(summary: Mapping[str, Any], quarantined: list[tuple[str, st
     return "\n".join(lines)
 
 
-def _validation(layout: Layout, repo: Any) -> None:
+def _validation(layout: Layout) -> None:
     summary = read_json(layout.validation / "summary.json", "validate")
     quarantined = list(read_csv(layout.validation / "quarantine.csv", "validate").iter_rows())
     create_markdown_artifact(validation_sheet(summary, quarantined), key=VALIDATION, description="What was found")
 
 
-def _metrics(layout: Layout, repo: Any) -> None:
+def _metrics(layout: Layout) -> None:
+    from dvc.repo import Repo
+
     test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
     path = (layout.evaluation / "metrics.json").relative_to(layout.root).as_posix()
-    changes = repo.metrics.diff().get("diff", {}).get(path, {})
-    create_table_artifact(score_rows(test, changes), key=METRICS, description="The held-out images")
+    with Repo(str(layout.root)) as repo:  # one of its own: to look at another commit would disturb the one that runs
+        tag = accepted(repo.scm.list_tags())
+        changes = repo.metrics.diff(a_rev=tag or "HEAD").get("diff", {}).get(path, {})
+    rows = score_rows(test, changes, tag or "last commit")
+    create_table_artifact(rows, key=METRICS, description="The held-out images")
 
 
-def _model(layout: Layout, repo: Any) -> None:
+def _model(layout: Layout) -> None:
     facts = read_json(layout.model / "model.json", "export")
     card = (layout.model / "MODEL_CARD.md").read_text(encoding="utf-8")
     sheet = f"{card}\nSHA-256 of model.onnx: `{facts['model_sha256']}`\n"

@@ -1,21 +1,40 @@
-"""What a stage process tells (headstart/progress.py writes it), passed on to the Prefect task run that waits for it."""
+"""What a stage process tells (headstart/progress.py writes it), passed on to the Prefect task run that waits for it.
+
+Lines become log lines, progress becomes an artifact that moves, tables and pictures become artifacts. Keys of artifacts
+are stable, so that Prefect shows the history of each.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextvars
 import json
 import logging
+import queue
+import re
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import get_run_logger
+from prefect.artifacts import (
+    create_image_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 _POLL_S = 0.2
+_PROGRESS_EVERY_S = 1.0
+_LAST_POST_S = 10.0  # how long a finished stage waits for a slow server to take what it has shown
+_PNG = b"\x89PNG"
 
 
 @dataclass
@@ -25,44 +44,123 @@ class Told:
     path: Path  # the file that the stage appends to
     started: bool = False  # False after a stage that DVC restored from its run cache
     interrupted: bool = False  # by Ctrl-C, which reaches the stage's process and not this one: DVC sees to that
+    may_heal: bool = False  # what the last error is of may be gone later
     errors: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def listening() -> Iterator[Told]:
-    """Pass the lines of one stage on to the current run's log while the body runs.
+def listening(stage: str) -> Iterator[Told]:
+    """Pass on what one stage tells while the body runs.
 
-    The stage never waits for the listener, and a line that cannot be understood is dropped with a warning.
+    The stage never waits for the listener, the log never waits for artifacts, and a line that cannot be understood is
+    dropped with a warning.
     """
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         told = Told(Path(folder) / "events.jsonl")
         told.path.touch()
         stop = threading.Event()
-        logger = get_run_logger()
-        context = contextvars.copy_context()  # so that what is logged belongs to this task run
-        thread = threading.Thread(target=context.run, args=(_tail, told, logger, stop), daemon=True)
-        thread.start()
+        poster = Poster(stage)
+        threads = [_in_this_run(_tail, told, poster, get_run_logger(), stop), _in_this_run(poster.run)]
         try:
             yield told
         finally:
             stop.set()
-            thread.join()
+            threads[0].join()
+            poster.end()
+            threads[1].join(_LAST_POST_S)
 
 
-def _tail(told: Told, logger: Any, stop: threading.Event) -> None:
+class Poster:
+    """Sends artifacts to Prefect's server from a thread of its own, progress at most once a second."""
+
+    def __init__(self, stage: str) -> None:
+        self._key = f"{re.sub('[^a-z0-9]', '-', stage.lower())}-progress"  # all that Prefect takes in a key
+        self._logger = get_run_logger()
+        self._waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._progress: dict[str, Any] | None = None  # the latest, if it has not been sent
+        self._bar: UUID | None = None
+        self._sent = 0.0
+
+    def post(self, event: dict[str, Any]) -> None:
+        """Send this soon."""
+        self._waiting.put(event)
+
+    def end(self) -> None:
+        """Let `run` return when everything is sent."""
+        self._waiting.put(None)
+
+    def run(self) -> None:
+        """Send until `end` is called."""
+        while True:
+            try:
+                event = self._waiting.get(timeout=_PROGRESS_EVERY_S)
+            except queue.Empty:
+                self._send_progress()
+                continue
+            if event is None:
+                self._send_progress()
+                return
+            if event["kind"] == "progress":
+                self._progress = event
+                if time.monotonic() - self._sent > _PROGRESS_EVERY_S:
+                    self._send_progress()
+            else:
+                self._try(partial(self._show, event))
+
+    def _show(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "table":
+            create_table_artifact(event["rows"], key=event["key"], description=event["description"])
+        else:
+            create_image_artifact(data_uri(event["data"]), key=event["key"], description=event["description"])
+
+    def _send_progress(self) -> None:
+        if self._progress is not None:
+            event, self._progress, self._sent = self._progress, None, time.monotonic()
+            self._try(partial(self._draw, event))
+
+    def _draw(self, event: dict[str, Any]) -> None:
+        percent = 100.0 * event["done"] / max(event["total"], 1)
+        text = f"{event['what']}: {event['done']} of {event['total']} {event['unit']}s, {event['rate']:.1f} a second"
+        if self._bar is None:
+            self._bar = cast("UUID", create_progress_artifact(percent, key=self._key, description=text))
+        else:
+            update_progress_artifact(self._bar, percent, description=text)
+
+    def _try(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except Exception as error:  # of whatever kind, it is not the run's
+            self._logger.warning("the page lacks something that the stage has shown: %s", error)
+
+
+def data_uri(data: str) -> str:
+    """Return the address that holds a whole PNG or JPEG, given in base64."""
+    kind = "png" if base64.b64decode(data[:8]).startswith(_PNG) else "jpeg"
+    return f"data:image/{kind};base64,{data}"
+
+
+def _in_this_run(work: Callable[..., None], *arguments: object) -> threading.Thread:
+    """Start a thread whose log lines and artifacts belong to the current task run."""
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work, *arguments), daemon=True)
+    thread.start()
+    return thread
+
+
+def _tail(told: Told, poster: Poster, logger: Any, stop: threading.Event) -> None:
     with told.path.open(encoding="utf-8") as file:
         rest = ""
         while True:
             last = stop.is_set()
             *lines, rest = (rest + file.read()).split("\n")
             for line in lines:
-                _hear(line, told, logger)
+                _hear(line, told, poster, logger)
             if last:
                 return
             stop.wait(_POLL_S)
 
 
-def _hear(line: str, told: Told, logger: Any) -> None:
+def _hear(line: str, told: Told, poster: Poster, logger: Any) -> None:
     try:
         event = json.loads(line)
         match event["kind"]:
@@ -74,5 +172,8 @@ def _hear(line: str, told: Told, logger: Any) -> None:
                 told.interrupted = True
             case "error":
                 told.errors.append(event["message"])
+                told.may_heal = event["may_heal"]
+            case "progress" | "table" | "image":
+                poster.post(event)
     except (ValueError, KeyError, TypeError) as error:
         logger.warning("a line that the stage told is not understood: %r", error)

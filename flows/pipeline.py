@@ -1,8 +1,8 @@
-"""The pipeline under Prefect: `python -m flows.pipeline [STAGE ...] [--force] [--set NAME=VALUE] [--note TEXT]`.
+"""The pipeline under Prefect: `python -m flows.pipeline [STAGE ...] [--force] [--set NAME=VALUE] [--note TEXT] ...`.
 
 dvc.yaml is the only DAG. One call of DVC's `Repo.reproduce` drives it, and each stage that DVC visits becomes one
-task run through `repro_fn`, the hook that `dvc exp run` uses itself. So dvc.lock ends as `dvc repro` would leave it. It
-works with no Prefect server running (a temporary one starts) and with one (PREFECT_API_URL).
+task run (flows/stages.py). So dvc.lock ends as `dvc repro` would leave it. It works with no Prefect server running (a
+temporary one starts) and with one (PREFECT_API_URL).
 """
 
 from __future__ import annotations
@@ -14,39 +14,37 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "dvc")  # DVC's own lines go to the run that caused them
 
 import argparse
-import contextlib
-import fcntl
+import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
-from prefect import State, flow, get_client, get_run_logger, runtime, task
-from prefect.cache_policies import NO_CACHE
+from prefect import State, flow, get_client, runtime
 from prefect.states import Completed, Failed
 
-from flows.artifacts import publish
-from flows.events import listening
+from flows import artifacts, notify
+from flows.checkout import held
 from flows.request import Request, run_name
+from flows.stages import StageFailedError, as_task_run, as_task_runs, end_children
 from headstart.errors import HeadstartError
 from headstart.layout import Layout
 from headstart.params import Params
-from headstart.progress import EVENTS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = Request()
 _GRACE_S = 3
+_INTERRUPTED = "interrupted; finished stages are kept"
 
 
-class StageFailedError(Exception):
-    """A stage ended with an error that its task run has already told."""
-
-
-@flow(name="headstart", validate_parameters=True)
+@flow(
+    name="headstart",
+    validate_parameters=True,
+    on_failure=[notify.of_failure],
+    on_crashed=[notify.of_failure],
+)
 def pipeline(request: Request = EVERYTHING) -> State[Any]:
     """Write the overrides to params.yaml, then reproduce the targets and what they need.
 
@@ -57,19 +55,57 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
     from dvc.repo.reproduce import _reproduce_stage
 
     os.chdir(ROOT)
+    speak_once()
     failures: list[str] = []
+    layout = Layout(ROOT)
     try:
-        with one_run_at_a_time():
-            describe(request.write(ROOT / "params.yaml"), request.note)
+        if request.notify:
+            notify.block(request.notify)  # one that is missing is found now, not when it is needed
+        with held(ROOT, str(runtime.flow_run.id)):
+            values = request.write(layout.params)
+            describe(values, request.note)
             with Repo(str(ROOT), _wait_for_lock=True) as repo:
-                hook = as_task_runs(_reproduce_stage, failures)
+                if request.pull:
+                    as_task_run("pull", lambda: pull(repo))
+                if request.only_new_data and not has_new_data(repo, values.data.root):
+                    return Completed(name="Cached", message=f"the images at {values.data.root} are as they were")
+                hook = as_task_runs(
+                    _reproduce_stage, failures, show=lambda stage: artifacts.publish(layout, stage), interrupt=interrupt
+                )
                 done = repo.reproduce(targets=request.targets or None, force=request.force, repro_fn=hook)
-                publish(Layout(ROOT), {stage.addressing for stage in done}, repo)
-    except HeadstartError as error:
+                if request.push:
+                    as_task_run("push", lambda: f"{repo.push()} files sent")
+    except (HeadstartError, StageFailedError) as error:
         return Failed(message=str(error))
     except DvcException as error:
-        return Failed(message=failures[0] if failures else str(error))
+        return Failed(message=failures[-1] if failures else str(error))
     return Completed(message=f"{len(done)} stages ran" if done else "nothing to do")
+
+
+def speak_once() -> None:
+    """Leave what DVC says to Prefect's log, which prints it too, but for its empty lines."""
+    logger = logging.getLogger("dvc")
+    for handler in list(logger.handlers):
+        if type(handler).__module__.startswith("dvc"):
+            logger.removeHandler(handler)
+        else:
+            handler.addFilter(_says_something)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return bool(record.getMessage().strip())
+
+
+def pull(repo: Any) -> str:
+    """Fetch what dvc.lock and the .dvc files name; an output that the remote lacks is made anew by its stage."""
+    fetched = repo.pull(allow_missing=True)["stats"]["fetched"]
+    return f"{fetched} files fetched"
+
+
+def has_new_data(repo: Any, root: str) -> bool:
+    """Return whether the images, or the list of them, are other ones than dvc.lock names, by DVC's own status."""
+    changes = repo.status(targets=["validate"]).get("validate", [])
+    return any(root in change.get("changed deps", {}) for change in changes if isinstance(change, dict))
 
 
 def describe(values: Params, note: str) -> None:
@@ -77,85 +113,6 @@ def describe(values: Params, note: str) -> None:
     tags = {f"dataset:{Path(values.data.root).stem}", f"backbone:{values.backbone.name.rpartition('/')[2]}"}
     with get_client(sync_client=True) as client:
         client.update_flow_run(runtime.flow_run.id, name=run_name(values, note), tags={*runtime.flow_run.tags, *tags})
-
-
-def as_task_runs(reproduce: Callable[..., Any], failures: list[str]) -> Callable[..., Any]:
-    """Return a `repro_fn` for DVC that runs `reproduce(stage)` inside one Prefect task run a stage.
-
-    A stage that DVC skips, or restores from its run cache, ends as Cached. The message of a failed one is appended to
-    `failures`.
-    """
-    states: dict[str, State[Any]] = {}
-
-    def repro_fn(stage: Any, upstream: Any = (), **options: Any) -> Any:
-        name = stage.addressing
-        result = None
-
-        @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
-        def run() -> State[Any]:
-            nonlocal result
-            with listening() as told:
-                path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-                environment = {EVENTS_VARIABLE: str(told.path), "PATH": path}
-                error = None
-                try:
-                    result = reproduce(stage, upstream=upstream, run_env=environment, **options)
-                except Exception as failed:  # DVC's many; the stage's own words are better than any of them
-                    error = failed
-                except BaseException:  # cancelled: leave no process behind
-                    end_children()
-                    raise
-            if told.interrupted:
-                interrupt()
-            if error is not None:
-                message = told.errors[-1] if told.errors else f"{name}: {error}"
-                failures.append(message)
-                return Failed(message=message)
-            if result is None:
-                return Completed(name="Cached", message="unchanged")
-            if stage.cmd and not told.started:
-                return Completed(name="Cached", message="restored from DVC's run cache")
-            return Completed(message="; ".join(f"{out.def_path} {out.hash_info.value}" for out in result.outs))
-
-        before = [states[other.addressing] for other in upstream or () if other.addressing in states]
-        states[name] = run(return_state=True, wait_for=before)
-        if not states[name].is_completed():
-            raise StageFailedError(failures[-1] if failures else f"{name}: {states[name].message}")
-        return result
-
-    return repro_fn
-
-
-@contextlib.contextmanager
-def one_run_at_a_time() -> Iterator[None]:
-    """Hold the checkout; a second run waits until the first has ended."""
-    path = ROOT / ".dvc" / "tmp" / "pipeline.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    get_run_logger().info("another run holds this checkout; waiting for it to end")
-                    told = True
-                time.sleep(1)
-        yield
-
-
-def end_children() -> None:
-    """Terminate every process below this one, and kill what is still there after five seconds."""
-    children: list[psutil.Process] = []
-    with contextlib.suppress(psutil.Error):
-        children = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.Error):
-            child.terminate()
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.wait_procs(children, timeout=5)[1]:
-            child.kill()
 
 
 def interrupt(*_: object) -> NoReturn:
@@ -168,7 +125,7 @@ def interrupt(*_: object) -> NoReturn:
 def _leave_after(seconds: float) -> None:
     time.sleep(seconds)
     end_children()
-    print("interrupted; finished stages are kept", file=sys.stderr, flush=True)
+    print(_INTERRUPTED, file=sys.stderr, flush=True)
     os._exit(130)
 
 
@@ -180,12 +137,19 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to bring up to date (default: all)")
     parser.add_argument("--force", action="store_true", help="run them though nothing changed")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to write first")
+    parser.add_argument("--only-new-data", action="store_true", help="do nothing unless the images have changed")
+    parser.add_argument("--pull", action="store_true", help="fetch from DVC's remote first")
+    parser.add_argument("--push", action="store_true", help="send to DVC's remote after a run that succeeded")
+    parser.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block that hears of a failure")
     parser.add_argument("--note", default="", help="why this run is made")
-    options = parser.parse_args()
+    options = vars(parser.parse_args())
     signal.signal(signal.SIGINT, interrupt)
-    overrides = dict(assignment.partition("=")[::2] for assignment in options.set)
-    request = Request(targets=options.targets, force=options.force, overrides=overrides, note=options.note)
-    state = pipeline(request, return_state=True)
+    overrides = dict(assignment.partition("=")[::2] for assignment in options.pop("set"))
+    try:
+        state = pipeline(Request(overrides=overrides, **options), return_state=True)
+    except KeyboardInterrupt:
+        print(_INTERRUPTED, file=sys.stderr)
+        return 130
     print(state.message, file=sys.stdout if state.is_completed() else sys.stderr)
     return 0 if state.is_completed() else 1
 

@@ -25,6 +25,13 @@ class Request(BaseModel):
     overrides: dict[str, Value] = Field(
         default={}, description='Parameters to write to params.yaml first, by dotted name: {"split.seed": 1}.'
     )
+    only_new_data: bool = Field(default=False, description="Do nothing unless the images have changed since dvc.lock.")
+    pull: bool = Field(default=False, description="Fetch data, features and models from DVC's remote first.")
+    push: bool = Field(default=False, description="Send them there after a run that succeeded.")
+    notify: str = Field(
+        default="",
+        description="The Prefect notification block that hears of a failure, by type and name: slack-webhook/team.",
+    )
     note: str = Field(default="", description="Why this run is made; it becomes part of the run's name.")
 
     def assignments(self) -> list[str]:

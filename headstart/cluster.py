@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from headstart.errors import CheckError, HeadstartError, ParamError
+from headstart.errors import CheckError, HeadstartError, ParamError, UnreachableError
 
 Result = TypeVar("Result")
 
@@ -100,7 +100,7 @@ def _client(address: str) -> Iterator[Any]:
         client: Any = distributed.Client(address, timeout=_ANSWER_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as error:
         said = str(error).splitlines()[0]
-        raise ParamError(
+        raise (ParamError if isinstance(error, ValueError) else UnreachableError)(
             f"cluster.address is '{address}', where no Dask scheduler answers ({said}). HOST:PORT of a running one, or"
             " null for this machine alone, was expected. Set cluster.address in params.yaml."
         ) from None
@@ -108,7 +108,7 @@ def _client(address: str) -> Iterator[Any]:
         try:
             client.wait_for_workers(1, timeout=_ANSWER_S)
         except TimeoutError:
-            raise ParamError(
+            raise UnreachableError(
                 f"cluster.address is '{address}', whose scheduler has no worker. Start some with `dask worker"
                 f" {address}` in an environment that has headstart, or set cluster.address to null in params.yaml."
             ) from None

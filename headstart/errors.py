@@ -21,6 +21,10 @@ class DataError(HeadstartError):
     """The images, their labels or their manifest are wrong."""
 
 
+class UnreachableError(HeadstartError):
+    """Something on the network does not answer, and may do so later."""
+
+
 class CheckError(HeadstartError):
     """An artefact is missing, altered, or failed a check that gates it."""
 

@@ -25,7 +25,7 @@ from PIL import (  # Pillow would load the decoders at first use, which is not s
     WebPImagePlugin,
 )
 
-from headstart.errors import DataError
+from headstart.errors import DataError, UnreachableError
 
 try:
     import simplejpeg
@@ -67,12 +67,18 @@ def decoder() -> str:
 
 
 def read_unchanged(path: Path, image_id: str) -> bytes:
-    """Return the bytes of an image file; DataError if they are no longer those of `image_id`, their SHA-256."""
+    """Return the bytes of an image file; DataError if they are no longer those of `image_id`, their SHA-256.
+
+    UnreachableError where its URL does not answer.
+    """
     try:
         data = path.read_bytes()
     except Exception as error:  # OSError, or whatever the file system of a URL raises
         said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read ({said}). The manifest names it. Run `dvc repro`.") from None
+        where: object = path  # a Path, or a URL that behaves like one
+        lasts = isinstance(where, Path) or isinstance(error, FileNotFoundError)
+        kind = DataError if lasts else UnreachableError
+        raise kind(f"{path} cannot be read ({said}). The manifest names it. Run `dvc repro`.") from None
     if hashlib.sha256(data).hexdigest() != image_id:
         raise DataError(
             f"{path} has changed since `validate` read it. The bytes that the manifest names were expected."

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, urlopen
 
 from headstart import files, progress
-from headstart.errors import ParamError, did_you_mean
+from headstart.errors import ParamError, UnreachableError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,7 @@ BUNDLED_FILE = "efficientnet-lite0-57934424.pth"
 BUNDLED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 _TIMEOUT_S = 30
+_TRY_LATER = (408, 429)  # of the HTTP statuses below 500
 _PREFIX_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z.]+$")  # resnet18-f37072fd.pth: torch.hub's convention
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -249,14 +250,19 @@ def _fetch(url: str, partial: Path, report: Report) -> str:
 
 @contextmanager
 def _network(url: str, target: Path) -> Iterator[None]:
-    """Turn what goes wrong on the way to `url` into a ParamError that says where to put the file instead."""
+    """Turn what goes wrong on the way to `url` into an error that says where to put the file instead.
+
+    ParamError if a later try would end the same, UnreachableError if it may not.
+    """
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
         is_vouched = _PREFIX_IN_NAME.search(target.name)
         also = "" if is_vouched else " and set backbone.sha256 to its digest in params.yaml"
-        raise ParamError(
+        refused = isinstance(error, HTTPError) and error.code < 500 and error.code not in _TRY_LATER
+        kind = ParamError if refused or isinstance(error, ValueError) else UnreachableError
+        raise kind(
             f"{_bare(url)} cannot be fetched ({reason}). Try again, or fetch it by other means"
             f" and put it at {_shown(target)}{also}."
         ) from error

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tasks
 from headstart import params, progress
-from headstart.errors import HeadstartError, ParamError, did_you_mean
+from headstart.errors import HeadstartError, ParamError, UnreachableError, did_you_mean
 from headstart.layout import Layout
 
 STAGES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.name.startswith("_"))
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         else:
             _run(name, layout)
     except HeadstartError as error:
-        progress.fail(str(error))
+        progress.fail(str(error), may_heal=isinstance(error, UnreachableError))
         return 1
     except KeyboardInterrupt:
         progress.fail("interrupted; what was there before is as it was")

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from headstart import engines, graphs, metrics, pixels, report, store, tables
+from headstart import engines, graphs, metrics, pixels, plots, report, store, tables
 from headstart.errors import DataError
 from headstart.features import Embedding
 from headstart.files import read_csv, read_json, read_safetensors, write_csv, write_json, write_text
 from headstart.layout import Layout
 from headstart.params import Params
-from headstart.progress import bar, say
+from headstart.progress import bar, say, show_image
 
 CANDIDATES = ("frozen", "tuned")
 
@@ -179,6 +179,7 @@ def run(params: Params, layout: Layout) -> None:
     write_json(layout.evaluation / "metrics.json", {"test": scores})
     write_json(layout.evaluation / "candidates.json", choice)
     write_text(layout.evaluation / "report.html", page)
+    show_image("confusion-matrix", lambda: plots.confusion_matrix(confusion, classes), "The held-out images")
     say(
         f"{scores['accuracy']:.2%} of {scores['n_images']} held-out images right (95 % interval"
         f" {scores['accuracy_low']:.2%} to {scores['accuracy_high']:.2%})"

@@ -25,7 +25,7 @@ from headstart.errors import CheckError, ParamError
 from headstart.files import read_json, replacing_folder, sha256_of, write_csv, write_json, write_safetensors
 from headstart.layout import Layout
 from headstart.params import Finetune, Params
-from headstart.progress import bar, mute, say, warn
+from headstart.progress import bar, mute, say, show_table, warn
 from headstart.tuning import feed, processes, schedule
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.cut import NoCutError
@@ -351,6 +351,7 @@ def _write(prepared: Prepared, tuned: Tuned, layout: Layout) -> None:
         write_safetensors(folder / "model.safetensors", tensors)
         history = pl.DataFrame(tuned.history, schema=Epoch._fields, orient="row")
         write_csv(folder / "history.csv", history)
+        show_table("finetune-epochs", history.to_dicts(), "Training by epoch; validation decides")
         validation = pl.DataFrame(
             {
                 "image_id": list(val.image_ids),

@@ -11,7 +11,7 @@ from headstart import heads, store, tables
 from headstart.files import read_json, replacing_folder, write_csv, write_json, write_safetensors
 from headstart.layout import Layout
 from headstart.params import Params
-from headstart.progress import bar, say, warn
+from headstart.progress import bar, say, show_table, warn
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -77,6 +77,7 @@ def run(params: Params, layout: Layout) -> None:
                 "embedding": embedding,
             },
         )
+    show_table("head-candidates", [each._asdict() for each in selection.candidates], "Cross-validation in train + val")
     say(
         f"strength {chosen.strength:g} of {len(selection.candidates)}: {chosen.cv_accuracy:.2%} right in"
         f" {selection.n_folds}-fold cross-validation on {selection.n_validated} images"

@@ -7,11 +7,16 @@ where pixels are read, and only a record of what it is gets written.
 
 from __future__ import annotations
 
-from headstart import cluster, pixels, store, tables
+import numpy as np
+import polars as pl
+
+from headstart import cluster, pixels, plots, store, tables
 from headstart.files import replacing_folder, write_json
 from headstart.layout import Layout
 from headstart.params import Params
-from headstart.progress import bar, say, warn
+from headstart.progress import bar, say, show_image, warn
+
+_SHEET = (12, 8)  # classes, and images of each
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -24,8 +29,23 @@ def run(params: Params, layout: Layout) -> None:
         with replacing_folder(layout.pixels) as folder:
             write_json(folder / store.MANIFEST, {"fingerprint": made_by.fingerprint, pixels.KEPT: False})
         say("transform.keep_pixels is false: images are decoded and resized wherever they are needed")
+        _show(splits, resizing)
         return
     with bar("transforming", len(images), "image") as advance, cluster.workers(params.cluster.address) as pool:
         shards = layout.shards(layout.pixels, params.cluster.store)
         n_computed = store.build(layout.pixels, images, made_by, resizing.on_every_core, pool, advance, warn, shards)
     say(f"{n_computed} images computed, {len(images) - n_computed} were there")
+    _show(splits, pixels.source(layout.pixels, shards, resizing))
+
+
+def _show(splits: pl.DataFrame, source: pixels.Source) -> None:
+    n_classes, n_images = _SHEET
+
+    def draw() -> bytes:
+        rows: dict[str, np.ndarray] = {}
+        for label in splits["label"].unique().sort()[:n_classes]:
+            images = splits.filter(pl.col("label") == label).sort("image_id").head(n_images)
+            rows[label] = source(dict(images.select("image_id", "path").iter_rows()))
+        return plots.contact_sheet(rows)
+
+    show_image("contact-sheet", draw, f"Up to {n_images} images of up to {n_classes} classes, as the network sees them")

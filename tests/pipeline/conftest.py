@@ -6,14 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT, encoded, photograph
+
+if TYPE_CHECKING:
+    from tests.pipeline.orchestration import Api
 
 CLASSES = {"ants": (40, -40, 0), "bees": (-40, 40, 0)}  # levels added to red, green, blue
 
@@ -122,3 +127,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def project(base: Project, tmp_path: Path) -> Project:
     """A finished project of its own."""
     return base.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A Prefect server that ends with the tests."""
+    from tests.pipeline.orchestration import started_server
+
+    with started_server(tmp_path_factory.mktemp("server")) as started:
+        yield started

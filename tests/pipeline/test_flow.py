@@ -2,93 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import pytest
+from PIL import Image
 
 from tasks.__main__ import STAGES
-from tests.pipeline.conftest import Project, begun
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prefect server of its own, which ends with the module."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
-    api = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(folder),
-        "PREFECT_API_URL": api,
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        for _ in range(600):
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                urllib.request.urlopen(f"{api}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            pytest.fail((folder / "log").read_text())
-        yield api
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def flow(project: Project, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    home = str(project.root.parent / "prefect")
-    return project.run("python", "-m", "flows.pipeline", *arguments, PREFECT_HOME=home, **environment)
-
-
-def asked(api: str, path: str, **body: object) -> Any:
-    request = urllib.request.Request(
-        f"{api}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
-
-
-def last_run(api: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the newest flow run and its task runs in the order in which they began."""
-    (run,) = asked(api, "/flow_runs/filter", sort="START_TIME_DESC", limit=1)
-    tasks = asked(api, "/task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
-    return run, sorted(tasks, key=lambda task: task["start_time"])
-
-
-def artifacts(api: str) -> dict[str, Any]:
-    """Return what the newest flow run shows on its page, by key."""
-    run, _ = last_run(api)
-    found = asked(api, "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run["id"]]}})
-    return {artifact["key"]: artifact for artifact in found}
+from tests.pipeline.conftest import Project, begun, write_photographs
+from tests.pipeline.orchestration import Api, flow
 
 
 def test_a_flow_from_scratch_leaves_the_lock_file_of_dvc_repro(base: Project, tmp_path: Path) -> None:
@@ -100,33 +25,31 @@ def test_a_flow_from_scratch_leaves_the_lock_file_of_dvc_repro(base: Project, tm
     assert "up to date" in project.must("dvc", "status")
 
 
-def test_every_stage_that_dvc_visits_is_a_task_run_and_one_that_it_skips_is_cached(
-    project: Project, server: str
-) -> None:
+def test_every_stage_that_dvc_visits_is_a_task_run_and_one_that_it_skips_is_cached(project: Project, api: Api) -> None:
     before = project.artefacts()
-    done = flow(project, PREFECT_API_URL=server)
+    done = flow(project, PREFECT_API_URL=api.url)
     assert done.returncode == 0, done.stdout
-    run, tasks = last_run(server)
+    run, tasks = api.last_run()
     assert run["state"]["type"] == "COMPLETED"
     names = [task["name"] for task in tasks]
     assert sorted(names) == sorted(STAGES)
     assert names.index("validate") < names.index("split") < names.index("evaluate") < names.index("export")
     assert {task["state"]["name"] for task in tasks} == {"Cached"}
     assert project.artefacts() == before
-    assert artifacts(server) == {}
+    assert api.artifacts() == {}
 
 
 def test_what_a_parameter_touches_runs_and_the_lock_file_is_that_of_dvc_repro(
-    base: Project, project: Project, server: str, tmp_path: Path
+    base: Project, project: Project, api: Api, tmp_path: Path
 ) -> None:
     other = base.copy(tmp_path / "other")
     for each in (project, other):
         each.must("python", "-m", "tasks", "set", "train_head.folds=3")
-    done = flow(project, PREFECT_API_URL=server)
+    done = flow(project, PREFECT_API_URL=api.url)
     assert done.returncode == 0, done.stdout
     other.must("dvc", "repro")
     assert project.lock == other.lock
-    _, tasks = last_run(server)
+    _, tasks = api.last_run()
     states = {task["name"]: task["state"]["name"] for task in tasks}
     assert {name for name, state in states.items() if state == "Completed"} == {
         "train_head",
@@ -137,15 +60,15 @@ def test_what_a_parameter_touches_runs_and_the_lock_file_is_that_of_dvc_repro(
     assert "artifacts/head" in next(task for task in tasks if task["name"] == "train_head")["state"]["message"]
 
 
-def test_a_stage_that_fails_says_why_and_its_run_fails(project: Project, server: str) -> None:
+def test_a_stage_that_fails_says_why_and_its_run_fails(project: Project, api: Api) -> None:
     before = project.artefacts()
     path = project.root / "params.yaml"
     path.write_text(path.read_text().replace("name: tf_efficientnet_lite0", "name: resnt50"))
-    done = flow(project, PREFECT_API_URL=server)
+    done = flow(project, PREFECT_API_URL=api.url)
     assert done.returncode == 1
     message = "backbone.name is 'resnt50', which is not known. Did you mean 'resnet50'?"
     assert message in done.stdout
-    run, tasks = last_run(server)
+    run, tasks = api.last_run()
     assert run["state"]["type"] == "FAILED"
     assert message in run["state"]["message"]
     (failed,) = [task for task in tasks if task["state"]["type"] == "FAILED"]
@@ -165,68 +88,148 @@ def test_a_stage_that_fails_and_is_mended_leaves_a_truthful_lock_file(base: Proj
     assert "up to date" in project.must("dvc", "status")
 
 
-def test_ctrl_c_ends_the_stage_and_leaves_no_lock_behind(project: Project) -> None:
-    project.must("python", "-m", "tasks", "set", "backbone.name=resnet18", "backbone.weights=random")
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PREFECT_HOME": str(project.root.parent / "prefect"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.pipeline"],
-        cwd=project.root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "exporting torchvision/resnet18" in line:
-            break
-    os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "backbone: interrupted; what was there before is as it was" in said
-    status = project.run("dvc", "status")
-    assert "busy" not in status.stdout
-    assert "backbone:" in status.stdout
-
-
 def test_overrides_end_in_params_and_lock_that_belong_together(
-    base: Project, project: Project, server: str, tmp_path: Path
+    base: Project, project: Project, api: Api, tmp_path: Path
 ) -> None:
     other = base.copy(tmp_path / "other")
     other.must("python", "-m", "tasks", "set", "train_head.folds=4")
     other.must("dvc", "repro")
-    done = flow(project, "--set", "train_head.folds=4", "--note", "fewer folds", PREFECT_API_URL=server)
+    done = flow(project, "--set", "train_head.folds=4", "--note", "fewer folds", PREFECT_API_URL=api.url)
     assert done.returncode == 0, done.stdout
     assert (project.root / "params.yaml").read_bytes() == (other.root / "params.yaml").read_bytes()
     assert project.lock == other.lock
     assert project.artefacts() == other.artefacts()
-    shown = artifacts(server)
-    assert set(shown) == {"metrics", "model"}  # of the stages that ran
+    shown = api.artifacts()
+    assert {"metrics", "model", "head-candidates"} <= set(shown)
+    assert not {"validation", "contact-sheet"} & set(shown)  # of stages that did not run
     rows = {row["score"]: row for row in json.loads(shown["metrics"]["data"])}
     test = json.loads((project.root / "artifacts/evaluation/metrics.json").read_text())["test"]
     assert {name: row["value"] for name, row in rows.items()} == test
     digest = sha256((project.root / "artifacts/model/model.onnx").read_bytes()).hexdigest()
     assert f"SHA-256 of model.onnx: `{digest}`" in shown["model"]["data"]
-    run, _ = last_run(server)
+    run, _ = api.last_run()
     assert re.fullmatch(r"photos tf_efficientnet_lite0 [0-9a-f]{8} fewer folds", run["name"])
     assert {"dataset:photos", "backbone:tf_efficientnet_lite0"} <= set(run["tags"])
 
 
-def test_an_override_of_an_unknown_parameter_is_refused_with_the_nearest_name(project: Project, server: str) -> None:
+def test_an_override_of_an_unknown_parameter_is_refused_with_the_nearest_name(project: Project, api: Api) -> None:
     before, params = project.artefacts(), (project.root / "params.yaml").read_bytes()
-    done = flow(project, "--set", "train_head.fold=4", PREFECT_API_URL=server)
+    done = flow(project, "--set", "train_head.fold=4", PREFECT_API_URL=api.url)
     assert done.returncode == 1
     message = "train_head.fold is not a parameter. Did you mean 'train_head.folds'?"
     assert message in done.stdout
-    run, tasks = last_run(server)
+    run, tasks = api.last_run()
     assert run["state"]["type"] == "FAILED"
     assert message in run["state"]["message"]
     assert tasks == []
     assert project.artefacts() == before
     assert (project.root / "params.yaml").read_bytes() == params
+
+
+def test_a_run_shows_its_progress_its_pictures_and_its_tables(project: Project, api: Api) -> None:
+    write_photographs(project.root / "photos", 4, first=50)
+    done = flow(project, PREFECT_API_URL=api.url)
+    assert done.returncode == 0, done.stdout
+    shown = api.artifacts()
+    assert {"validation", "metrics", "model", "head-candidates", "contact-sheet", "confusion-matrix"} <= set(shown)
+    for stage in ("validate", "transform", "embed", "train-head", "export"):
+        assert float(shown[f"{stage}-progress"]["data"]) == 100.0, stage
+    assert re.search(r"embedding: 8 of 8 images, \d+\.\d a second", shown["embed-progress"]["description"])
+    for key, kind in (("confusion-matrix", "PNG"), ("contact-sheet", "JPEG")):
+        head, _, data = shown[key]["data"].partition(",")
+        assert head == f"data:image/{kind.lower()};base64"
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert picture.format == kind
+        assert min(picture.size) > 150
+    strengths = [row["strength"] for row in json.loads(shown["head-candidates"]["data"])]
+    assert strengths == [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
+    assert "train-head: " not in done.stdout
+    assert done.stdout.count("right in 5-fold cross-validation") == 1  # told once, not by stage, DVC and Prefect each
+
+
+def test_new_images_start_a_run_and_nothing_new_does_not(project: Project, api: Api) -> None:
+    done = flow(project, "--only-new-data", PREFECT_API_URL=api.url)
+    assert done.returncode == 0, done.stdout
+    run, tasks = api.last_run()
+    assert (run["state"]["name"], tasks) == ("Cached", [])
+    assert run["state"]["message"] == "the images at photos are as they were"
+
+    project.must("python", "-m", "tasks", "set", "train_head.folds=3")  # a change, but not of the images
+    assert flow(project, "--only-new-data", PREFECT_API_URL=api.url).returncode == 0
+    assert api.last_run()[0]["state"]["name"] == "Cached"
+
+    write_photographs(project.root / "photos", 2, first=70)
+    done = flow(project, "--only-new-data", PREFECT_API_URL=api.url)
+    assert done.returncode == 0, done.stdout
+    run, tasks = api.last_run()
+    assert run["state"]["name"] == "Completed"
+    assert {task["name"] for task in tasks if task["state"]["name"] == "Completed"} >= {"validate", "embed", "export"}
+
+
+def test_what_is_pushed_is_pulled_elsewhere_and_computed_no_more(project: Project, api: Api, tmp_path: Path) -> None:
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    done = flow(project, "--push", PREFECT_API_URL=api.url)
+    assert done.returncode == 1
+    assert "no remote" in done.stdout
+
+    project.must("dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    project.must("dvc", "add", "--quiet", "photos")
+    done = flow(project, "--push", PREFECT_API_URL=api.url)
+    assert done.returncode == 0, done.stdout
+    (push,) = [task for task in api.last_run()[1] if task["name"] == "push"]
+    assert int(push["state"]["message"].removesuffix(" files sent")) > 24
+    project.must("git", "add", "--all")
+    project.must("git", *author, "commit", "--quiet", "-m", "photographs, and what was made of them")
+
+    other = Project(tmp_path / "other")
+    project.must("git", "clone", "--quiet", str(project.root), str(other.root))
+    assert not (other.root / "photos").exists()
+    done = flow(other, "--pull", PREFECT_API_URL=api.url)
+    assert done.returncode == 0, done.stdout
+    _, tasks = api.last_run()
+    states = {task["name"]: task["state"]["name"] for task in tasks}
+    assert tasks[0]["name"] == "pull"
+    assert states["pull"] == "Completed"
+    assert states["transform"] == "Completed"  # pixels are not kept in the cache
+    assert {states[stage] for stage in ("validate", "backbone", "embed", "train_head", "export")} == {"Cached"}
+    assert other.artefacts() == project.artefacts()
+
+
+def test_nothing_is_asked_of_any_host_outside_this_machine(project: Project, api: Api, tmp_path: Path) -> None:
+    guard = tmp_path / "guard"
+    guard.mkdir()
+    (guard / "sitecustomize.py").write_text(GUARD.format(log=str(tmp_path / "asked")))
+    project.must("python", "-m", "tasks", "set", "train_head.folds=3")
+    for more in ({"PREFECT_API_URL": api.url}, {}):  # with a server that runs, and with a temporary one
+        done = flow(project, "--force", "split", PYTHONPATH=str(guard), **more)
+        assert done.returncode == 0, done.stdout
+    assert "127.0.0.1" in (tmp_path / "asked.inside").read_text()  # the guard saw what there was to see
+    assert not (tmp_path / "asked").exists(), (tmp_path / "asked").read_text()
+
+
+GUARD = """
+import ipaddress, sys
+
+def inside(host):
+    if host in (None, "", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+def hook(event, arguments):
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto") and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    with open("{log}" + (".inside" if inside(host) else ""), "a") as file:
+        file.write(f"{{host}} by {{sys.argv}}\\n")
+    if not inside(host):
+        raise OSError(f"{{host}} is outside this machine")
+
+sys.addaudithook(hook)
+"""

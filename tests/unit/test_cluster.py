@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from headstart import cluster, engines, graphs, pixels, store
-from headstart.errors import CheckError, DataError, ParamError
+from headstart.errors import CheckError, DataError, UnreachableError
 from headstart.features import Embedding
 from headstart.files import sha256_of
 from tests.conftest import ROOT, encoded, photograph
@@ -169,7 +169,7 @@ def test_features_from_the_cluster_are_the_local_ones(
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_ANSWER_S", 1)
     with (
-        pytest.raises(ParamError, match=r"cluster\.address is '127\.0\.0\.1:9', where no Dask scheduler answers"),
+        pytest.raises(UnreachableError, match=r"cluster\.address is '127\.0\.0\.1:9', where no Dask scheduler answers"),
         cluster.workers("127.0.0.1:9"),
     ):
         pass
@@ -179,7 +179,7 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(cluster, "_ANSWER_S", 5)
     empty = Cluster(tmp_path / "dask.log", n_workers=0)
     try:
-        with pytest.raises(ParamError, match="whose scheduler has no worker"), cluster.workers(empty.address):
+        with pytest.raises(UnreachableError, match="whose scheduler has no worker"), cluster.workers(empty.address):
             pass
     finally:
         empty.stop()

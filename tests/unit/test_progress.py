@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ import termios
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 
 from headstart import progress
@@ -77,16 +79,58 @@ def test_every_call_is_one_line_for_whoever_listens(tmp_path: Path, monkeypatch:
     assert [event["kind"] for event in told] == ["start", "log", "log", "error", "progress"]
     assert told[1] == {"kind": "log", "level": "info", "message": "one"}
     assert told[2]["level"] == "warning"
-    assert told[3]["message"] == "three"
+    assert told[3] == {"kind": "error", "message": "three", "may_heal": False}
+    assert told[4].pop("rate") > 0
     assert told[4] == {"kind": "progress", "what": "embedding", "done": 2, "total": 2, "unit": "image"}
+
+
+def test_progress_is_told_now_and_then_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tmp_path / "events.jsonl"
+    monkeypatch.setenv(progress.EVENTS_VARIABLE, str(events))
+    with progress.bar("fitting", 100, "fit") as advance:
+        for _ in range(60):  # fewer than was thought
+            advance(1)
+    told = [json.loads(line)["done"] for line in events.read_text().splitlines()]
+    assert told == [1, 60]
+
+
+def test_tables_and_pictures_go_to_whoever_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tmp_path / "events.jsonl"
+    monkeypatch.setenv(progress.EVENTS_VARIABLE, str(events))
+    progress.show_table("candidates", [{"strength": np.float32(0.5), "chosen": np.True_}], "all of them")
+    progress.show_image("matrix", lambda: b"\x89PNG", "the held-out images")
+    progress.show_image("broken", lambda: bytes(1 // 0), "never seen")
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [event["kind"] for event in told] == ["table", "image", "log"]
+    assert told[0]["rows"] == [{"strength": 0.5, "chosen": True}]
+    assert base64.b64decode(told[1]["data"]) == b"\x89PNG"
+    assert "'broken' could not be drawn" in told[2]["message"]
+
+
+def test_a_picture_that_nobody_sees_is_not_drawn() -> None:
+    progress.show_image("matrix", lambda: pytest.fail("drawn"), "the held-out images")
+
+
+def test_with_a_listener_the_terminal_says_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv(progress.EVENTS_VARIABLE, str(tmp_path / "events.jsonl"))
+    progress.say("one")
+    with progress.bar("embedding", 2, "image") as advance:
+        advance(2)
+    progress.fail("why it stops")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith(": why it stops\n")
 
 
 def test_a_listener_that_cannot_be_told_stops_nobody(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv(progress.EVENTS_VARIABLE, str(tmp_path / "gone" / "events.jsonl"))
-    progress.say("still here")
-    assert capsys.readouterr().out.endswith(": still here\n")
+    progress.say("nobody hears it")
+    progress.fail("still here")
+    assert capsys.readouterr().err.endswith(": still here\n")
 
 
 def test_threads_lose_no_step(capsys: pytest.CaptureFixture[str]) -> None:

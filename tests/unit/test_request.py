@@ -64,5 +64,5 @@ def test_a_run_is_named_by_what_it_is(file: Path) -> None:
 
 def test_the_form_explains_every_field() -> None:
     fields = Request.model_json_schema()["properties"]
-    assert list(fields) == ["targets", "force", "overrides", "note"]
+    assert list(fields) == ["targets", "force", "overrides", "only_new_data", "pull", "push", "notify", "note"]
     assert all(field["description"].endswith(".") or "split.seed" in field["description"] for field in fields.values())

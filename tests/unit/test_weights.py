@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from headstart import params, weights
-from headstart.errors import ParamError
+from headstart.errors import HeadstartError, ParamError, UnreachableError
 from headstart.weights import Published
 from tests.conftest import ROOT
 from tests.server import Server
@@ -34,8 +34,13 @@ def choose(folder: Path, values: params.Backbone, source: Published | None = Non
     return weights.choose(values, "torchvision/net", source or published(""), folder, lambda line: None)
 
 
-def refusal(folder: Path, values: params.Backbone, source: Published | None = None) -> str:
-    with pytest.raises(ParamError) as error:
+def refusal(
+    folder: Path,
+    values: params.Backbone,
+    source: Published | None = None,
+    kind: type[HeadstartError] = ParamError,
+) -> str:
+    with pytest.raises(kind) as error:
         choose(folder, values, source)
     return str(error.value)
 
@@ -72,7 +77,7 @@ def test_a_connection_that_closes_early_leaves_nothing(server: Server, tmp_path:
     name = f"net-{SHA256[:8]}.pth"
     server.files[f"/{name}"] = DATA
     server.promise_more = 5
-    message = refusal(tmp_path, settings(weights="default"), published(f"{server.url}/{name}"))
+    message = refusal(tmp_path, settings(weights="default"), published(f"{server.url}/{name}"), UnreachableError)
     assert "cannot be fetched" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -82,7 +87,7 @@ def test_without_a_network_the_message_says_which_file_to_put_where_and_then_it_
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/net-{SHA256[:8]}.pth"
         source = published(url)
-    message = refusal(tmp_path, settings(weights="default"), source)
+    message = refusal(tmp_path, settings(weights="default"), source, UnreachableError)
     place = tmp_path / f"net-{SHA256[:8]}.pth"
     assert message.startswith(f"{url} cannot be fetched (")
     assert f"put it at {place}" in message

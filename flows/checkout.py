@@ -1,0 +1,69 @@
+"""One run at a time on one checkout, and the end of those that were killed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import State, get_client, get_run_logger
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+_POLL_S = 1.0
+
+
+@contextlib.contextmanager
+def held(root: Path, run_id: str) -> Iterator[None]:
+    """Hold the checkout for this flow run; a second run waits until the first has ended.
+
+    The lock is the kernel's, so none outlives its process. The file names the run that holds it: where it still names
+    one when the next run gets the lock, that one was killed, and Prefect is told that it crashed.
+    """
+    path = root / ".dvc" / "tmp" / "pipeline.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    get_run_logger().info("another run holds this checkout; waiting for it to end")
+                    told = True
+                time.sleep(_POLL_S)
+        file.seek(0)
+        _bury(file.read())
+        file.truncate(0)
+        file.write(run_id)
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _bury(run_id: str) -> None:
+    """Tell Prefect that a run whose process is gone has crashed, with the tasks that it was at."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound, ValueError):
+        run = client.read_flow_run(UUID(run_id))
+        if run.state is None or run.state.is_final():
+            return
+        get_run_logger().info("the run '%s' on this checkout was killed; marking it as crashed", run.name)
+        state: State[Any] = Crashed(message="its process was killed; what had finished is kept")
+        _crash_tasks(client, run.id)
+        client.set_flow_run_state(run.id, state, force=True)
+
+
+def _crash_tasks(client: SyncPrefectClient, run_id: UUID) -> None:
+    of_this_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    for task in client.read_task_runs(flow_run_filter=of_this_run):
+        if task.state is not None and not task.state.is_final():
+            client.set_task_run_state(task.id, Crashed(message="the process of its run was killed"), force=True)

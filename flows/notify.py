@@ -1,0 +1,41 @@
+"""A word to people when a run has failed, through one of Prefect's notification blocks. The block keeps the secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import prefect.blocks.notifications  # noqa: F401 so that a block's type is known when it is loaded
+from prefect import Flow, State
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_UI_URL
+
+from flows.request import Request
+from headstart.errors import ParamError
+
+
+def block(name: str) -> NotificationBlock:
+    """Return the notification block `type/name`; ParamError where Prefect has none of that name."""
+    try:
+        found = Block.load(name)
+    except (ValueError, RuntimeError) as error:
+        raise ParamError(
+            f"notify is '{name}', which cannot be loaded ({error}). A notification block as TYPE/NAME was expected,"
+            " such as slack-webhook/team. Create one on the page Blocks of Prefect, or leave notify empty."
+        ) from None
+    if not isinstance(found, NotificationBlock):
+        raise ParamError(
+            f"notify is '{name}', which is a {type(found).__name__}. A notification block as TYPE/NAME was expected."
+        )
+    return found
+
+
+def of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Tell the block that the run asked for; Prefect calls this when a run has failed or crashed."""
+    request = Request.model_validate(flow_run.parameters.get("request", {}))
+    if request.notify:
+        page = f"{PREFECT_UI_URL.value()}/runs/flow-run/{flow_run.id}"
+        tell = cast("Callable[..., None]", block(request.notify).notify)  # its type leaves open whether to await it
+        tell(f"{state.message}\n{page}", subject=f"{flow.name} {state.name}: {flow_run.name}")

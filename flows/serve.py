@@ -1,0 +1,150 @@
+"""The pipeline on a schedule, in the embedded way: `python -m flows.serve --cron "0 3 * * *" --timezone Europe/Berlin`.
+
+One command: Prefect's server with its page and SQLite, unless PREFECT_API_URL names one or one runs already, and the
+process that starts each run when it is due, one at a time. Ctrl-C ends both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import cast
+
+from flows.pipeline import ROOT, pipeline  # first: it sets what Prefect reads when it is imported
+
+# isort: split
+from prefect import serve
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
+
+from flows.request import Request
+from headstart.errors import HeadstartError, ParamError
+
+_START_S = 120
+_STOP_S = 10
+
+
+def deployment(name: str, schedule: Schedule | None, request: Request) -> RunnerDeployment:
+    """Return what Prefect's page shows as `headstart/NAME`: a schedule, or none, and what each of its runs is asked."""
+    made = pipeline.to_deployment(
+        name,
+        schedule=schedule,
+        parameters={"request": request.model_dump()},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return cast("RunnerDeployment", made)
+
+
+def cron(expression: str, timezone: str) -> Schedule:
+    """Return the schedule; ParamError if it is none."""
+    try:
+        schedule = Cron(expression, timezone=timezone)
+        CronSchedule(cron=expression, timezone=timezone)  # looks at the timezone too
+        return schedule
+    except ValueError as error:
+        told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        said = told.removeprefix("Value error, ")
+        raise ParamError(
+            f"--cron '{expression}' --timezone '{timezone}' is no schedule ({said}). Five fields (minute, hour, day,"
+            " month, weekday) and the name of a timezone were expected, such as '0 3 * * *' and Europe/Berlin."
+        ) from None
+
+
+@contextlib.contextmanager
+def server(port: int) -> Iterator[str]:
+    """Yield the address of Prefect's API: the one that is set, one that runs on `port`, or one started for the body."""
+    if given := PREFECT_API_URL.value():
+        yield given
+        return
+    api = f"http://127.0.0.1:{port}/api"
+    if _answers(api):
+        print(f"serve: using the Prefect server that runs at {api}", flush=True)
+        yield api
+        return
+    # A session of its own, so that Ctrl-C ends it last, when the runs and schedules have been told.
+    environment = {
+        **os.environ,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_UI_API_URL": api,
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        began = time.monotonic()
+        while not _answers(api):
+            if process.poll() is not None or time.monotonic() - began > _START_S:
+                raise ParamError(f"Prefect's server did not start on port {port}. Free it, or name another by --port.")
+            time.sleep(0.2)
+        yield api
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _answers(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=1) as response:
+            return json.load(response) is True
+    except (OSError, ValueError):
+        return False
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Run the DAG of dvc.yaml on a schedule.")
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument("--cron", default="0 3 * * *", help="when to run, five fields (default: '%(default)s')")
+    when.add_argument("--interval", type=float, metavar="SECONDS", help="run this often instead")
+    parser.add_argument("--timezone", default="UTC", help="of --cron (default: %(default)s)")
+    parser.add_argument("--new-data", type=float, metavar="SECONDS", help="look this often for new images")
+    parser.add_argument("--pull", action="store_true", help="fetch from DVC's remote before each run")
+    parser.add_argument("--push", action="store_true", help="send to DVC's remote after each that succeeded")
+    parser.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block that hears of a failure")
+    parser.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: %(default)s)")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 forgets it at SIGTERM
+    request = Request(pull=options.pull, push=options.push, notify=options.notify)
+    try:
+        schedule = (
+            cron(options.cron, options.timezone)
+            if options.interval is None
+            else Interval(timedelta(seconds=options.interval))
+        )
+        deployments = [deployment("scheduled", schedule, request)]
+        if options.new_data is not None:
+            looking = request.model_copy(update={"only_new_data": True})
+            deployments.append(deployment("new-data", Interval(timedelta(seconds=options.new_data)), looking))
+        with server(options.port) as api, temporary_settings({PREFECT_API_URL: api}):
+            print(f"serve: {api.removesuffix('/api')}", flush=True)
+            serve(*deployments, limit=1)
+    except HeadstartError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
