@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
 import prefect.blocks.notifications  # noqa: F401 so that a block's type is known when it is loaded
-from prefect import Flow, State
+from prefect import Flow, State, get_client
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun
@@ -35,7 +36,11 @@ def block(name: str) -> NotificationBlock:
 def of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Tell the block that the run asked for; Prefect calls this when a run has failed or crashed."""
     request = Request.model_validate(flow_run.parameters.get("request", {}))
-    if request.notify:
-        page = f"{PREFECT_UI_URL.value()}/runs/flow-run/{flow_run.id}"
+    if not request.notify:
+        return
+    page = f"{PREFECT_UI_URL.value()}/runs/flow-run/{flow_run.id}"
+    with contextlib.suppress(ParamError):  # then the run has failed because of it, and says so
         tell = cast("Callable[..., None]", block(request.notify).notify)  # its type leaves open whether to await it
-        tell(f"{state.message}\n{page}", subject=f"{flow.name} {state.name}: {flow_run.name}")
+        with get_client(sync_client=True) as client:
+            name = client.read_flow_run(flow_run.id).name  # what is handed over here still has the one it began with
+        tell(f"{state.message}\n{page}", subject=f"{flow.name} {state.name}: {name}")

@@ -85,7 +85,7 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
 def speak_once() -> None:
     """Leave what DVC says to Prefect's log, which prints it too, but for its empty lines."""
     logger = logging.getLogger("dvc")
-    for handler in list(logger.handlers):
+    for handler in [*logger.handlers, *logging.getLogger().handlers]:
         if type(handler).__module__.startswith("dvc"):
             logger.removeHandler(handler)
         else:

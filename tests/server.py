@@ -12,7 +12,9 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.headers: dict[str, dict[str, str]] = {}
         self.redirects: dict[str, str] = {}
+        self.statuses: dict[str, list[int]] = {}  # of the next answers; 200 after them
         self.asked: list[str] = []
+        self.posted: list[str] = []
         self.promise_more = 0
         server = self
 
@@ -23,11 +25,17 @@ class Server:
             def do_GET(self) -> None:
                 self.answer(with_body=True)
 
+            def do_POST(self) -> None:
+                server.posted.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                self.answer(with_body=True)
+
             def answer(self, with_body: bool) -> None:
                 server.asked.append(f"{self.command} {self.path}")
                 data = server.files.get(self.path)
                 redirect = server.redirects.get(self.path)
-                self.send_response(302 if redirect else 200 if data is not None else 404)
+                failures = server.statuses.get(self.path)
+                status = 302 if redirect else 200 if data is not None else 404
+                self.send_response(failures.pop(0) if failures else status)
                 for name, value in server.headers.get(self.path, {}).items():
                     self.send_header(name, value)
                 if redirect:

@@ -1,0 +1,159 @@
+"""A stage that fails on something that heals is tried again, and the lock file then tells the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+from tests.pipeline.conftest import Project
+from tests.pipeline.orchestration import Api, flow
+from tests.server import Server
+
+STEP = r"""
+import json, os, sys
+from pathlib import Path
+
+def tell(**event):
+    if "HEADSTART_EVENTS" in os.environ:
+        with open(os.environ["HEADSTART_EVENTS"], "a") as file:
+            file.write(json.dumps(event) + "\n")
+
+tell(kind="start")
+fails = Path("fails")
+if fails.exists():
+    may_heal = fails.read_text() == "may heal"
+    fails.unlink()
+    tell(kind="error", message="not now", may_heal=may_heal)
+    sys.exit(1)
+Path("out").write_text(Path("params.yaml").read_text())
+"""
+DAG = """
+stages:
+  step:
+    cmd: python step.py
+    params: [number]
+    outs: [out]
+"""
+FLOW = """
+import os, sys
+os.environ.update(DO_NOT_TRACK="1")
+from dvc.repo import Repo
+from dvc.repo.reproduce import _reproduce_stage
+from prefect import flow
+from flows import stages
+
+@flow(name="small")
+def small():
+    failures = []
+    with Repo(".") as repo:
+        repo.reproduce(repro_fn=stages.as_task_runs(_reproduce_stage, failures, print, sys.exit))
+
+small()
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Project:
+    """A repository with a single stage, whose output DVC's run cache knows for number 1."""
+    project = Project(tmp_path / "small")
+    project.root.mkdir()
+    for name, text in {"dvc.yaml": DAG, "step.py": STEP, "run.py": FLOW, "params.yaml": "number: 1\n"}.items():
+        (project.root / name).write_text(text)
+    project.must("git", "init", "--quiet")
+    project.must("dvc", "init", "--quiet")
+    project.must("dvc", "repro")
+    (project.root / "params.yaml").write_text("number: 2\n")
+    return project
+
+
+def run(small: Project, api: Api) -> str:
+    return small.run("python", "run.py", PYTHONPATH=str(ROOT), PREFECT_API_URL=api.url).stdout
+
+
+def recorded(small: Project) -> tuple[int, str]:
+    """Return the parameter and the digest of the output that dvc.lock has."""
+    step = YAML(typ="safe").load(small.root / "dvc.lock")["stages"]["step"]
+    return step["params"]["params.yaml"]["number"], step["outs"][0]["md5"]
+
+
+def test_after_a_retry_the_lock_file_has_what_was_made_of_these_parameters(small: Project, api: Api) -> None:
+    before = recorded(small)
+    (small.root / "fails").write_text("may heal")
+    said = run(small, api)
+    _, (task,) = api.last_run()
+    assert task["state"]["name"] == "Completed", said
+    assert task["run_count"] == 2
+    assert (small.root / "out").read_text() == "number: 2\n"
+    number, digest = recorded(small)
+    assert (before[0], number) == (1, 2)
+    assert digest != before[1]
+    assert "up to date" in small.must("dvc", "status")
+    (small.root / "out").unlink()  # what the run cache has is true as well
+    small.must("dvc", "repro")
+    assert (small.root / "out").read_text() == "number: 2\n"
+
+
+def test_what_dvc_restores_from_its_run_cache_is_cached(small: Project, api: Api) -> None:
+    (small.root / "params.yaml").write_text("number: 1\n")
+    (small.root / "dvc.lock").unlink()
+    (small.root / "out").unlink()
+    run(small, api)
+    _, (task,) = api.last_run()
+    assert (task["state"]["name"], task["state"]["message"]) == ("Cached", "restored from DVC's run cache")
+    assert (small.root / "out").read_text() == "number: 1\n"
+
+
+def test_what_cannot_heal_fails_at_once(small: Project, api: Api) -> None:
+    (small.root / "fails").write_text("never")
+    run(small, api)
+    _, (task,) = api.last_run()
+    assert (task["state"]["type"], task["state"]["message"], task["run_count"]) == ("FAILED", "not now", 1)
+
+
+def test_a_download_that_fails_is_tried_again_and_one_that_is_wrong_is_not(
+    project: Project, api: Api, server: Server
+) -> None:
+    digest = "a" * 64
+    server.statuses["/net.pth"] = [503]
+    server.files["/net.pth"] = b"other weights"
+    weights = ("--set", f"backbone.weights={server.url}/net.pth", "--set", f"backbone.sha256={digest}")
+    done = flow(project, "--set", "backbone.name=resnet18", *weights, "backbone", PREFECT_API_URL=api.url)
+    assert done.returncode == 1
+    assert server.asked == ["GET /net.pth", "GET /net.pth"]
+    assert "cannot be fetched (HTTP Error 503" in done.stdout
+    _, (task,) = api.last_run()
+    assert task["run_count"] == 2
+    assert f"{digest} was expected" in task["state"]["message"]
+
+
+BLOCK = """
+from prefect.blocks.notifications import MattermostWebhook
+MattermostWebhook(hostname="127.0.0.1", port={port}, token="abcdefghijklmnop", include_image=False).save("team")
+"""
+
+
+def test_a_failure_is_told_to_people_and_a_success_is_not(project: Project, api: Api, server: Server) -> None:
+    server.files["/hooks/abcdefghijklmnop"] = b"ok"
+    project.must("python", "-c", BLOCK.format(port=server.http.server_port), PREFECT_API_URL=api.url)
+    notify = ("--notify", "mattermost-webhook/team")
+    assert flow(project, *notify, PREFECT_API_URL=api.url).returncode == 0
+    assert server.posted == []
+    done = flow(project, *notify, "--set", "backbone.name=resnt50", PREFECT_API_URL=api.url)
+    assert done.returncode == 1
+    (posted,) = server.posted
+    assert "Did you mean 'resnet50'?" in posted
+    run, _ = api.last_run()
+    assert f"headstart Failed: {run['name']}" in posted
+    assert f"/runs/flow-run/{run['id']}" in posted
+
+
+def test_a_block_that_is_missing_is_told_before_anything_runs(project: Project, api: Api) -> None:
+    done = flow(project, "--notify", "slack-webhook/taem", PREFECT_API_URL=api.url)
+    assert done.returncode == 1
+    assert "notify is 'slack-webhook/taem', which cannot be loaded" in done.stdout
+    assert "Traceback" not in done.stdout
+    run, tasks = api.last_run()
+    assert (run["state"]["type"], tasks) == ("FAILED", [])
