@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run flow setup test test-all bench check lock clean help
+.PHONY: run flow serve setup test test-all bench check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ run: $(STAMP)        ## run the pipeline; `make run DATA=folder` on your own ima
 
 flow: $(STAMP)       ## the same run under Prefect
 	python -m flows.pipeline
+
+serve: $(STAMP)      ## the same on a schedule, with Prefect's page: `make serve CRON='0 3 * * *' TIMEZONE=Europe/Berlin`
+	python -m flows.serve $(if $(CRON),--cron '$(CRON)') $(if $(TIMEZONE),--timezone '$(TIMEZONE)')
 
 setup: $(STAMP)      ## create .venv and install everything pinned
 
@@ -34,6 +37,7 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	    python -m benchmarks.$$name --data '$(DATA)'
 	done
 	python -m benchmarks.head_scale
+	python -m benchmarks.flow_overhead
 
 check: $(STAMP)      ## lint and types
 	ruff check .

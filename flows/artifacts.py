@@ -68,7 +68,7 @@ def _metrics(layout: Layout) -> None:
     path = (layout.evaluation / "metrics.json").relative_to(layout.root).as_posix()
     with Repo(str(layout.root)) as repo:  # one of its own: to look at another commit would disturb the one that runs
         tag = accepted(repo.scm.list_tags())
-        changes = repo.metrics.diff(a_rev=tag or "HEAD").get("diff", {}).get(path, {})
+        changes = repo.metrics.diff(a_rev=tag or "HEAD", targets=[path], all=True).get("diff", {}).get(path, {})
     rows = score_rows(test, changes, tag or "last commit")
     create_table_artifact(rows, key=METRICS, description="The held-out images")
 

@@ -25,7 +25,7 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import (
-    create_image_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -33,7 +33,7 @@ from prefect.artifacts import (
 
 _POLL_S = 0.2
 _PROGRESS_EVERY_S = 1.0
-_LAST_POST_S = 10.0  # how long a finished stage waits for a slow server to take what it has shown
+_LAST_POST_S = 10.0  # how long a finished run waits for a slow server to take what its stages have shown
 _PNG = b"\x89PNG"
 
 
@@ -49,25 +49,44 @@ class Told:
 
 
 @contextmanager
-def listening(stage: str) -> Iterator[Told]:
-    """Pass on what one stage tells while the body runs.
+def posting() -> Iterator[list[threading.Thread]]:
+    """Yield the threads that send artifacts; at the end, a slow server gets some time to take what is left.
 
-    The stage never waits for the listener, the log never waits for artifacts, and a line that cannot be understood is
-    dropped with a warning.
+    A run that is cancelled does not wait.
+    """
+    threads: list[threading.Thread] = []
+    patience_s = _LAST_POST_S
+    try:
+        yield threads
+    except BaseException as error:
+        patience_s = _LAST_POST_S if isinstance(error, Exception) else 0.0
+        raise
+    finally:
+        until = time.monotonic() + patience_s
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+@contextmanager
+def listening(stage: str, posters: list[threading.Thread]) -> Iterator[Told]:
+    """Pass on what one stage tells while the body runs; its artifacts are sent by a thread that joins `posters`.
+
+    The stage never waits for the listener, nor the next stage for artifacts of this one. A line that cannot be
+    understood is dropped with a warning.
     """
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         told = Told(Path(folder) / "events.jsonl")
         told.path.touch()
         stop = threading.Event()
         poster = Poster(stage)
-        threads = [_in_this_run(_tail, told, poster, get_run_logger(), stop), _in_this_run(poster.run)]
+        tail = _in_this_run(_tail, told, poster, get_run_logger(), stop)
+        posters.append(_in_this_run(poster.run))
         try:
             yield told
         finally:
             stop.set()
-            threads[0].join()
+            tail.join()
             poster.end()
-            threads[1].join(_LAST_POST_S)
 
 
 class Poster:
@@ -111,7 +130,9 @@ class Poster:
         if event["kind"] == "table":
             create_table_artifact(event["rows"], key=event["key"], description=event["description"])
         else:
-            create_image_artifact(data_uri(event["data"]), key=event["key"], description=event["description"])
+            # In Markdown, since Prefect's page prints the whole address of an image artifact below it.
+            picture = f"![{event['description']}]({data_uri(event['data'])})"
+            create_markdown_artifact(picture, key=event["key"], description=event["description"])
 
     def _send_progress(self) -> None:
         if self._progress is not None:

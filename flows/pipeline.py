@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ from prefect.states import Completed, Failed
 
 from flows import artifacts, notify
 from flows.checkout import held
+from flows.events import posting
 from flows.request import Request, run_name
 from flows.stages import StageFailedError, as_task_run, as_task_runs, end_children
 from headstart.errors import HeadstartError
@@ -69,10 +71,10 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
                     as_task_run("pull", lambda: pull(repo))
                 if request.only_new_data and not has_new_data(repo, values.data.root):
                     return Completed(name="Cached", message=f"the images at {values.data.root} are as they were")
-                hook = as_task_runs(
-                    _reproduce_stage, failures, show=lambda stage: artifacts.publish(layout, stage), interrupt=interrupt
-                )
-                done = repo.reproduce(targets=request.targets or None, force=request.force, repro_fn=hook)
+                with posting() as posters:
+                    show = partial(artifacts.publish, layout)
+                    hook = as_task_runs(_reproduce_stage, failures, posters, show, interrupt)
+                    done = repo.reproduce(targets=request.targets or None, force=request.force, repro_fn=hook)
                 if request.push:
                     as_task_run("push", lambda: f"{repo.push()} files sent")
     except (HeadstartError, StageFailedError) as error:

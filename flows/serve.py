@@ -109,19 +109,24 @@ def _answers(api: str) -> bool:
         return False
 
 
-def main() -> int:
-    """Serve until Ctrl-C or SIGTERM; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Run the DAG of dvc.yaml on a schedule.")
-    when = parser.add_mutually_exclusive_group()
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    reads = argparse.ArgumentParser(prog="python -m flows.serve", description="Run the DAG of dvc.yaml on a schedule.")
+    when = reads.add_mutually_exclusive_group()
     when.add_argument("--cron", default="0 3 * * *", help="when to run, five fields (default: '%(default)s')")
     when.add_argument("--interval", type=float, metavar="SECONDS", help="run this often instead")
-    parser.add_argument("--timezone", default="UTC", help="of --cron (default: %(default)s)")
-    parser.add_argument("--new-data", type=float, metavar="SECONDS", help="look this often for new images")
-    parser.add_argument("--pull", action="store_true", help="fetch from DVC's remote before each run")
-    parser.add_argument("--push", action="store_true", help="send to DVC's remote after each that succeeded")
-    parser.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block that hears of a failure")
-    parser.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: %(default)s)")
-    options = parser.parse_args()
+    reads.add_argument("--timezone", default="UTC", help="of --cron (default: %(default)s)")
+    reads.add_argument("--new-data", type=float, metavar="SECONDS", help="look this often for new images")
+    reads.add_argument("--pull", action="store_true", help="fetch from DVC's remote before each run")
+    reads.add_argument("--push", action="store_true", help="send to DVC's remote after each that succeeded")
+    reads.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block that hears of a failure")
+    reads.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: %(default)s)")
+    return reads
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM; return the exit status."""
+    options = parser().parse_args()
     os.chdir(ROOT)
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 forgets it at SIGTERM
     request = Request(pull=options.pull, push=options.push, notify=options.notify)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,17 @@ class StageFailedError(Exception):
 
 
 def as_task_runs(
-    reproduce: Callable[..., Any], failures: list[str], show: Callable[[str], None], interrupt: Callable[[], None]
+    reproduce: Callable[..., Any],
+    failures: list[str],
+    posters: list[threading.Thread],
+    show: Callable[[str], None],
+    interrupt: Callable[[], None],
 ) -> Callable[..., Any]:
     """Return a `repro_fn` for DVC that runs `reproduce(stage)` inside one Prefect task run a stage.
 
     A stage that DVC skips, or restores from its run cache, ends as Cached. One that fails on what may heal is tried
     again. `show(name)` is called after one that ran, and `interrupt` after one that Ctrl-C has ended. The message of a
-    failed one is appended to `failures`.
+    failed one is appended to `failures`, and the thread that sends its artifacts to `posters`.
     """
     states: dict[str, State[Any]] = {}
 
@@ -49,7 +54,7 @@ def as_task_runs(
             # of others for the result of these, and say so in dvc.lock.
             fresh = stage.reload() if n_tries else stage
             n_tries += 1
-            with listening(name) as told:
+            with listening(name, posters) as told:
                 path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
                 environment = {EVENTS_VARIABLE: str(told.path), "PATH": path}
                 error = None

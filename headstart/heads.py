@@ -102,7 +102,7 @@ def select(
     tie the stronger. A strength is the penalty s in `mean cross-entropy + s/2 * sum(weight^2)`. Where there are more
     than `MAX_VALIDATED` images, or `memory_mb` of the whole process do not hold them, the cross-validation has a drawn
     part of them, in whole groups.
-    `advance` is told of every fit, from several threads: (folds + 1) * len(strengths) at most.
+    `advance` is told of every fit, from several threads: (folds + 1) * len(strengths), if no fold falls away.
     """
     path = sorted(set(strengths), reverse=True)  # each fit starts from its stronger neighbour's
     source = _Source(features, views, labels)
@@ -130,6 +130,7 @@ def select(
         best = min(range(len(path)), key=lambda row: round(scored[row].cv_log_loss, 6))
         design = _Design(source, validated, hold=True)
         *_, (weight, bias) = _fit_path(design, n_classes, path[: best + 1], advance)
+        advance(len(path) - best - 1)  # what need not be fitted
         if len(validated) < len(labels):
             start = design.on_raw_features(weight, bias)
             del design  # before the next one takes its room

@@ -48,7 +48,8 @@ class Api:
 
     def last_run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the newest flow run and its task runs."""
-        (run,) = self.asked("/flow_runs/filter", sort="START_TIME_DESC", limit=1)
+        begun = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
+        (run,) = self.asked("/flow_runs/filter", flow_runs=begun, sort="START_TIME_DESC", limit=1)
         return run, self.tasks(run["id"])
 
     def artifacts(self) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import base64
 import io
 import json
 import re
+import sys
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tasks.__main__ import STAGES
@@ -45,8 +47,10 @@ def test_what_a_parameter_touches_runs_and_the_lock_file_is_that_of_dvc_repro(
     other = base.copy(tmp_path / "other")
     for each in (project, other):
         each.must("python", "-m", "tasks", "set", "train_head.folds=3")
-    done = flow(project, PREFECT_API_URL=api.url)
+    not_activated = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PREFECT_HOME": str(tmp_path / "prefect")}
+    done = project.run(sys.executable, "-m", "flows.pipeline", PREFECT_API_URL=api.url, **not_activated)
     assert done.returncode == 0, done.stdout
+    assert "Stage 'embed' didn't change, skipping" in done.stdout  # DVC's own lines are in the log
     other.must("dvc", "repro")
     assert project.lock == other.lock
     _, tasks = api.last_run()
@@ -75,6 +79,7 @@ def test_a_stage_that_fails_says_why_and_its_run_fails(project: Project, api: Ap
     assert failed["name"] == "backbone"
     assert message in failed["state"]["message"]
     assert project.artefacts() == before
+    assert "artifacts" not in project.must("git", "status", "--short")  # `git add --all` takes no model in
 
 
 def test_a_stage_that_fails_and_is_mended_leaves_a_truthful_lock_file(base: Project, project: Project) -> None:
@@ -94,6 +99,9 @@ def test_overrides_end_in_params_and_lock_that_belong_together(
     other = base.copy(tmp_path / "other")
     other.must("python", "-m", "tasks", "set", "train_head.folds=4")
     other.must("dvc", "repro")
+    accepted = json.loads((project.root / "artifacts/evaluation/metrics.json").read_text())["test"]
+    project.must("git", "add", "dvc.lock", "params.yaml")
+    project.must("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "accepted")
     done = flow(project, "--set", "train_head.folds=4", "--note", "fewer folds", PREFECT_API_URL=api.url)
     assert done.returncode == 0, done.stdout
     assert (project.root / "params.yaml").read_bytes() == (other.root / "params.yaml").read_bytes()
@@ -105,6 +113,8 @@ def test_overrides_end_in_params_and_lock_that_belong_together(
     rows = {row["score"]: row for row in json.loads(shown["metrics"]["data"])}
     test = json.loads((project.root / "artifacts/evaluation/metrics.json").read_text())["test"]
     assert {name: row["value"] for name, row in rows.items()} == test
+    assert {name: row["last commit"] for name, row in rows.items()} == accepted
+    assert all(row["change"] == pytest.approx(test[name] - accepted[name], abs=1e-6) for name, row in rows.items())
     digest = sha256((project.root / "artifacts/model/model.onnx").read_bytes()).hexdigest()
     assert f"SHA-256 of model.onnx: `{digest}`" in shown["model"]["data"]
     run, _ = api.last_run()
@@ -134,11 +144,12 @@ def test_a_run_shows_its_progress_its_pictures_and_its_tables(project: Project, 
     assert {"validation", "metrics", "model", "head-candidates", "contact-sheet", "confusion-matrix"} <= set(shown)
     for stage in ("validate", "transform", "embed", "train-head", "export"):
         assert float(shown[f"{stage}-progress"]["data"]) == 100.0, stage
-    assert re.search(r"embedding: 8 of 8 images, \d+\.\d a second", shown["embed-progress"]["description"])
+    assert re.search(r"embedding: 32 of 32 images, \d+\.\d a second", shown["embed-progress"]["description"])
     for key, kind in (("confusion-matrix", "PNG"), ("contact-sheet", "JPEG")):
-        head, _, data = shown[key]["data"].partition(",")
-        assert head == f"data:image/{kind.lower()};base64"
-        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        found = re.fullmatch(r"!\[.+\]\(data:image/(\w+);base64,(.+)\)", shown[key]["data"])
+        assert found is not None
+        assert found[1] == kind.lower()
+        picture = Image.open(io.BytesIO(base64.b64decode(found[2])))
         assert picture.format == kind
         assert min(picture.size) > 150
     strengths = [row["strength"] for row in json.loads(shown["head-candidates"]["data"])]

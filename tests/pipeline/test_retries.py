@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from tests.cluster import Cluster
 from tests.conftest import ROOT
 from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import Api, flow
+from tests.pipeline.orchestration import Api, background, environment, flow, free_port, wait_for
 from tests.server import Server
 
 STEP = r"""
@@ -48,8 +52,8 @@ from flows import stages
 @flow(name="small")
 def small():
     failures = []
-    with Repo(".") as repo:
-        repo.reproduce(repro_fn=stages.as_task_runs(_reproduce_stage, failures, print, sys.exit))
+    with Repo(".", _wait_for_lock=True) as repo:
+        repo.reproduce(repro_fn=stages.as_task_runs(_reproduce_stage, failures, [], print, sys.exit))
 
 small()
 """
@@ -127,6 +131,46 @@ def test_a_download_that_fails_is_tried_again_and_one_that_is_wrong_is_not(
     _, (task,) = api.last_run()
     assert task["run_count"] == 2
     assert f"{digest} was expected" in task["state"]["message"]
+
+
+def test_a_cluster_that_comes_up_late_is_tried_again_and_its_bytes_are_those_of_dvc_repro(
+    project: Project, api: Api, tmp_path: Path
+) -> None:
+    """The address stands in params.yaml, and nowhere else."""
+    port = free_port()
+    project.must("python", "-m", "tasks", "set", f"cluster.address=127.0.0.1:{port}")
+    for store in ("pixels", "features"):
+        shutil.rmtree(project.root / "artifacts" / store)
+    other = project.copy(tmp_path / "other")
+    log = tmp_path / "log"
+    shell = environment(project, PREFECT_API_URL=api.url)
+    dask = None
+    try:
+        with background([sys.executable, "-m", "flows.pipeline"], log, cwd=project.root, env=shell) as process:
+            wait_for(lambda: "no Dask scheduler answers" in log.read_text(), 90)
+            dask = Cluster(tmp_path / "dask.log", port=port)
+            assert process.wait(120) == 0, log.read_text()
+        other.must("dvc", "repro")
+    finally:
+        if dask is not None:
+            dask.stop()
+    tried = {task["name"]: task["run_count"] for task in api.last_run()[1]}
+    assert tried["transform"] > 1
+    assert tried["embed"] == 1
+    assert "24 images computed, 0 were there" in log.read_text()
+    assert project.lock == other.lock
+    assert project.artefacts() == other.artefacts()
+
+
+def test_dvcs_own_lock_is_waited_for(small: Project, api: Api) -> None:
+    holder = "from dvc.repo import Repo; import time\nwith Repo('.').lock: print(1, flush=True); time.sleep(6)"
+    with subprocess.Popen([sys.executable, "-c", holder], cwd=small.root, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        run(small, api)  # DVC by itself gives up after three seconds
+        assert process.wait() == 0
+    _, (task,) = api.last_run()
+    assert task["state"]["name"] == "Completed"
 
 
 BLOCK = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -45,8 +46,9 @@ def test_one_command_serves_the_page_and_runs_the_pipeline_again_and_again(proje
             assert run["auto_scheduled"]
             assert {task["state"]["name"] for task in api.tasks(run["id"])} == {"Cached"}
         assert runs_of(api, "new-data", "SCHEDULED")
-        page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
-        assert "Prefect" in page
+        assert "Prefect" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+        settings = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings", timeout=5))
+        assert settings["api_url"] == api.url  # else the page asks a server on another port
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0, log.read_text()
     assert "All deployments have been paused" in log.read_text()
@@ -73,6 +75,7 @@ def test_a_worker_picks_up_a_scheduled_run(project: Project, api: Api) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    prefect("flow-run", "ls")  # with a FastAPI that Prefect does not know, the server refuses this one
     prefect("work-pool", "create", "local", "--type", "process")
     prefect("--no-prompt", "deploy", "--all")
     deployments = {each["name"]: each for each in api.asked("/deployments/filter")}

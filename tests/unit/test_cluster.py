@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,48 +17,10 @@ from headstart import cluster, engines, graphs, pixels, store
 from headstart.errors import CheckError, DataError, UnreachableError
 from headstart.features import Embedding
 from headstart.files import sha256_of
-from tests.conftest import ROOT, encoded, photograph
+from tests.cluster import Cluster
+from tests.conftest import encoded, photograph
 
 N_IMAGES = 40
-
-
-class Cluster:
-    """A scheduler and worker processes on this machine."""
-
-    def __init__(self, log: Path, n_workers: int = 2) -> None:
-        self._log = log.open("w")
-        scheduler = self._start("scheduler", "--port", "0", "--no-dashboard")
-        self.address = _said(log, "Scheduler at:").rpartition("//")[2]
-        self.workers = [
-            self._start("worker", f"tcp://{self.address}", "--nthreads", "1", "--no-dashboard", "--no-nanny")
-            for _ in range(n_workers)
-        ]
-        self._all = [scheduler, *self.workers]
-
-    def _start(self, *words: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, stdout=self._log, stderr=self._log, cwd=self._log_folder, env=environment)
-
-    @property
-    def _log_folder(self) -> Path:
-        return Path(self._log.name).parent
-
-    def stop(self) -> None:
-        for process in reversed(self._all):
-            process.kill()
-            process.wait()
-        self._log.close()
-
-
-def _said(log: Path, words: str) -> str:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
-            if words in line:
-                return line.strip()
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 @pytest.fixture
