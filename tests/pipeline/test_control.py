@@ -82,6 +82,7 @@ def test_ctrl_c_ends_the_stage_and_leaves_no_lock_behind(project: Project, api: 
     assert_nothing_is_in_the_way(project, before)
 
 
+@pytest.mark.slow
 def test_a_terminated_run_ends_its_stage_and_is_crashed(project: Project, api: Api) -> None:
     before = project.artefacts()
     with run_in_its_slow_stage(project, api) as (process, _):

@@ -172,7 +172,14 @@ def test_what_is_not_better_does_not_ship_and_the_report_says_so(tuned: tuple[Pr
     assert "Fine-tuning does not ship" in (project.root / "artifacts/evaluation/report.html").read_text()
 
 
-def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param(("frozen layers", "epoch 6/6"), id="twice"),
+        pytest.param(("frozen layers", "epoch 1/6", "epoch 6/6", "exporting"), id="often", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: Path, points: tuple[str, ...]) -> None:
     """SIGKILL to the real process: while layers' output is stored, within epochs, between phases, while exporting."""
     undisturbed, killed = base.copy(tmp_path / "undisturbed"), base.copy(tmp_path / "killed")
     for project in (undisturbed, killed):
@@ -184,7 +191,7 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: 
 
     assert not (undisturbed.root / "artifacts/tuning/prefix").exists()  # dropped below the cut
 
-    for point in ("frozen layers", "epoch 1/6", "epoch 6/6", "exporting", None):
+    for point in (*points, None):
         process = subprocess.Popen(
             [sys.executable, "-u", "-m", "tasks", "finetune"],
             cwd=killed.root,
@@ -201,7 +208,7 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: 
                 process.send_signal(signal.SIGKILL)
         process.wait()
         assert process.returncode == (-signal.SIGKILL if point else 0), "".join(heard)
-        if point == "exporting":
+        if point in ("exporting", None):
             assert not any("epoch 4/6" in line for line in heard)  # it went on where it was
     assert outputs(killed) == outputs(undisturbed)
 

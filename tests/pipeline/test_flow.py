@@ -19,7 +19,7 @@ from tests.pipeline.orchestration import Api, flow
 
 
 def test_a_flow_from_scratch_leaves_the_lock_file_of_dvc_repro(base: Project, tmp_path: Path) -> None:
-    project = begun(tmp_path / "project")
+    project = begun(tmp_path / "elsewhere" / "under another name")
     done = flow(project)
     assert done.returncode == 0, done.stdout
     assert project.lock == base.lock
@@ -82,13 +82,15 @@ def test_a_stage_that_fails_says_why_and_its_run_fails(project: Project, api: Ap
     assert "artifacts" not in project.must("git", "status", "--short")  # `git add --all` takes no model in
 
 
-def test_a_stage_that_fails_and_is_mended_leaves_a_truthful_lock_file(base: Project, project: Project) -> None:
+def test_a_stage_that_fails_and_is_mended_leaves_a_truthful_lock_file(
+    base: Project, project: Project, api: Api
+) -> None:
     path = project.root / "params.yaml"
     good = path.read_text()
     path.write_text(good.replace("name: tf_efficientnet_lite0", "name: resnt50"))
-    assert flow(project).returncode == 1
+    assert flow(project, PREFECT_API_URL=api.url).returncode == 1
     path.write_text(good)
-    assert flow(project).returncode == 0
+    assert flow(project, PREFECT_API_URL=api.url).returncode == 0
     assert project.lock == base.lock
     assert "up to date" in project.must("dvc", "status")
 

@@ -13,18 +13,11 @@ import polars as pl
 import pytest
 
 from headstart.images import decode
-from tests.pipeline.conftest import Project, begun, write_photographs
+from tests.pipeline.conftest import Project, write_photographs
 
 
 def metrics_of(project: Project) -> dict[str, float]:
     return json.loads((project.root / "artifacts" / "evaluation" / "metrics.json").read_text())["test"]
-
-
-def test_two_runs_from_scratch_leave_byte_identical_lock_files(base: Project, tmp_path: Path) -> None:
-    other = begun(tmp_path / "elsewhere" / "under another name")
-    other.must("dvc", "repro")
-    assert other.lock == base.lock
-    assert other.artefacts() == base.artefacts()
 
 
 def test_make_run_ends_with_model_report_and_accuracy(project: Project) -> None:
