@@ -6,20 +6,26 @@ onnxruntime, Pillow and numpy only, and nothing of the pipeline.
 from __future__ import annotations
 
 import argparse
+import csv
+import glob
 import hashlib
 import json
 import sys
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import onnxruntime
 
 from headstart.errors import CheckError, HeadstartError, count_and_name
 from headstart.graphs import session
 from headstart.images import UnreadableError, decode
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of the images in a folder
 BAD_IMAGES = 2  # exit status where some images could not be read and the rest was answered
 
 
@@ -36,60 +42,132 @@ class Model:
         except (KeyError, ValueError):
             raise CheckError(f"{self.file} names no classes. A model exported by headstart was expected.") from None
 
-    def probabilities(self, data: bytes) -> np.ndarray:
-        """Return float32 [C] for the bytes of one image file; UnreadableError if they are none."""
-        found: np.ndarray = self._session.run(["probabilities"], {"image": decode(data).rgb[None]})[0][0]
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [N, C], probabilities, for uint8 [N, H, W, 3], RGB of any size."""
+        found: np.ndarray = self._session.run(["probabilities"], {"image": images})[0]
         return found
+
+
+class Answer(NamedTuple):
+    """What the model says of one image, most probable class first."""
+
+    path: str
+    ranked: list[tuple[str, float]]
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Print the most probable classes of each image; an unreadable one is told on stderr and the rest goes on."""
     model = Model(arguments.model)
-    status = 0
-    width = max(len(str(path)) for path in arguments.images)
-    for path in arguments.images:
-        try:
-            probabilities = model.probabilities(path.read_bytes())
-        except (UnreadableError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            print(f"predict: {path}: {reason}. An image was expected.", file=sys.stderr)
-            status = BAD_IMAGES
-            continue
-        best = np.argsort(-probabilities, kind="stable")[: arguments.top]
-        ranked = [(model.classes[index], float(probabilities[index])) for index in best]
-        if arguments.json:
-            answer = {
-                "path": str(path),
-                "label": ranked[0][0],
-                "probability": ranked[0][1],
-                "top": [{"label": label, "probability": probability} for label, probability in ranked],
-            }
-            print(json.dumps(answer, ensure_ascii=False))
+    paths = list(_named(arguments.images))
+    if not paths:
+        raise CheckError("no image is named. Files, folders, patterns, or - for a list on stdin were expected.")
+    write = {"table": _table, "json": _json_lines, "csv": _csv}["json" if arguments.json else arguments.format]
+    shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
+    began, n_bad = time.monotonic(), 0
+    printer = write(max(map(len, paths)), arguments.top)
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(paths), arguments.batch):
+            chunk = paths[first : first + arguments.batch]
+            for answer in _answers(model, chunk, list(pool.map(_pixels, chunk)), arguments.top):
+                if isinstance(answer, Answer):
+                    printer(answer)
+                else:
+                    n_bad += 1
+                    print(f"predict: {answer} An image was expected.", file=sys.stderr)
+            if shows_progress:
+                done = first + len(chunk)
+                rate = done / (time.monotonic() - began)
+                told = f"\rpredict: {done}/{len(paths)} images, {rate:.0f} a second"
+                print(told, end="", file=sys.stderr, flush=True)
+    if shows_progress:
+        print(file=sys.stderr)
+    return BAD_IMAGES if n_bad else 0
+
+
+def _named(words: Iterable[str]) -> Iterator[str]:
+    """Yield the path of each image that the words name: files, folders, patterns, - for one path a line on stdin."""
+    for word in words:
+        path = Path(word)
+        if word == "-":
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        elif path.is_dir():
+            yield from sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
+        elif not path.exists() and glob.has_magic(word):
+            found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's takes no absolute pattern
+            yield from sorted(each for each in found if Path(each).is_file())
         else:
-            print(f"{path!s:<{width}}  " + "  ".join(f"{label} {probability:.4f}" for label, probability in ranked))
-    return status
+            yield word
+
+
+def _pixels(path: str) -> np.ndarray | str:
+    """Return uint8 [H, W, 3], or why not."""
+    try:
+        return decode(Path(path).read_bytes()).rgb
+    except (UnreadableError, OSError) as error:
+        return f"{path}: {error.strerror if isinstance(error, OSError) else error}."
+
+
+def _answers(
+    model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | str], top: int
+) -> Iterator[Answer | str]:
+    """Yield an answer an image, in order, or why there is none. Images of one size go through the model together."""
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, image in enumerate(pixels):
+        if not isinstance(image, str):
+            rows_of.setdefault(image.shape, []).append(row)
+    found: dict[int, np.ndarray] = {}
+    for rows in rows_of.values():
+        found.update(zip(rows, model(np.stack([np.asarray(pixels[row]) for row in rows])), strict=True))
+    for row, image in enumerate(pixels):
+        if isinstance(image, str):
+            yield image
+        else:
+            best = np.argsort(-found[row], kind="stable")[:top]
+            yield Answer(paths[row], [(model.classes[index], float(found[row][index])) for index in best])
+
+
+def _table(width: int, top: int) -> Callable[[Answer], None]:
+    def write(answer: Answer) -> None:
+        ranked = "  ".join(f"{label} {probability:.4f}" for label, probability in answer.ranked)
+        print(f"{answer.path:<{width}}  {ranked}")
+
+    return write
+
+
+def _json_lines(width: int, top: int) -> Callable[[Answer], None]:
+    def write(answer: Answer) -> None:
+        label, probability = answer.ranked[0]
+        ranked = [{"label": name, "probability": value} for name, value in answer.ranked]
+        line = {"path": answer.path, "label": label, "probability": probability, "top": ranked}
+        print(json.dumps(line, ensure_ascii=False))
+
+    return write
+
+
+def _csv(width: int, top: int) -> Callable[[Answer], None]:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    ranks = [""] if top == 1 else [f"_{rank + 1}" for rank in range(top)]
+    writer.writerow(["path", *(f"{name}{rank}" for rank in ranks for name in ("label", "probability"))])
+
+    def write(answer: Answer) -> None:
+        writer.writerow([answer.path, *(value for each in answer.ranked for value in each)])
+
+    return write
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Replay the conformance vectors; CheckError where this machine's answers differ from those of the export."""
+    """Compare checksums and replay the conformance vectors; CheckError where this machine has or answers other ones."""
     file = _file_of(arguments.model)
     folder = file.parent
-    promised = _read_json(folder / "model.json")["model_sha256"]
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != promised:
-        raise CheckError(
-            f"{file} has SHA-256 {found[:12]}.. and model.json promises {promised[:12]}... The file that was"
-            " exported was expected. Copy the whole folder again."
-        )
+    n_files = _check_sums(folder)
     expected = _read_json(folder / "conformance" / "expected.json")
     model = Model(file)
     wrong, furthest = [], 0.0
     for vector in expected["images"]:
-        image = folder / "conformance" / vector["file"]
-        try:
-            probabilities = model.probabilities(image.read_bytes())
-        except (UnreadableError, OSError) as error:
-            raise CheckError(f"{image} cannot be read ({error}). Copy the whole folder again.") from None
+        pixels = _pixels(str(folder / "conformance" / vector["file"]))
+        if isinstance(pixels, str):
+            raise CheckError(f"{pixels} An image was expected. Copy the whole folder again.")
+        probabilities = model(pixels[None])[0]
         difference = float(np.abs(probabilities - np.asarray(vector["probabilities"], np.float32)).max())
         furthest = max(furthest, difference)
         if not difference <= expected["tolerance"] or model.classes[int(probabilities.argmax())] != vector["label"]:
@@ -101,8 +179,33 @@ def verify(arguments: argparse.Namespace) -> int:
             f" At most {expected['tolerance']:.0e} was expected. Compare the versions of onnxruntime and Pillow here"
             " with those that `headstart info` names."
         )
+    print(f"verify: {n_files} files are those that were exported")
+    print(f"verify: onnxruntime {onnxruntime.__version__} has every operator of the model")
     print(f"verify: {n_images} conformance images agree to {furthest:.1e}")
     return 0
+
+
+def _check_sums(folder: Path) -> int:
+    """Return how many files SHA256SUMS names; CheckError if one is another than at the export, or is missing."""
+    listed = folder / "SHA256SUMS"
+    try:
+        promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
+        pairs = [(digest, name) for digest, name in promised]
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
+    for digest, name in pairs:
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise CheckError(
+                f"{folder / name} cannot be read ({error.strerror}). Copy the whole folder again."
+            ) from None
+        if found != digest:
+            raise CheckError(
+                f"{folder / name} has SHA-256 {found[:12]}.. and SHA256SUMS promises {digest[:12]}... The file that was"
+                " exported was expected. Copy the whole folder again."
+            )
+    return len(pairs)
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -141,12 +244,14 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("predict", help="name the class of images")
     command.add_argument("model", type=Path, metavar="MODEL", help="artifacts/model, or a model.onnx")
-    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    command.add_argument("--json", action="store_true", help="one JSON object a line")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; - reads a list on stdin")
+    command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="json: an object a line")
+    command.add_argument("--json", action="store_true", help="the same as --format json")
+    command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images read at a time (default: 8)")
     command.add_argument("--top", type=_positive, default=1, metavar="K", help="the K most probable classes")
     command.set_defaults(run=predict)
 
-    command = commands.add_parser("verify", help="replay the conformance vectors on this machine")
+    command = commands.add_parser("verify", help="compare checksums, replay the conformance vectors on this machine")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.set_defaults(run=verify)
 

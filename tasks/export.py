@@ -6,16 +6,19 @@ refuses to finish unless the model gives evaluate's label on every test image an
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import onnx
 import polars as pl
+from PIL import Image
 
 from headstart import graphs, images, tables
 from headstart.errors import CheckError, count_and_name
@@ -26,6 +29,8 @@ from headstart.progress import bar, say
 
 # Of a probability, between the joined graph in float32 at batch 1 and the features as `embed` computed and kept them.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+
+_ORIENTATION = 0x0112  # the EXIF tag
 
 CARD = """# Model card
 
@@ -97,10 +102,43 @@ def conformance_rows(predictions: pl.DataFrame, n_images: int) -> pl.DataFrame:
     return ordered[picks]
 
 
+def odd_images(rgb: np.ndarray) -> dict[str, bytes]:
+    """Return image files that a careless reader gets wrong, made of one picture uint8 [H, W, 3]: name -> bytes."""
+    picture = Image.fromarray(rgb)
+    turned = Image.Exif()
+    turned[_ORIENTATION] = 6  # shown turned by 90 degrees
+    return {
+        "gray.jpg": _encoded(picture.convert("L"), "JPEG"),
+        "turned.jpg": _encoded(picture, "JPEG", exif=turned),
+        "transparent.png": _encoded(Image.merge("RGBA", (*picture.split(), picture.convert("L"))), "PNG"),
+        "tiny.png": _encoded(picture.resize((7, 5)), "PNG"),
+        "huge.jpg": _encoded(picture.resize((4000, 3000)), "JPEG", quality=50),
+        "wide.png": _encoded(picture.resize((900, 12)), "PNG"),
+    }
+
+
+def _encoded(picture: Image.Image, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
 def training_digest(manifest: pl.DataFrame, splits: pl.DataFrame, learned_from: list[str]) -> str:
     """Return the digest of the images and labels that the model was trained on: those of some splits."""
     trained = splits.filter(pl.col("split").is_in(learned_from)).select("image_id")
     return tables.data_digest(manifest.join(trained, on="image_id", how="semi"))
+
+
+def _odd_vectors(model: bytes, classes: list[str], folder: Path, surest: str) -> list[dict[str, Any]]:
+    """Write the odd images made of the file `surest` to `folder`; return what the model says of each."""
+    session = graphs.session(model)
+    vectors = []
+    for name, data in odd_images(images.decode((folder / surest).read_bytes()).rgb).items():
+        (folder / name).write_bytes(data)
+        found = session.run(["probabilities"], {"image": images.decode(data).rgb[None]})[0][0]
+        probabilities = [float(value) for value in found]
+        vectors.append({"file": name, "label": classes[int(found.argmax())], "probabilities": probabilities})
+    return vectors
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -151,6 +189,8 @@ def run(params: Params, layout: Layout) -> None:
             name = row["image_id"][:16] + PurePosixPath(row["path"]).suffix.lower()
             (folder / "conformance" / name).write_bytes(located(row["path"], folder_of_images).read_bytes())
             vectors.append({"file": name, "label": row["predicted"], "probabilities": row["probabilities"]})
+        if vectors:
+            vectors += _odd_vectors(model, head["classes"], folder / "conformance", vectors[-1]["file"])
         write_json(folder / "conformance" / "expected.json", {"tolerance": tolerance, "images": vectors})
         write_json(
             folder / "model.json",
@@ -187,4 +227,7 @@ def run(params: Params, layout: Layout) -> None:
             ece=test["ece"],
         )
         write_text(folder / "MODEL_CARD.md", card)
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        sums = [f"{sha256_of(folder / name)}  {name}\n" for name in names]  # as `sha256sum --check` reads it
+        write_text(folder / "SHA256SUMS", "".join(sums))
     say(f"model.onnx gives evaluate's labels on all {len(files)} test images; {len(model) / 1e6:.1f} MB")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from headstart import cli
 from tests.conftest import ROOT
@@ -59,6 +66,79 @@ def test_an_unreadable_image_is_told_and_the_others_are_answered(
     assert "gone.jpg: No such file or directory" in err
 
 
+def test_predict_takes_folders_patterns_and_a_list_on_stdin(
+    project: Project, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = project.root / "photos"
+    expected = photos_of(project)
+
+    def paths_of(*words: str) -> list[str]:
+        assert cli.main(["predict", str(model), *words, "--format", "csv"]) == 0
+        header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+        assert header == ["path", "label", "probability"]
+        assert all(label in ("ants", "bees") and 0.5 <= float(probability) <= 1 for _, label, probability in rows)
+        return [path for path, _, _ in rows]
+
+    (photos / "notes.txt").write_text("no image")
+    assert paths_of(str(photos)) == expected
+    assert paths_of(f"{photos}/*/00*.jpg") == [path for path in expected if Path(path).name.startswith("00")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(expected[:3]) + "\n"))
+    assert paths_of("-") == expected[:3]
+    assert cli.main(["predict", str(model), str(model / "conformance" / "none")]) == 2
+    (project.root / "empty").mkdir()
+    assert cli.main(["predict", str(model), str(project.root / "empty")]) == 1
+    assert "no image is named" in capsys.readouterr().err
+
+
+def test_images_of_one_size_go_together_and_the_answers_are_the_same(
+    project: Project, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answers(*options: str) -> list[dict[str, object]]:
+        assert cli.main(["predict", str(model), str(project.root / "photos"), "--json", *options]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    alone, together = answers("--batch", "1"), answers("--batch", "100")
+    assert [each["path"] for each in together] == photos_of(project)
+    assert [each["label"] for each in together] == [each["label"] for each in alone]
+    probabilities = [[each["probability"] for each in some] for some in (alone, together)]
+    assert probabilities[1] == pytest.approx(probabilities[0], abs=1e-5)
+
+
+def test_several_classes_are_columns(project: Project, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", str(model), photos_of(project)[0], "--format", "csv", "--top", "2"]) == 0
+    header, row = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert header == ["path", "label_1", "probability_1", "label_2", "probability_2"]
+    assert float(row[2]) + float(row[4]) == pytest.approx(1, abs=1e-5)
+
+
+def test_many_images_show_how_far_it_is(project: Project, model: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "headstart.cli", "predict", str(model), str(project.root / "photos")]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+    os.close(theirs)
+    assert len(done.stdout.splitlines()) == 24
+    assert re.search(r"predict: 24/24 images, \d+ a second", os.read(ours, 4096).decode())
+
+
+def test_the_checksums_are_those_of_sha256sum(model: Path) -> None:
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=model, check=True)
+    named = {line.split("  ")[1] for line in (model / "SHA256SUMS").read_text().splitlines()}
+    there = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
+    assert named == there - {"SHA256SUMS"}
+
+
+def test_odd_images_are_among_the_conformance_vectors(model: Path) -> None:
+    folder = model / "conformance"
+    names = {each["file"] for each in json.loads((folder / "expected.json").read_text())["images"]}
+    assert {"gray.jpg", "turned.jpg", "transparent.png", "tiny.png", "huge.jpg", "wide.png"} <= names
+    with Image.open(folder / "gray.jpg") as gray, Image.open(folder / "turned.jpg") as turned:
+        assert gray.mode == "L"
+        assert turned.getexif()[0x0112] == 6
+    with Image.open(folder / "tiny.png") as tiny, Image.open(folder / "huge.jpg") as huge:
+        assert (tiny.size, huge.size) == ((7, 5), (4000, 3000))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
+
+
 def test_verify_agrees_on_the_machine_that_exported(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", str(model)]) == 0
     assert "conformance images agree" in capsys.readouterr().out
@@ -77,11 +157,16 @@ def test_verify_refuses_what_differs(model: Path, damage: str, capsys: pytest.Ca
     elif damage == "other model":
         with (model / "model.onnx").open("ab") as file:
             file.write(b"\x00")
-        message = "model.json promises"
+        message = "SHA256SUMS promises"
     elif damage == "lost image":
         (model / "conformance" / expected["images"][0]["file"]).unlink()
         message = "cannot be read"
-    vectors.write_text(json.dumps(expected))
+    if "probabilities" in damage or "label" in damage:
+        vectors.write_text(json.dumps(expected))
+        sums = (model / "SHA256SUMS").read_text().splitlines()  # whoever did this has thought of the checksums
+        digest = sha256(vectors.read_bytes()).hexdigest()
+        kept = [f"{digest}  conformance/expected.json" if "expected" in line else line for line in sums]
+        (model / "SHA256SUMS").write_text("\n".join(kept) + "\n")
     if damage == "lost vectors":
         vectors.unlink()
         message = "cannot be read"
@@ -112,7 +197,13 @@ def test_what_is_no_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_model_folder_holds_what_it_promises(model: Path) -> None:
-    assert sorted(path.name for path in model.iterdir()) == ["MODEL_CARD.md", "conformance", "model.json", "model.onnx"]
+    assert sorted(path.name for path in model.iterdir()) == [
+        "MODEL_CARD.md",
+        "SHA256SUMS",
+        "conformance",
+        "model.json",
+        "model.onnx",
+    ]
     expected = json.loads((model / "conformance" / "expected.json").read_text())
     files = {path.name for path in (model / "conformance").iterdir()} - {"expected.json"}
     assert {vector["file"] for vector in expected["images"]} == files
