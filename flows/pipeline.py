@@ -38,6 +38,8 @@ from headstart.params import Params
 ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = Request()
 _GRACE_S = 3
+_WATCH_S = 0.5
+_STARTED_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process of a run that a worker or `serve` has started
 _INTERRUPTED = "interrupted; finished stages are kept"
 
 
@@ -58,6 +60,8 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
 
     os.chdir(ROOT)
     speak_once()
+    if os.environ.get(_STARTED_BY_PREFECT):
+        end_with_parent()
     failures: list[str] = []
     layout = Layout(ROOT)
     try:
@@ -115,6 +119,18 @@ def describe(values: Params, note: str) -> None:
     tags = {f"dataset:{Path(values.data.root).stem}", f"backbone:{values.backbone.name.rpartition('/')[2]}"}
     with get_client(sync_client=True) as client:
         client.update_flow_run(runtime.flow_run.id, name=run_name(values, note), tags={*runtime.flow_run.tags, *tags})
+
+
+def end_with_parent() -> None:
+    """End this run, and its stage with it, when the worker that started it is gone: nobody could cancel it any more."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)  # Prefect makes a crashed run of it
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def interrupt(*_: object) -> NoReturn:

@@ -28,6 +28,7 @@ from tests.pipeline.orchestration import (
 )
 
 ENDS_S = 5.0
+Served = tuple[str, Popen[bytes]]  # a deployment, and the process that waits to run it
 
 
 @contextmanager
@@ -142,14 +143,14 @@ def test_of_two_runs_the_second_waits_and_a_shell_is_told_who_is_at_it(project: 
 
 
 @pytest.fixture
-def served(project: Project, api: Api) -> Iterator[str]:
-    """Yield the id of a deployment of the project that something waits to run, far in the future."""
+def served(project: Project, api: Api) -> Iterator[Served]:
+    """Yield the id of a deployment of the project, far in the future, and the process that waits to run it."""
     log = project.root.parent / "serve"
     command = [sys.executable, "-m", "flows.serve", "--cron", "0 3 1 1 *", "--timezone", "Europe/Berlin"]
-    with background(command, log, cwd=project.root, env=environment(project, PREFECT_API_URL=api.url)):
+    with background(command, log, cwd=project.root, env=environment(project, PREFECT_API_URL=api.url)) as process:
         wait_for(lambda: "is being served" in log.read_text() or "Your deployments are" in log.read_text(), 60)
         (deployment,) = api.asked("/deployments/filter", deployments={"name": {"any_": ["scheduled"]}})
-        yield deployment["id"]
+        yield deployment["id"], process
 
 
 def begin(api: Api, deployment: str, project: Project) -> str:
@@ -161,9 +162,11 @@ def begin(api: Api, deployment: str, project: Project) -> str:
     return str(run["id"])
 
 
-def test_a_run_cancelled_on_the_page_ends_its_stage_and_is_cancelled(project: Project, api: Api, served: str) -> None:
+def test_a_run_cancelled_on_the_page_ends_its_stage_and_is_cancelled(
+    project: Project, api: Api, served: Served
+) -> None:
     before = project.artefacts()
-    run_id = begin(api, served, project)
+    run_id = begin(api, served[0], project)
     stages = stages_running(project)
     api.cancel(run_id)
     assert_gone(stages)
@@ -171,11 +174,21 @@ def test_a_run_cancelled_on_the_page_ends_its_stage_and_is_cancelled(project: Pr
     assert_nothing_is_in_the_way(project, before)
 
 
-def test_a_run_whose_process_is_killed_is_crashed(project: Project, api: Api, served: str) -> None:
+def test_a_run_whose_process_is_killed_is_crashed(project: Project, api: Api, served: Served) -> None:
     before = project.artefacts()
-    run_id = begin(api, served, project)
+    run_id = begin(api, served[0], project)
     stages = stages_running(project)
     psutil.Process(stages[0].ppid()).kill()
+    assert_gone(stages)
+    assert final(api, run_id)["type"] == "CRASHED"
+    assert_nothing_is_in_the_way(project, before)
+
+
+def test_a_run_whose_worker_is_killed_ends_its_stage_and_is_crashed(project: Project, api: Api, served: Served) -> None:
+    before = project.artefacts()
+    run_id = begin(api, served[0], project)
+    stages = stages_running(project)
+    served[1].kill()
     assert_gone(stages)
     assert final(api, run_id)["type"] == "CRASHED"
     assert_nothing_is_in_the_way(project, before)

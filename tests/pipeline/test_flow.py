@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tasks.__main__ import STAGES
-from tests.pipeline.conftest import Project, begun, write_photographs
+from tests.pipeline.conftest import Project, begun, checkout, write_photographs
 from tests.pipeline.orchestration import Api, flow
 
 
@@ -25,6 +25,19 @@ def test_a_flow_from_scratch_leaves_the_lock_file_of_dvc_repro(base: Project, tm
     assert project.lock == base.lock
     assert project.artefacts() == base.artefacts()
     assert "up to date" in project.must("dvc", "status")
+
+
+@pytest.mark.slow
+def test_the_embedded_dataset_under_prefect_and_under_dvc_ends_in_the_same_bytes(tmp_path: Path, api: Api) -> None:
+    plain, flowed = checkout(tmp_path / "plain"), checkout(tmp_path / "flowed")
+    plain.must("dvc", "repro")
+    done = flow(flowed, PREFECT_API_URL=api.url)
+    assert done.returncode == 0, done.stdout
+    run, tasks = api.last_run()
+    assert run["name"].startswith("digits tf_efficientnet_lite0 ")
+    assert {task["name"]: task["state"]["name"] for task in tasks} == dict.fromkeys(STAGES, "Completed")
+    assert flowed.lock == plain.lock
+    assert flowed.artefacts() == plain.artefacts()
 
 
 def test_every_stage_that_dvc_visits_is_a_task_run_and_one_that_it_skips_is_cached(project: Project, api: Api) -> None:
