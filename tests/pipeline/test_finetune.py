@@ -229,6 +229,7 @@ def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path)
     assert len(set(curves[0])) == 7  # it does something in every epoch
 
 
+@pytest.mark.slow
 def test_without_the_pixel_store_every_byte_is_the_same(tuned: tuple[Project, str], tmp_path: Path) -> None:
     project = tuned[0].copy(tmp_path / "project")
     before = outputs(project)
