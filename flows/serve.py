@@ -128,6 +128,7 @@ def main() -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit status."""
     options = parser().parse_args()
     os.chdir(ROOT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that starts this with & has it ignored
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 forgets it at SIGTERM
     request = Request(pull=options.pull, push=options.push, notify=options.notify)
     try:

@@ -37,6 +37,7 @@ def test_one_command_serves_the_page_and_runs_the_pipeline_again_and_again(proje
     api = Api(f"http://127.0.0.1:{port}/api")
     log = project.root.parent / "serve"
     command = [sys.executable, "-m", "flows.serve", "--interval", "6", "--new-data", "3600", "--port", str(port)]
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]  # as a script that ends in & starts it
     with background(command, log, cwd=project.root, env=environment(project)) as process:
         wait_for(lambda: answers(f"{api.url}/health"), 60)
         done = wait_for(lambda: (found := runs_of(api, "scheduled", "COMPLETED")) and len(found) > 1 and found, 90)
