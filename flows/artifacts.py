@@ -39,7 +39,8 @@ def score_rows(
     rows = []
     for name, value in now.items():
         change = changes.get(f"test.{name}", {})
-        rows.append({"score": name, "value": value, before: change.get("old", ""), "change": change.get("diff", "")})
+        difference = round(change["diff"], 6) if "diff" in change else ""
+        rows.append({"score": name, "value": value, before: change.get("old", ""), "change": difference})
     return rows
 
 

@@ -4,7 +4,7 @@ from flows.artifacts import accepted, score_rows, validation_sheet
 
 
 def test_a_score_is_beside_that_of_before() -> None:
-    changes = {"test.accuracy": {"old": 0.9, "new": 0.95, "diff": 0.05}}
+    changes = {"test.accuracy": {"old": 0.9, "new": 0.95, "diff": 0.04999999999999993}}
     assert score_rows({"accuracy": 0.95, "n_images": 20}, changes, "classifier@v1.0.0") == [
         {"score": "accuracy", "value": 0.95, "classifier@v1.0.0": 0.9, "change": 0.05},
         {"score": "n_images", "value": 20, "classifier@v1.0.0": "", "change": ""},
