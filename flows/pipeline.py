@@ -73,7 +73,7 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
             with Repo(str(ROOT), _wait_for_lock=True) as repo:
                 if request.pull:
                     as_task_run("pull", lambda: pull(repo))
-                if request.only_new_data and not has_new_data(repo, values.data.root):
+                if request.only_new_data and not has_new_data(repo):
                     return Completed(name="Cached", message=f"the images at {values.data.root} are as they were")
                 with posting() as posters:
                     show = partial(artifacts.publish, layout)
@@ -108,10 +108,14 @@ def pull(repo: Any) -> str:
     return f"{fetched} files fetched"
 
 
-def has_new_data(repo: Any, root: str) -> bool:
-    """Return whether the images, or the list of them, are other ones than dvc.lock names, by DVC's own status."""
+def has_new_data(repo: Any) -> bool:
+    """Return whether the images, or the list of them, are other ones than dvc.lock names, by DVC's own status.
+
+    They are what `validate` depends on beside code and parameters; DVC names them in a way of its own.
+    """
     changes = repo.status(targets=["validate"]).get("validate", [])
-    return any(root in change.get("changed deps", {}) for change in changes if isinstance(change, dict))
+    names = {name for change in changes if isinstance(change, dict) for name in change.get("changed deps", {})}
+    return any(not name.endswith(".py") for name in names - {"params.yaml"})
 
 
 def describe(values: Params, note: str) -> None:

@@ -83,6 +83,7 @@ def as_task_runs(
         states[name] = run(return_state=True, wait_for=before)
         if not states[name].is_completed():
             raise StageFailedError(failures[-1] if failures else f"{name}: {states[name].message}")
+        failures.clear()  # of tries that a later one has healed
         return result
 
     return repro_fn

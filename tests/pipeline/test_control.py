@@ -174,21 +174,14 @@ def test_a_run_cancelled_on_the_page_ends_its_stage_and_is_cancelled(
     assert_nothing_is_in_the_way(project, before)
 
 
-def test_a_run_whose_process_is_killed_is_crashed(project: Project, api: Api, served: Served) -> None:
+@pytest.mark.parametrize("killed", ["run", "worker"])
+def test_a_killed_run_or_worker_ends_the_stage_and_the_run_is_crashed(
+    project: Project, api: Api, served: Served, killed: str
+) -> None:
     before = project.artefacts()
     run_id = begin(api, served[0], project)
     stages = stages_running(project)
-    psutil.Process(stages[0].ppid()).kill()
-    assert_gone(stages)
-    assert final(api, run_id)["type"] == "CRASHED"
-    assert_nothing_is_in_the_way(project, before)
-
-
-def test_a_run_whose_worker_is_killed_ends_its_stage_and_is_crashed(project: Project, api: Api, served: Served) -> None:
-    before = project.artefacts()
-    run_id = begin(api, served[0], project)
-    stages = stages_running(project)
-    served[1].kill()
+    (psutil.Process(stages[0].ppid()) if killed == "run" else served[1]).kill()
     assert_gone(stages)
     assert final(api, run_id)["type"] == "CRASHED"
     assert_nothing_is_in_the_way(project, before)
