@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -18,6 +19,8 @@ import threading
 import time
 import warnings
 from pathlib import Path
+
+import psutil
 
 import tasks
 from headstart import params, progress
@@ -120,15 +123,28 @@ def _note_time(stage: str, seconds: float, layout: Layout) -> None:
 
 def _stop_with_parent() -> None:
     """End this process when the one that started it is gone, so that a killed `dvc repro` leaves no stage behind."""
+    if "DVC_STAGE" not in os.environ:  # begun by hand, perhaps to outlive the shell
+        return
     parent = os.getppid()
+    shell = _shell_between(parent)
+    grandparent = shell and shell.ppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and (shell and shell.ppid()) == grandparent:
             time.sleep(0.5)
         progress.fail("the process that started this stage is gone; stopping")
         os._exit(_PARENT_GONE)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _shell_between(parent: int) -> psutil.Process | None:
+    """Return the shell that waits for this command, if DVC has one: bash makes way for its last command, dash stays."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(parent)
+        if " ".join(process.cmdline()).endswith(f"tasks {os.environ['DVC_STAGE']}"):
+            return process
+    return None
 
 
 if __name__ == "__main__":

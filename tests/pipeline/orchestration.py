@@ -128,6 +128,7 @@ def environment(project: Project, **more: str) -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     home = str(project.root.parent)
     own = {"PATH": path, "HOME": home, "PREFECT_HOME": f"{home}/prefect", "PYTHONUNBUFFERED": "1"}
+    own["SHELL"] = "/bin/sh"  # dash stays between DVC and a stage, where bash makes way; cron and systemd have it too
     return {**inherited, **QUIET, **own, **more}
 
 

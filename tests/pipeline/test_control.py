@@ -181,7 +181,8 @@ def test_a_killed_run_or_worker_ends_the_stage_and_the_run_is_crashed(
     before = project.artefacts()
     run_id = begin(api, served[0], project)
     stages = stages_running(project)
-    (psutil.Process(stages[0].ppid()) if killed == "run" else served[1]).kill()
+    run = next(process for process in stages[0].parents() if "prefect" in " ".join(process.cmdline()))
+    (run if killed == "run" else served[1]).kill()
     assert_gone(stages)
     assert final(api, run_id)["type"] == "CRASHED"
     assert_nothing_is_in_the_way(project, before)
