@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run flow serve setup test test-all bench check lock clean help
+.PHONY: run flow serve accept push setup test test-all bench latency check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,6 +22,12 @@ flow: $(STAMP)       ## the same run under Prefect
 
 serve: $(STAMP)      ## the same on a schedule, with Prefect's page: `make serve CRON='0 3 * * *' TIMEZONE=Europe/Berlin`
 	python -m flows.serve $(if $(CRON),--cron '$(CRON)') $(if $(TIMEZONE),--timezone '$(TIMEZONE)')
+
+accept: $(STAMP)     ## tag this commit's model as the accepted one; `make accept VERSION=v1.2.0`
+	@python -m flows.accept $(VERSION)
+
+push: $(STAMP)       ## send data, features and models to DVC's remote
+	dvc push
 
 setup: $(STAMP)      ## create .venv and install everything pinned
 
@@ -38,6 +44,10 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	done
 	python -m benchmarks.head_scale
 	python -m benchmarks.flow_overhead
+	python -m benchmarks.latency
+
+latency: $(STAMP)    ## how fast the finished model answers, beside PyTorch
+	python -m benchmarks.latency
 
 check: $(STAMP)      ## lint and types
 	ruff check .
@@ -45,7 +55,7 @@ check: $(STAMP)      ## lint and types
 	mypy
 
 lock: $(STAMP)       ## renew requirements.lock from pyproject.toml
-	uv pip compile pyproject.toml --extra pipeline --extra cluster --extra openvino --extra fabric --extra dev --universal --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --extra pipeline --extra cluster --extra openvino --extra fabric --extra serve --extra umap --extra dev --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --quiet -o requirements.lock
 
 clean:               ## remove .venv; data, artifacts and DVC's cache stay

@@ -63,7 +63,7 @@ def train(folder: Path, n_rows: int, memory_mb: int) -> None:
     seconds = time.perf_counter() - began
     chosen = next(candidate for candidate in selection.candidates if candidate.chosen)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 * 1.024
-    print(json.dumps([seconds, peak_mb, selection.n_validated, chosen.strength, chosen.cv_accuracy]))
+    print(json.dumps([seconds, peak_mb, len(selection.validated), chosen.strength, chosen.cv_accuracy]))
 
 
 def main() -> None:

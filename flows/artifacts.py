@@ -5,18 +5,17 @@ Keys are stable, so that Prefect shows the history of each.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from headstart import accepted
 from headstart.files import read_csv, read_json
 from headstart.layout import Layout
 
 METRICS, MODEL, VALIDATION = "metrics", "model", "validation"  # the artifacts' keys
 _MAX_ROWS = 50
-_ACCEPTED = re.compile(r"classifier@v(\d+)\.(\d+)\.(\d+)")  # as GTO tags a version of dvc.yaml's artifact
 
 
 def publish(layout: Layout, stage: str) -> None:
@@ -24,12 +23,6 @@ def publish(layout: Layout, stage: str) -> None:
     publishers = {"validate": _validation, "evaluate": _metrics, "export": _model}
     if stage in publishers:
         publishers[stage](layout)
-
-
-def accepted(tags: Iterable[str]) -> str | None:
-    """Return the tag of the newest accepted model among git's tags."""
-    found = [match for tag in tags if (match := _ACCEPTED.fullmatch(tag))]
-    return max(found, key=lambda match: tuple(map(int, match.groups())))[0] if found else None
 
 
 def score_rows(
@@ -68,7 +61,8 @@ def _metrics(layout: Layout) -> None:
     test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
     path = (layout.evaluation / "metrics.json").relative_to(layout.root).as_posix()
     with Repo(str(layout.root)) as repo:  # one of its own: to look at another commit would disturb the one that runs
-        tag = accepted(repo.scm.list_tags())
+        version = accepted.newest(repo.scm.list_tags())
+        tag = version and accepted.tag_of(version)
         changes = repo.metrics.diff(a_rev=tag or "HEAD", targets=[path], all=True).get("diff", {}).get(path, {})
     rows = score_rows(test, changes, tag or "last commit")
     create_table_artifact(rows, key=METRICS, description="The held-out images")

@@ -45,6 +45,7 @@ class Told:
     started: bool = False  # False after a stage that DVC restored from its run cache
     interrupted: bool = False  # by Ctrl-C, which reaches the stage's process and not this one: DVC sees to that
     may_heal: bool = False  # what the last error is of may be gone later
+    rejected: bool = False  # the last error is no error: the model is worse than the accepted one
     errors: list[str] = field(default_factory=list)
 
 
@@ -193,7 +194,7 @@ def _hear(line: str, told: Told, poster: Poster, logger: Any) -> None:
                 told.interrupted = True
             case "error":
                 told.errors.append(event["message"])
-                told.may_heal = event["may_heal"]
+                told.may_heal, told.rejected = event["may_heal"], event["rejected"]
             case "progress" | "table" | "image":
                 poster.post(event)
     except (ValueError, KeyError, TypeError) as error:

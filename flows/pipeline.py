@@ -30,7 +30,7 @@ from flows import artifacts, notify
 from flows.checkout import held
 from flows.events import posting
 from flows.request import Request, run_name
-from flows.stages import StageFailedError, as_task_run, as_task_runs, end_children
+from flows.stages import REJECTED, StageFailedError, as_task_run, as_task_runs, end_children, is_rejection
 from headstart.errors import HeadstartError
 from headstart.layout import Layout
 from headstart.params import Params
@@ -84,7 +84,8 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
     except (HeadstartError, StageFailedError) as error:
         return Failed(message=str(error))
     except DvcException as error:
-        return Failed(message=failures[-1] if failures else str(error))
+        name = REJECTED if is_rejection(error) else "Failed"
+        return Failed(name=name, message=failures[-1] if failures else str(error))
     return Completed(message=f"{len(done)} stages ran" if done else "nothing to do")
 
 

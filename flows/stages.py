@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,15 @@ RETRY_DELAYS_S = [2.0, 10.0, 60.0]  # of what may heal: a network, a file that a
 _GRACE_S = 3.0
 
 
+REJECTED = "Rejected"  # the name of a Failed state: nothing went wrong, but the accepted model is better
+
+
 class StageFailedError(Exception):
     """A stage ended with an error that its task run has already told."""
+
+
+class StageRejectedError(StageFailedError):
+    """It found the new model worse than the accepted one."""
 
 
 def as_task_runs(
@@ -71,7 +78,7 @@ def as_task_runs(
                 message = told.errors[-1] if told.errors else f"{name}: {error}"
                 may_heal = told.may_heal if told.errors else heals(error)
                 failures.append(message)
-                return Failed(message=message)
+                return Failed(name=REJECTED if told.rejected else "Failed", message=message)
             if result is None:
                 return Completed(name="Cached", message="unchanged")
             if stage.cmd and not told.started:
@@ -82,7 +89,8 @@ def as_task_runs(
         before = [states[other.addressing] for other in upstream or () if other.addressing in states]
         states[name] = run(return_state=True, wait_for=before)
         if not states[name].is_completed():
-            raise StageFailedError(failures[-1] if failures else f"{name}: {states[name].message}")
+            kind = StageRejectedError if states[name].name == REJECTED else StageFailedError
+            raise kind(failures[-1] if failures else f"{name}: {states[name].message}")
         failures.clear()  # of tries that a later one has healed
         return result
 
@@ -127,12 +135,21 @@ def heals(error: BaseException) -> bool:
     from dvc.exceptions import FileTransferError
     from dvc.lock import LockError
 
+    return any(
+        isinstance(each, LockError | FileTransferError | ConnectionError | TimeoutError) for each in _chain(error)
+    )
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Return whether a stage refused the model: DVC wraps what its hook raises."""
+    return any(isinstance(each, StageRejectedError) for each in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, LockError | FileTransferError | ConnectionError | TimeoutError):
-            return True
+        yield seen
         seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def end_children() -> None:

@@ -1,6 +1,6 @@
-"""`headstart predict | verify | info`: for those who deploy a finished model.
+"""`headstart predict | verify | info | serve`: for those who deploy a finished model.
 
-onnxruntime, Pillow and numpy only, and nothing of the pipeline.
+onnxruntime, Pillow and numpy only, and nothing of the pipeline; `serve` takes FastAPI and uvicorn too.
 """
 
 from __future__ import annotations
@@ -22,37 +22,18 @@ import numpy as np
 import onnxruntime
 
 from headstart.errors import CheckError, HeadstartError, count_and_name
-from headstart.graphs import session
 from headstart.images import UnreadableError, decode
+from headstart.model import Answer, Model, file_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of the images in a folder
 BAD_IMAGES = 2  # exit status where some images could not be read and the rest was answered
 
 
-class Model:
-    """A finished model, with what it says of itself."""
-
-    def __init__(self, path: Path) -> None:
-        """Load `path`, a model.onnx or the folder that holds it; CheckError if it is no model of headstart's."""
-        self.file = _file_of(path)
-        self._session = session(self.file)
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        try:
-            self.classes: list[str] = json.loads(self.metadata["classes"])
-        except (KeyError, ValueError):
-            raise CheckError(f"{self.file} names no classes. A model exported by headstart was expected.") from None
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 [N, C], probabilities, for uint8 [N, H, W, 3], RGB of any size."""
-        found: np.ndarray = self._session.run(["probabilities"], {"image": images})[0]
-        return found
-
-
-class Answer(NamedTuple):
-    """What the model says of one image, most probable class first."""
+class Named(NamedTuple):
+    """An image and what the model says of it."""
 
     path: str
-    ranked: list[tuple[str, float]]
+    answer: Answer
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -69,7 +50,7 @@ def predict(arguments: argparse.Namespace) -> int:
         for first in range(0, len(paths), arguments.batch):
             chunk = paths[first : first + arguments.batch]
             for answer in _answers(model, chunk, list(pool.map(_pixels, chunk)), arguments.top):
-                if isinstance(answer, Answer):
+                if isinstance(answer, Named):
                     printer(answer)
                 else:
                     n_bad += 1
@@ -107,57 +88,55 @@ def _pixels(path: str) -> np.ndarray | str:
         return f"{path}: {error.strerror if isinstance(error, OSError) else error}."
 
 
-def _answers(
-    model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | str], top: int
-) -> Iterator[Answer | str]:
+def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | str], top: int) -> Iterator[Named | str]:
     """Yield an answer an image, in order, or why there is none. Images of one size go through the model together."""
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(pixels):
         if not isinstance(image, str):
             rows_of.setdefault(image.shape, []).append(row)
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Answer] = {}
     for rows in rows_of.values():
-        found.update(zip(rows, model(np.stack([np.asarray(pixels[row]) for row in rows])), strict=True))
+        found.update(zip(rows, model(np.stack([np.asarray(pixels[row]) for row in rows]), top), strict=True))
     for row, image in enumerate(pixels):
-        if isinstance(image, str):
-            yield image
-        else:
-            best = np.argsort(-found[row], kind="stable")[:top]
-            yield Answer(paths[row], [(model.classes[index], float(found[row][index])) for index in best])
+        yield image if isinstance(image, str) else Named(paths[row], found[row])
 
 
-def _table(width: int, top: int) -> Callable[[Answer], None]:
-    def write(answer: Answer) -> None:
-        ranked = "  ".join(f"{label} {probability:.4f}" for label, probability in answer.ranked)
-        print(f"{answer.path:<{width}}  {ranked}")
+def _table(width: int, top: int) -> Callable[[Named], None]:
+    def write(named: Named) -> None:
+        ranked = "  ".join(f"{label} {probability:.4f}" for label, probability in named.answer.ranked)
+        print(f"{named.path:<{width}}  {ranked}{'  abstains' if named.answer.abstains else ''}")
 
     return write
 
 
-def _json_lines(width: int, top: int) -> Callable[[Answer], None]:
-    def write(answer: Answer) -> None:
-        label, probability = answer.ranked[0]
+def _json_lines(width: int, top: int) -> Callable[[Named], None]:
+    def write(named: Named) -> None:
+        path, answer = named
         ranked = [{"label": name, "probability": value} for name, value in answer.ranked]
-        line = {"path": answer.path, "label": label, "probability": probability, "top": ranked}
+        line = {"path": path, "label": answer.label, "probability": answer.probability, "top": ranked}
+        line |= {"abstains": answer.abstains, "novelty": answer.novelty}
         print(json.dumps(line, ensure_ascii=False))
 
     return write
 
 
-def _csv(width: int, top: int) -> Callable[[Answer], None]:
+def _csv(width: int, top: int) -> Callable[[Named], None]:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     ranks = [""] if top == 1 else [f"_{rank + 1}" for rank in range(top)]
-    writer.writerow(["path", *(f"{name}{rank}" for rank in ranks for name in ("label", "probability"))])
+    names = [f"{name}{rank}" for rank in ranks for name in ("label", "probability")]
+    writer.writerow(["path", *names, "abstains", "novelty"])
 
-    def write(answer: Answer) -> None:
-        writer.writerow([answer.path, *(value for each in answer.ranked for value in each)])
+    def write(named: Named) -> None:
+        values = [value for each in named.answer.ranked for value in each]
+        values += [""] * (len(names) - len(values))  # fewer classes than were asked for
+        writer.writerow([named.path, *values, str(named.answer.abstains).lower(), named.answer.novelty])
 
     return write
 
 
 def verify(arguments: argparse.Namespace) -> int:
     """Compare checksums and replay the conformance vectors; CheckError where this machine has or answers other ones."""
-    file = _file_of(arguments.model)
+    file = file_of(arguments.model)
     folder = file.parent
     n_files = _check_sums(folder)
     expected = _read_json(folder / "conformance" / "expected.json")
@@ -167,7 +146,7 @@ def verify(arguments: argparse.Namespace) -> int:
         pixels = _pixels(str(folder / "conformance" / vector["file"]))
         if isinstance(pixels, str):
             raise CheckError(f"{pixels} An image was expected. Copy the whole folder again.")
-        probabilities = model(pixels[None])[0]
+        probabilities = model.probabilities(pixels[None])[0]
         difference = float(np.abs(probabilities - np.asarray(vector["probabilities"], np.float32)).max())
         furthest = max(furthest, difference)
         if not difference <= expected["tolerance"] or model.classes[int(probabilities.argmax())] != vector["label"]:
@@ -217,11 +196,14 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _file_of(path: Path) -> Path:
-    file = path / "model.onnx" if path.is_dir() else path
-    if not file.is_file():
-        raise CheckError(f"{file} does not exist. A model.onnx, or a folder with one, was expected.")
-    return file
+def serve(arguments: argparse.Namespace) -> int:
+    """Answer over HTTP until SIGINT or SIGTERM; CheckError where the extra is not installed."""
+    try:
+        from headstart import serving
+    except ImportError as error:
+        raise CheckError(f"{error.name} is not installed. Run `pip install 'headstart[serve]'`.") from None
+    serving.run(Model(arguments.model), arguments.host, arguments.port, arguments.max_mb)
+    return 0
 
 
 def _read_json(path: Path) -> Any:
@@ -239,7 +221,7 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="headstart", description="Run, verify or describe a finished model.")
+    parser = argparse.ArgumentParser(prog="headstart", description="Run, verify, describe or serve a finished model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("predict", help="name the class of images")
@@ -258,6 +240,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("info", help="classes, backbone, preprocessing, digests, versions")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.set_defaults(run=info)
+    command = commands.add_parser("serve", help="answer over HTTP, with a page to try the model in a browser")
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0: reachable from other machines (default: 127.0.0.1)"
+    )
+    command.add_argument("--port", type=int, default=8000, help="0: a free one (default: 8000)")
+    command.add_argument("--max-mb", type=_positive, default=20, metavar="MB", help="of an image file (default: 20)")
+    command.set_defaults(run=serve)
     return parser
 
 

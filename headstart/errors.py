@@ -25,6 +25,10 @@ class UnreachableError(HeadstartError):
     """Something on the network does not answer, and may do so later."""
 
 
+class RejectedError(HeadstartError):
+    """A model that is sound and was refused, since the accepted one is better."""
+
+
 class CheckError(HeadstartError):
     """An artefact is missing, altered, or failed a check that gates it."""
 

@@ -2,7 +2,7 @@
 
 `resize`    `image` uint8 [N, H, W, 3], any H and W -> `pixels` uint8 [N, S, S, 3]
 `backbone`  `pixels` -> `features` float32 [N, D]; the crop to the input size and the normalisation are its first nodes
-`head`      `features` -> `probabilities` float32 [N, C], `label_index` int64 [N]
+`head`      `features` -> `probabilities` float32 [N, C], `label_index` int64 [N], `novelty` float32 [N]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from headstart.backbones import Preprocessing
+    from headstart.novelty import Novelty
 
 OPSET = 18  # the first whose Resize knows antialiasing; the lower, the older the runtimes that can run the model
 IR_VERSION = 10
@@ -146,8 +147,11 @@ def backbone_graph(program: torch.export.ExportedProgram) -> onnx.ModelProto:
     return _finished(graph, exported.model_proto.functions)
 
 
-def head_graph(weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
-    """Return Gemm, softmax and argmax. `weight` float32 [D, C], `bias` float32 [C], calibration folded into both."""
+def head_graph(weight: np.ndarray, bias: np.ndarray, novelty: Novelty) -> onnx.ModelProto:
+    """Return Gemm, softmax and argmax, and beside them what `novelty.of` computes.
+
+    `weight` float32 [D, C], `bias` float32 [C], calibration folded into both.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     n_features, n_classes = weight.shape
@@ -155,6 +159,12 @@ def head_graph(weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
         helper.make_node("Gemm", ["features", "head_weight", "head_bias"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         helper.make_node("ArgMax", ["logits"], ["label_index"], axis=1, keepdims=0),
+        helper.make_node("LpNormalization", ["features"], ["direction"], axis=1, p=2),
+        helper.make_node("MatMul", ["direction", "centres"], ["cosines"]),
+        helper.make_node("ReduceMax", ["cosines", "last_axis"], ["nearest"], keepdims=1),
+        helper.make_node("Less", ["nearest", "similarities"], ["is_farther"]),
+        helper.make_node("Cast", ["is_farther"], ["farther"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["farther", "last_axis"], ["novelty"], keepdims=0),
     ]
     graph = helper.make_graph(
         nodes,
@@ -163,13 +173,24 @@ def head_graph(weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
         [
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", n_classes]),
             helper.make_tensor_value_info("label_index", TensorProto.INT64, ["N"]),
+            helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["N"]),
         ],
         [
             numpy_helper.from_array(np.ascontiguousarray(weight, np.float32), "head_weight"),
             numpy_helper.from_array(np.ascontiguousarray(bias, np.float32), "head_bias"),
+            numpy_helper.from_array(np.ascontiguousarray(novelty.centres, np.float32), "centres"),
+            numpy_helper.from_array(np.ascontiguousarray(novelty.similarities, np.float32), "similarities"),
+            _int64("last_axis", [1]),
         ],
     )
     return _finished(graph)
+
+
+def head_of(tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """Return the graph of a head.safetensors."""
+    from headstart.novelty import of_tensors
+
+    return head_graph(tensors["weight"], tensors["bias"], of_tensors(tensors))
 
 
 def join(

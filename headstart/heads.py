@@ -77,9 +77,14 @@ class Selection:
 
     head: Head
     candidates: tuple[Candidate, ...]  # in the order of their strengths, weakest first
-    out_of_fold_logits: np.ndarray  # float64 [N, C] of the chosen strength, uncalibrated
-    n_folds: int
-    n_validated: int  # images in the cross-validation
+    validated: np.ndarray  # int [V], the numbers of the images in the cross-validation
+    fold_of: np.ndarray  # int [V]
+    out_of_fold_logits: np.ndarray  # float64 [V, C] of the chosen strength, uncalibrated
+
+    @property
+    def n_folds(self) -> int:
+        """As many as the smallest class allowed."""
+        return int(self.fold_of.max()) + 1
 
 
 def select(
@@ -108,7 +113,7 @@ def select(
     source = _Source(features, views, labels)
     bytes_per_image = 4 * source.per_image * (source.n_features + 1) + 8 * len(path) * n_classes
     budget = (memory_mb - PROCESS_MB) * 10**6
-    validated = _draw(labels, groups, max(1, min(MAX_VALIDATED, budget // bytes_per_image)), seed)
+    validated = draw(labels, groups, max(1, min(MAX_VALIDATED, budget // bytes_per_image)), seed)
     assignment = assign_folds(labels[validated], groups[validated], folds, seed)
     n_folds = int(assignment.max()) + 1
     logits = np.zeros((len(path), len(validated), n_classes))
@@ -118,8 +123,8 @@ def select(
     def cross_validate(fold: int) -> None:
         held_out = assignment == fold
         design = _Design(source, validated[~held_out], hold=True, n_threads=n_cores() // at_a_time)
-        for row, (weight, bias) in enumerate(_fit_path(design, n_classes, path, advance)):
-            logits[row, held_out] = design.scores(validated[held_out], weight, bias)
+        for row, found in enumerate(_fit_path(design, n_classes, path, advance)):
+            logits[row, held_out] = scores(features, validated[held_out], *design.on_raw_features(*found))
 
     # Folds in parallel and BLAS on one thread: six times faster than the reverse, and the same bytes on any machine.
     with threadpool_limits(1):
@@ -141,10 +146,10 @@ def select(
     weight, bias = design.on_raw_features(weight / winner.temperature, bias / winner.temperature)
     head = Head(weight.astype(np.float32), bias.astype(np.float32), winner.strength, winner.temperature)
     candidates = [candidate._replace(chosen=row == best) for row, candidate in enumerate(scored)]
-    return Selection(head, tuple(reversed(candidates)), logits[best], n_folds, len(validated))
+    return Selection(head, tuple(reversed(candidates)), validated, assignment, logits[best])
 
 
-def _draw(labels: np.ndarray, groups: np.ndarray, n_images: int, seed: int) -> np.ndarray:
+def draw(labels: np.ndarray, groups: np.ndarray, n_images: int, seed: int) -> np.ndarray:
     """Return the sorted numbers of all images, or of about `n_images` in whole groups, two of every class at least."""
     if n_images >= len(labels):
         return np.arange(len(labels))
@@ -244,13 +249,6 @@ class _Design:
         losses, gradients = zip(*self._in_parts(of_block), strict=True)
         return sum(losses) / self.n_rows, sum(gradients) / self.n_rows
 
-    def scores(self, images: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Return [N, C] for other images, each as it is."""
-        raw_weight, raw_bias = self.on_raw_features(weight, bias)
-        parts = (images[start : start + _BLOCK_ROWS] for start in range(0, len(images), _BLOCK_ROWS))
-        features = (self._source.features[part].astype(np.float64) for part in parts)
-        return np.concatenate([part @ raw_weight + raw_bias for part in features])
-
     def on_raw_features(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return weight [D, C] and bias [C] that do on features what these do on standardised ones."""
         raw = weight / self.scale[:, None]
@@ -292,15 +290,31 @@ def _add(one: Any, other: Any) -> Any:
 
 
 def fit(
-    features: Rows, labels: np.ndarray, n_classes: int, strength: float, views: Rows | None = None, hold: bool = True
+    features: Rows,
+    labels: np.ndarray,
+    n_classes: int,
+    strength: float,
+    views: Rows | None = None,
+    *,
+    images: np.ndarray | None = None,
+    hold: bool = True,
+    n_threads: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return float64 weight [D, C] and bias [C], for features as they are, of one strength fitted on everything.
+    """Return float64 weight [D, C] and bias [C], for features as they are, of one strength fitted on all or `images`.
 
-    With `hold` the standardised features stay in memory; else they are read again at every pass.
+    With `hold` the standardised features stay in memory; else they are read again at every pass. `n_threads` 0: a core
+    each.
     """
     with threadpool_limits(1):
-        design = _Design(_Source(features, views, labels), np.arange(len(labels)), hold)
+        chosen = np.arange(len(labels)) if images is None else images
+        design = _Design(_Source(features, views, labels), chosen, hold, n_threads)
         return design.on_raw_features(*_minimise(design, n_classes, strength))
+
+
+def scores(features: Rows, images: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Return float64 [len(images), C] of a head on features as they are, for images of these numbers."""
+    parts = (images[start : start + _BLOCK_ROWS] for start in range(0, len(images), _BLOCK_ROWS))
+    return np.concatenate([features[part].astype(np.float64) @ weight + bias for part in parts])
 
 
 def _minimise(

@@ -100,6 +100,11 @@ class Layout:
         return self.artifacts / "evaluation"
 
     @property
+    def int8(self) -> Path:
+        """int8.json: what was tried and what ships; backbone.int8.onnx, if one does."""
+        return self.artifacts / "int8"
+
+    @property
     def model(self) -> Path:
         """What is handed over: model.onnx, model.json, conformance vectors, MODEL_CARD.md."""
         return self.artifacts / "model"

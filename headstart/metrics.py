@@ -24,12 +24,31 @@ class Interval(NamedTuple):
 
 
 class ClassScores(NamedTuple):
-    """One class against all others; None where the score has no denominator."""
+    """One class against all others; None where the score has no denominator, and for all of a class without images."""
 
     precision: float | None  # None: never predicted
-    recall: float | None  # None: no such image
-    f1: float | None  # None: neither
-    support: int
+    recall: float | None
+    f1: float | None
+    support: int  # images of the class; 0: it is absent, and nothing can be said of it
+    n_predicted: int
+    precision_interval: Interval | None = None
+    recall_interval: Interval | None = None
+
+
+class Resampled(NamedTuple):
+    """Scores of resamples of the images, `bootstrap`'s."""
+
+    accuracy: np.ndarray  # float64 [B]
+    macro_f1: np.ndarray  # float64 [B]
+    precision: np.ndarray  # float32 [B, C]; NaN where a resample has no such prediction
+    recall: np.ndarray  # float32 [B, C]; NaN where a resample has no such image
+
+
+class Evaluation(NamedTuple):
+    """All scores of the held-out images."""
+
+    scores: dict[str, float | int]  # rounded to 6 decimals
+    per_class: list[ClassScores]  # with intervals
 
 
 class Bin(NamedTuple):
@@ -38,6 +57,19 @@ class Bin(NamedTuple):
     confidence: float  # mean
     accuracy: float
     n_images: int
+
+
+class RiskCoverage(NamedTuple):
+    """What happens when a model may abstain from what it is least sure of, for each confidence, the highest first."""
+
+    coverage: np.ndarray  # float64 [K], share of the images that are answered
+    risk: np.ndarray  # float64 [K], share of these answers that are wrong
+    confidence: np.ndarray  # float64 [K], of the least sure answer
+
+    @property
+    def aurc(self) -> float:
+        """The area under the risk-coverage curve: the mean risk over all coverages; 0 is best."""
+        return float((self.risk * np.diff(self.coverage, prepend=0)).sum())
 
 
 class Advantage(NamedTuple):
@@ -69,15 +101,32 @@ def per_class(confusion: np.ndarray) -> list[ClassScores]:
     """Return precision, recall and F1 of each class of a confusion matrix."""
     scores = []
     for right, support, called in zip(confusion.diagonal(), confusion.sum(1), confusion.sum(0), strict=True):
-        scores.append(
-            ClassScores(
-                float(right / called) if called else None,
-                float(right / support) if support else None,
-                float(2 * right / (support + called)) if support + called else None,
-                int(support),
-            )
-        )
+        if support:
+            precision = float(right / called) if called else None
+            f1 = float(2 * right / (support + called))
+            scores.append(ClassScores(precision, float(right / support), f1, int(support), int(called)))
+        else:
+            scores.append(ClassScores(None, None, None, 0, int(called)))
     return scores
+
+
+def with_intervals(
+    scores: list[ClassScores], resampled: Resampled, labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray
+) -> list[ClassScores]:
+    """Return the same with the 95 % intervals of precision and recall."""
+
+    def interval(samples: np.ndarray, value: float | None, among: np.ndarray) -> Interval | None:
+        if value is None:
+            return None
+        return accuracy_interval(samples[~np.isnan(samples)], value, len(np.unique(groups[among])))
+
+    return [
+        of_class._replace(
+            precision_interval=interval(resampled.precision[:, index], of_class.precision, predicted == index),
+            recall_interval=interval(resampled.recall[:, index], of_class.recall, labels == index),
+        )
+        for index, of_class in enumerate(scores)
+    ]
 
 
 def balanced_accuracy(confusion: np.ndarray) -> float:
@@ -112,6 +161,14 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int) -> l
     ]
 
 
+def before_calibration(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities, float64 [N, C], that the same scores have without the temperature."""
+    scores = temperature * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny).astype(np.float64))
+    odds = np.exp(scores - scores.max(1, keepdims=True))
+    uncalibrated: np.ndarray = odds / odds.sum(1, keepdims=True)
+    return uncalibrated
+
+
 def expected_calibration_error(bins: list[Bin]) -> float:
     """Return the mean gap of confidence and accuracy over images (Guo et al. 2017, equation 3)."""
     n_images = sum(each.n_images for each in bins)
@@ -126,8 +183,8 @@ def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> flo
 
 def bootstrap(
     labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, n_classes: int, n_samples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return accuracy and macro F1 of resampled images, float [n_samples] each.
+) -> Resampled:
+    """Return the scores of `n_samples` resamples of the images.
 
     A resample draws as many groups as there are, with replacement and whole (Field & Welsh 2007, section 2).
     """
@@ -135,13 +192,16 @@ def bootstrap(
     names, group_of = np.unique(groups, return_inverse=True)
     right = predicted == labels
     accuracy, f1 = np.zeros(n_samples), np.zeros(n_samples)
+    precision, recall = np.full((2, n_samples, n_classes), np.nan, np.float32)
     for sample in range(n_samples):
         drawn = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names))[group_of].astype(float)
         supports, calls = (np.bincount(each, drawn, n_classes) for each in (labels, predicted))
         hits = np.bincount(labels, drawn * right, n_classes)
         accuracy[sample] = hits.sum() / drawn.sum()
         f1[sample] = _macro_f1(hits, supports, calls)
-    return accuracy, f1
+        np.divide(hits, calls, out=precision[sample], where=calls > 0, casting="same_kind")
+        np.divide(hits, supports, out=recall[sample], where=supports > 0, casting="same_kind")
+    return Resampled(accuracy, f1, precision, recall)
 
 
 def percentile_interval(statistics: np.ndarray) -> Interval:
@@ -183,8 +243,8 @@ def evaluate(
     bootstrap_samples: int,
     ece_bins: int,
     seed: int,
-) -> dict[str, float | int]:
-    """Return every score of the held-out images, rounded to 6 decimals.
+) -> Evaluation:
+    """Return every score of the held-out images.
 
     `groups` [N]: images of one group are resampled together. `majority_label` is the most frequent class of the
     training images: always naming it has `majority_accuracy`. `top5_accuracy` is there where C > 5.
@@ -193,11 +253,11 @@ def evaluate(
     predicted = probabilities.argmax(1)
     confusion = confusion_matrix(labels, predicted, n_classes)
     accuracy = float((predicted == labels).mean())
-    resampled_accuracy, resampled_f1 = bootstrap(labels, predicted, groups, n_classes, bootstrap_samples, seed)
+    resampled = bootstrap(labels, predicted, groups, n_classes, bootstrap_samples, seed)
     n_groups = len(np.unique(groups))
-    of_accuracy = accuracy_interval(resampled_accuracy, accuracy, n_groups)
+    of_accuracy = accuracy_interval(resampled.accuracy, accuracy, n_groups)
     f1 = macro_f1(confusion)
-    of_f1 = centred_interval(resampled_f1, f1)
+    of_f1 = centred_interval(resampled.macro_f1, f1)
     scores = {
         "accuracy": accuracy,
         "accuracy_low": of_accuracy.low,
@@ -209,12 +269,39 @@ def evaluate(
         "log_loss": log_loss(labels, probabilities),
         "brier": brier(labels, probabilities),
         "ece": expected_calibration_error(reliability(labels, probabilities, ece_bins)),
+        "aurc": risk_coverage(probabilities.max(1), predicted == labels).aurc,
         "majority_accuracy": float((labels == majority_label).mean()),
     }
     if n_classes > 5:
         scores["top5_accuracy"] = top_k_accuracy(labels, probabilities, 5)
     counts = {"n_images": n_images, "n_groups": n_groups, "n_errors": int((predicted != labels).sum())}
-    return {name: round(score, _DECIMALS) for name, score in scores.items()} | counts
+    classes = with_intervals(per_class(confusion), resampled, labels, predicted, groups)
+    return Evaluation({name: round(score, _DECIMALS) for name, score in scores.items()} | counts, classes)
+
+
+def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> RiskCoverage:
+    """Return how often the surest answers are wrong, for every number of them (El-Yaniv & Wiener 2010, section 2).
+
+    `confidence` float [N], `right` bool [N]. Answers that are equally sure are taken together.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
+    n_errors, n_answers = np.cumsum(~right[order])[last], last + 1
+    coverage, risk = n_answers / len(right), n_errors / n_answers
+    return RiskCoverage(coverage, risk, confidence[order][last].astype(np.float64))
+
+
+def abstain_threshold(confidence: np.ndarray, right: np.ndarray, wanted_accuracy: float) -> float:
+    """Return the least confidence such that the answers at or above it are right as often as wanted.
+
+    0 where all of them are, 1 where not even the surest are. Arguments as of `risk_coverage`, of images that nothing
+    was fitted on (Geifman & El-Yaniv 2017, section 3, without its bound).
+    """
+    curve = risk_coverage(confidence, right)
+    enough = np.flatnonzero(1 - curve.risk >= wanted_accuracy)
+    if not len(enough):
+        return 1.0
+    return 0.0 if enough[-1] == len(curve.risk) - 1 else float(curve.confidence[enough[-1]])
 
 
 def advantage(first_losses: np.ndarray, second_losses: np.ndarray, groups: np.ndarray) -> Advantage:

@@ -232,13 +232,25 @@ class Evaluate(_Section):
     seed: Seed
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)]
     ece_bins: Annotated[int, Field(ge=2, le=100)]
+    wanted_accuracy: Fraction
+
+
+class Report(_Section):
+    """What the report shows."""
+
+    seed: Seed
     gallery_images: Annotated[int, Field(ge=0, le=500)]
+    overlays: bool
+    umap: bool
 
 
 class Export(_Section):
     """What is handed over beside the model."""
 
     conformance_images: Annotated[int, Field(ge=1, le=1000)]
+    int8: bool
+    int8_max_accuracy_drop: Fraction
+    gate: Annotated[str, Field(pattern=r"^v\d+\.\d+\.\d+$")] | None
 
 
 class Params(_Section):
@@ -254,6 +266,7 @@ class Params(_Section):
     train_head: TrainHead
     finetune: Finetune
     evaluate: Evaluate
+    report: Report
     export: Export
 
 

@@ -58,10 +58,13 @@ def warn(message: str) -> None:
     _tell("warning", message, sys.stderr)
 
 
-def fail(message: str, may_heal: bool = False) -> None:
-    """Tell why the stage stops, and whether a later try may do better; it goes to stderr."""
+def fail(message: str, may_heal: bool = False, rejected: bool = False) -> None:
+    """Tell why the stage stops; it goes to stderr.
+
+    `may_heal`: a later try may do better. `rejected`: nothing is wrong but the model, which is worse than another.
+    """
     _print(message, sys.stderr)
-    emit("error", message=message, may_heal=may_heal)
+    emit("error", message=message, may_heal=may_heal, rejected=rejected)
 
 
 def show_table(key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:

@@ -57,10 +57,22 @@ VALIDATION = pa.DataFrameSchema(
         "tuned_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),
         "frozen_correct": pa.Column(pl.Boolean),
         "tuned_correct": pa.Column(pl.Boolean),
+        "tuned_probability": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6)),  # of the class that it names
     },
     strict=True,
     ordered=True,
     name="validation",
+)
+
+OUT_OF_FOLD = pa.DataFrameSchema(
+    {
+        "image_id": _IMAGE_ID,  # of train or val
+        "correct": pa.Column(pl.Boolean),
+        "probability": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6)),  # of the class that was named
+    },
+    strict=True,
+    ordered=True,
+    name="out of fold",
 )
 
 PREDICTIONS = pa.DataFrameSchema(
@@ -72,6 +84,7 @@ PREDICTIONS = pa.DataFrameSchema(
         "correct": pa.Column(pl.Boolean),
         "probability": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6)),  # of the predicted class
         "probabilities": pa.Column(pl.List(pl.Float32)),  # [C], in the order of the classes
+        "novelty": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0)),
     },
     strict=True,
     ordered=True,

@@ -24,7 +24,7 @@ import psutil
 
 import tasks
 from headstart import params, progress
-from headstart.errors import HeadstartError, ParamError, UnreachableError, did_you_mean
+from headstart.errors import HeadstartError, ParamError, RejectedError, UnreachableError, did_you_mean
 from headstart.layout import Layout
 
 STAGES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.name.startswith("_"))
@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
         else:
             _run(name, layout)
     except HeadstartError as error:
-        progress.fail(str(error), may_heal=isinstance(error, UnreachableError))
+        may_heal, rejected = isinstance(error, UnreachableError), isinstance(error, RejectedError)
+        progress.fail(str(error), may_heal=may_heal, rejected=rejected)
         return 1
     except KeyboardInterrupt:
         progress.fail("interrupted; what was there before is as it was")

@@ -7,32 +7,40 @@ stage and `export` read the test split, and neither chooses or fits anything by 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from headstart import engines, graphs, metrics, pixels, plots, report, store, tables
+from headstart import accepted, engines, graphs, images, metrics, pixels, plots, store, tables
+from headstart.cluster import n_cores
 from headstart.errors import DataError
 from headstart.features import Embedding
-from headstart.files import read_csv, read_json, read_safetensors, write_csv, write_json, write_text
+from headstart.files import located, read_json, read_safetensors, write_csv, write_json
 from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import bar, say, show_image
 
 CANDIDATES = ("frozen", "tuned")
+_MAX_POINTS = 200  # of the risk-coverage curve
 
 
-def predictions_of(test: pl.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pl.DataFrame:
-    """Return `tables.PREDICTIONS` for the rows of `test` and float32 [N, C]."""
+def predictions_of(
+    test: pl.DataFrame, probabilities: np.ndarray, novelty: np.ndarray, classes: list[str]
+) -> pl.DataFrame:
+    """Return `tables.PREDICTIONS` for the rows of `test`, float32 [N, C] and float32 [N]."""
     best = probabilities.argmax(1)
     return test.select("image_id", "path", "label").with_columns(
         predicted=pl.Series(classes)[best],
         correct=pl.col("label") == pl.Series(classes)[best],
         probability=pl.Series(probabilities.max(1)),
         probabilities=pl.Series(probabilities.tolist(), dtype=pl.List(pl.Float32)),
+        novelty=pl.Series(novelty),
     )
 
 
@@ -42,18 +50,11 @@ def majority_label(images_per_class: Mapping[str, Mapping[str, int]], classes: l
     return int(np.argmax(counts))
 
 
-def before_calibration(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities that the same scores have without the temperature."""
-    scores = temperature * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny).astype(np.float64))
-    odds = np.exp(scores - scores.max(1, keepdims=True))
-    uncalibrated: np.ndarray = odds / odds.sum(1, keepdims=True)
-    return uncalibrated
-
-
 class Candidate(NamedTuple):
     """What one way of training says of the test images."""
 
     probabilities: np.ndarray  # float32 [N, C], calibrated
+    novelty: np.ndarray  # float32 [N]
     temperature: float
 
 
@@ -99,12 +100,12 @@ def run(params: Params, layout: Layout) -> None:
 
     shards = layout.shards(layout.plain_features, params.cluster.store)
     features = store.Store(layout.plain_features, "embed", shards).read(test["image_id"].to_list())[:, 0]
-    candidates = {"frozen": Candidate(_answers(layout.head, "train_head", features), head["temperature"])}
+    candidates = {"frozen": _candidate(layout.head, "train_head", features, head["temperature"])}
     if finetune["enabled"]:
         features = _embedded(layout.finetune, finetune["backbone_onnx_sha256"], source, test)
-        candidates["tuned"] = Candidate(_answers(layout.finetune, "finetune", features), finetune["temperature"])
+        candidates["tuned"] = _candidate(layout.finetune, "finetune", features, finetune["temperature"])
 
-    def scored(candidate: Candidate) -> dict[str, float | int]:
+    def scored(candidate: Candidate) -> metrics.Evaluation:
         return metrics.evaluate(
             labels,
             candidate.probabilities,
@@ -115,9 +116,9 @@ def run(params: Params, layout: Layout) -> None:
             seed=settings.seed,
         )
 
-    of_test = {name: scored(candidate) for name, candidate in candidates.items()}
+    evaluations = {name: scored(candidate) for name, candidate in candidates.items()}
+    of_test = {name: evaluation.scores for name, evaluation in evaluations.items()}
     choice: dict[str, Any] = {"enabled": finetune["enabled"], "chosen": "frozen", "n_images": head["n_images"]}
-    history: list[dict[str, Any]] = []
     if finetune["enabled"]:
         validation = tables.read(layout.finetune / "validation.parquet", tables.VALIDATION, "finetune")
         group_of = dict(splits.select("image_id", "group").iter_rows())
@@ -132,53 +133,38 @@ def run(params: Params, layout: Layout) -> None:
             "p_value": round(p_value, 6),
         }
         choice["best_epoch"] = finetune["best_epoch"]
-        history = read_csv(layout.finetune / "history.csv", "finetune").to_dicts()
         if choice["chosen"] == "tuned":
             choice["n_images"] = finetune["n_train"]
         say(choice["why"])
-    chosen, scores = candidates[choice["chosen"]], of_test[choice["chosen"]]
+    chosen = candidates[choice["chosen"]]
+    scores: dict[str, float | None] = {**of_test[choice["chosen"]]}
     choice["temperature"] = chosen.temperature
 
-    predictions = predictions_of(test, chosen.probabilities, classes)
-    confusion = metrics.confusion_matrix(labels, chosen.probabilities.argmax(1), len(classes))
-    calibrated = metrics.reliability(labels, chosen.probabilities, settings.ece_bins)
-    raw = before_calibration(chosen.probabilities, chosen.temperature)
-    surest = predictions.filter(~pl.col("correct")).sort("probability", "image_id", descending=[True, False])
-    surest = surest.head(settings.gallery_images)
-    pictures = source(dict(surest.select("image_id", "path").iter_rows())) if len(surest) else ()
-    columns = surest.select("path", "label", "predicted", "probability").get_columns()
-    validated = read_json(layout.validation / "summary.json", "validate")
-
-    page = report.render(
-        report.Report(
-            dataset=PurePath(params.data.root).name,
-            form=validated["form"],
-            test=scores,
-            classes=classes,
-            confusion=confusion,
-            per_class=metrics.per_class(confusion),
-            mistakes=[report.Mistake(*row) for row in zip(*columns, pictures, strict=True)],
-            calibrated=calibrated,
-            uncalibrated=metrics.reliability(labels, raw, settings.ece_bins),
-            images_per_class=summary["images_per_class"],
-            notes=summary["notes"],
-            warnings=summary["warnings"],
-            quarantined=list(read_csv(layout.validation / "quarantine.csv", "validate").iter_rows()),
-            candidates=read_csv(layout.head / "candidates.csv", "train_head").to_dicts(),
-            head=head,
-            choice=choice,
-            history=history,
-            backbone=read_json(layout.backbone / "backbone.json", "backbone"),
-            data_sha256=validated["data_sha256"],
-        )
+    threshold = metrics.abstain_threshold(*_held_out_answers(choice["chosen"], layout), settings.wanted_accuracy)
+    raw = metrics.reliability(
+        labels, metrics.before_calibration(chosen.probabilities, chosen.temperature), settings.ece_bins
     )
+    scores |= abstaining(chosen.probabilities, labels, threshold, settings.wanted_accuracy)
+    scores["ece_before"] = round(metrics.expected_calibration_error(raw), 6)
+
+    predictions = predictions_of(test, chosen.probabilities, chosen.novelty, classes)
+    predicted = chosen.probabilities.argmax(1)
+    confusion = metrics.confusion_matrix(labels, predicted, len(classes))
+    calibrated = metrics.reliability(labels, chosen.probabilities, settings.ece_bins)
+    curve = metrics.risk_coverage(chosen.probabilities.max(1), predicted == labels)
+
+    compared: dict[str, Any] = {"accepted": None}
+    if params.export.gate:
+        compared = _compared(params.export.gate, predictions, test["group"].to_numpy(), params, layout)
+        say(compared["why"])
     tables.write(layout.evaluation / "predictions.parquet", predictions, tables.PREDICTIONS)
     write_csv(layout.evaluation / "confusion.csv", predictions.select("label", "predicted"))
     write_csv(layout.evaluation / "reliability.csv", pl.DataFrame([each._asdict() for each in calibrated]))
-    write_json(layout.evaluation / "per_class.json", _by_name(classes, confusion))
+    write_csv(layout.evaluation / "risk_coverage.csv", _thinned(curve))
+    write_json(layout.evaluation / "per_class.json", by_name(classes, evaluations[choice["chosen"]].per_class))
     write_json(layout.evaluation / "metrics.json", {"test": scores})
     write_json(layout.evaluation / "candidates.json", choice)
-    write_text(layout.evaluation / "report.html", page)
+    write_json(layout.evaluation / "comparison.json", compared)
     show_image("confusion-matrix", lambda: plots.confusion_matrix(confusion, classes), "The held-out images")
     say(
         f"{scores['accuracy']:.2%} of {scores['n_images']} held-out images right (95 % interval"
@@ -186,25 +172,95 @@ def run(params: Params, layout: Layout) -> None:
     )
 
 
-def _answers(folder: Path, made_by: str, features: np.ndarray) -> np.ndarray:
-    """Return float32 [N, C] of the head in `folder` for features [N, D]."""
-    weights = read_safetensors(folder / "head.safetensors", made_by)
-    session = graphs.session(graphs.to_bytes(graphs.head_graph(weights["weight"], weights["bias"])))
-    probabilities: np.ndarray = session.run(["probabilities"], {"features": features.astype(np.float32)})[0]
-    return probabilities
+def _compared(
+    version: str, predictions: pl.DataFrame, groups: np.ndarray, params: Params, layout: Layout
+) -> dict[str, Any]:
+    """Run the accepted model on the original files of the test split and compare."""
+    folder_of_images = layout.images_folder(params.data.root)
+    with TemporaryDirectory() as name:
+        file = accepted.fetch(version, layout, Path(name) / "model.onnx")
+        session = graphs.session(file, threads=1)  # the pool below is the parallelism
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    rows = list(predictions.select("image_id", "path", "label").iter_rows())
+    with bar(f"asking {version}", len(rows), "image") as advance:
+
+        def is_right(row: tuple[str, str, str]) -> bool:
+            image_id, where, label = row
+            rgb = images.decode(images.read_unchanged(located(where, folder_of_images), image_id)).rgb
+            found = session.run(["label_index"], {"image": rgb[None]})[0]
+            advance(1)
+            return bool(classes[int(found[0])] == label)
+
+        with ThreadPoolExecutor(n_cores()) as pool:
+            accepted_right = np.array(list(pool.map(is_right, rows)))
+    settings = params.evaluate
+    return accepted.compare(
+        version,
+        predictions["correct"].to_numpy(),
+        accepted_right,
+        groups,
+        settings.bootstrap_samples,
+        settings.seed,
+    )
 
 
-def _embedded(folder: Path, backbone_sha256: str, source: pixels.Source, images: pl.DataFrame) -> np.ndarray:
+def abstaining(
+    probabilities: np.ndarray, labels: np.ndarray, threshold: float, wanted_accuracy: float
+) -> dict[str, float | None]:
+    """Return what becomes of float [N, C] where the model abstains below `threshold`."""
+    answered = probabilities.max(1) >= threshold
+    right = probabilities.argmax(1) == labels
+    return {
+        "wanted_accuracy": wanted_accuracy,
+        "abstain_below": round(threshold, 6),
+        "coverage": round(float(answered.mean()), 6),
+        "selective_accuracy": round(float(right[answered].mean()), 6) if answered.any() else None,
+    }
+
+
+def by_name(classes: list[str], per_class: list[metrics.ClassScores]) -> dict[str, dict[str, object]]:
+    """Return the scores of each class, rounded; those of a class without held-out images are null."""
+
+    def plain(scores: metrics.ClassScores) -> dict[str, object]:
+        values: dict[str, object] = {"support": scores.support, "n_predicted": scores.n_predicted}
+        for name in ("precision", "recall", "f1"):
+            value = getattr(scores, name)
+            values[name] = None if value is None else round(value, 6)
+        for name in ("precision", "recall"):
+            interval = getattr(scores, f"{name}_interval")
+            values[f"{name}_low"] = None if interval is None else round(interval.low, 6)
+            values[f"{name}_high"] = None if interval is None else round(interval.high, 6)
+        return values
+
+    return {name: plain(scores) for name, scores in zip(classes, per_class, strict=True)}
+
+
+def _held_out_answers(chosen: str, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return how sure, and whether right, answers were on images that the head in question had not learned from."""
+    if chosen == "tuned":
+        told = tables.read(layout.finetune / "validation.parquet", tables.VALIDATION, "finetune")
+        return told["tuned_probability"].to_numpy(), told["tuned_correct"].to_numpy()
+    told = tables.read(layout.head / "out_of_fold.parquet", tables.OUT_OF_FOLD, "train_head")
+    return told["probability"].to_numpy(), told["correct"].to_numpy()
+
+
+def _thinned(curve: metrics.RiskCoverage) -> pl.DataFrame:
+    """Return the curve as a table of `_MAX_POINTS` rows at most: a plot needs no more."""
+    rows = np.unique(np.linspace(0, len(curve.risk) - 1, min(_MAX_POINTS, len(curve.risk))).round().astype(int))
+    return pl.DataFrame({name: np.round(getattr(curve, name)[rows], 6) for name in curve._fields})
+
+
+def _candidate(folder: Path, made_by: str, features: np.ndarray, temperature: float) -> Candidate:
+    """Return what the head in `folder` says of features [N, D]."""
+    head = graphs.head_of(read_safetensors(folder / "head.safetensors", made_by))
+    session = graphs.session(graphs.to_bytes(head))
+    probabilities, novelty = session.run(["probabilities", "novelty"], {"features": features.astype(np.float32)})
+    return Candidate(probabilities, novelty, temperature)
+
+
+def _embedded(folder: Path, backbone_sha256: str, source: pixels.Source, rows: pl.DataFrame) -> np.ndarray:
     """Return float32 [N, D] of the backbone in `folder`, which no store holds."""
     kind = engines.kind("onnxruntime")
     embedding = Embedding(folder, backbone_sha256, kind, kind.batch_size, source, "float32", views=None)
-    with bar("embedding", len(images), "image") as advance:
-        return embedding(dict(images.select("image_id", "path").iter_rows()), advance)[:, 0]
-
-
-def _by_name(classes: list[str], confusion: np.ndarray) -> dict[str, dict[str, float | None]]:
-    scored = zip(classes, metrics.per_class(confusion), strict=True)
-    return {
-        name: {score: value if value is None else round(value, 6) for score, value in scores._asdict().items()}
-        for name, scores in scored
-    }
+    with bar("embedding", len(rows), "image") as advance:
+        return embedding(dict(rows.select("image_id", "path").iter_rows()), advance)[:, 0]

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ import onnx
 import polars as pl
 from PIL import Image
 
-from headstart import graphs, images, tables
-from headstart.errors import CheckError, count_and_name
+from headstart import graphs, images, latency, tables
+from headstart.cluster import n_cores
+from headstart.errors import CheckError, RejectedError, count_and_name
 from headstart.files import located, read_json, read_safetensors, replacing_folder, sha256_of, write_json, write_text
 from headstart.layout import Layout
 from headstart.params import Params
@@ -30,6 +31,8 @@ from headstart.progress import bar, say
 # Of a probability, between the joined graph in float32 at batch 1 and the features as `embed` computed and kept them.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
+_SECONDS = 0.2  # that an image is asked about again and again, to say how long it takes
+FORMAT = 1  # of the handed-over folder; headstart/model.schema.json describes its model.json
 _ORIENTATION = 0x0112  # the EXIF tag
 
 CARD = """# Model card
@@ -38,19 +41,24 @@ An image classifier with {n_classes} classes: {classes}.
 
 - **Backbone** {backbone}, {how}. Weights: {weights} (SHA-256 `{weights_sha256}`), licence: {licence}.
 - **Head** {head}, trained on {n_train} images. Temperature {temperature}.
+- **Data** {dataset}, {form}; SHA-256 of the training images and labels `{data_sha256}`.
 - **Result on {n_test} held-out images** accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}),
-  macro F1 {macro_f1:.4f}, log loss {log_loss:.4f}, expected calibration error {ece:.4f}.
+  macro F1 {macro_f1:.4f} ({macro_f1_low:.4f} to {macro_f1_high:.4f}), log loss {log_loss:.4f}, expected calibration
+  error {ece:.4f}.
+- **Abstaining** below a probability of {abstain_below:.4f} it answers {coverage:.2%} of these images, {selective}.
+- **int8** {int8}
 
 ## Use
-`image` is uint8 [N, H, W, 3], RGB, any size; resizing, cropping and normalisation are inside the model. It gives
-`probabilities` float32 [N, {n_classes}] and `label_index` int64 [N], in the order of the classes above.
+`image` is uint8 [N, H, W, 3], RGB, upright (EXIF applied), any size; resizing, cropping and normalisation are inside
+the model. It gives `probabilities` float32 [N, {n_classes}] and `label_index` int64 [N], in the order of the classes
+above, and `novelty` float32 [N] in 0..1: the share of held-out images that are nearer to what was trained on.
 
     headstart predict FOLDER_OF_THIS_FILE photo.jpg
     headstart verify FOLDER_OF_THIS_FILE
 
 ## Limits
 The figures hold for images drawn as the training images were. The model names one of its classes for any image,
-also for one that shows none of them. Only the centre square of an image is seen.
+also for one that shows none of them: look at `novelty`. Only the centre square of an image is seen.
 """
 
 
@@ -149,7 +157,15 @@ def run(params: Params, layout: Layout) -> None:
     test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
     backbone = read_json(layout.backbone / "backbone.json", "backbone")
     head = read_json(layout.head / "head.json", "train_head")
+    validated = read_json(layout.validation / "summary.json", "validate")
     choice = read_json(layout.evaluation / "candidates.json", "evaluate")
+    comparison = read_json(layout.evaluation / "comparison.json", "evaluate")
+    int8 = read_json(layout.int8 / "int8.json", "quantize")
+    if comparison["accepted"] and comparison["is_worse"]:
+        raise RejectedError(
+            f"rejected. {comparison['why']} The model in {layout.model.relative_to(layout.root)} stays as it is; the"
+            " report says where this one fails. Set export.gate to null in params.yaml to hand it over all the same."
+        )
     is_tuned = choice["chosen"] == "tuned"
     trained_in, trained_by = (layout.finetune, "finetune") if is_tuned else (layout.head, "train_head")
     weights = read_safetensors(trained_in / "head.safetensors", trained_by)
@@ -164,16 +180,16 @@ def run(params: Params, layout: Layout) -> None:
         "candidate": choice["chosen"],
         "training_data_sha256": training_digest(manifest, splits, ["train"] if is_tuned else ["train", "val"]),
         "temperature": choice["temperature"],
+        "abstain_below": test["abstain_below"],
         "versions": {"headstart": version("headstart"), "onnxruntime": version("onnxruntime"), **backbone["versions"]},
     }
-    model = graphs.to_bytes(
-        graphs.join(
-            onnx.load(layout.backbone / "resize.onnx"),
-            onnx.load((layout.finetune if is_tuned else layout.backbone) / "backbone.onnx"),
-            graphs.head_graph(weights["weight"], weights["bias"]),
-            {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()},
-        )
-    )
+
+    def joined(backbone_file: Path) -> bytes:
+        pieces = onnx.load(layout.backbone / "resize.onnx"), onnx.load(backbone_file), graphs.head_of(weights)
+        metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+        return graphs.to_bytes(graphs.join(*pieces, metadata))
+
+    model = joined((layout.finetune if is_tuned else layout.backbone) / "backbone.onnx")
     folder_of_images = layout.images_folder(params.data.root)
     files = [located(path, folder_of_images) for path in predictions["path"]]
     embedding = head["embedding"]
@@ -183,6 +199,8 @@ def run(params: Params, layout: Layout) -> None:
 
     with replacing_folder(layout.model) as folder:
         (folder / "model.onnx").write_bytes(model)
+        if int8["chosen"]:
+            (folder / "model.int8.onnx").write_bytes(joined(layout.int8 / "backbone.int8.onnx"))
         (folder / "conformance").mkdir()
         vectors = []
         for row in conformance_rows(predictions, params.export.conformance_images).iter_rows(named=True):
@@ -195,12 +213,19 @@ def run(params: Params, layout: Layout) -> None:
         write_json(
             folder / "model.json",
             {
-                "format": 1,
+                "format": FORMAT,
                 "model_sha256": sha256_of(folder / "model.onnx"),
+                "int8": {
+                    "model_sha256": sha256_of(folder / "model.int8.onnx"),
+                    **{name: int8[name] for name in ("why", "cpu")},
+                }
+                if int8["chosen"]
+                else None,
                 "input": {"name": "image", "dtype": "uint8", "shape": ["N", "H", "W", 3], "colours": "RGB"},
                 "outputs": {
                     "probabilities": {"dtype": "float32", "shape": ["N", len(head["classes"])]},
                     "label_index": {"dtype": "int64", "shape": ["N"]},
+                    "novelty": {"dtype": "float32", "shape": ["N"]},
                 },
                 "opset": graphs.OPSET,
                 **facts,
@@ -225,9 +250,24 @@ def run(params: Params, layout: Layout) -> None:
             macro_f1=test["macro_f1"],
             log_loss=test["log_loss"],
             ece=test["ece"],
+            macro_f1_low=test["macro_f1_low"],
+            macro_f1_high=test["macro_f1_high"],
+            dataset=PurePath(params.data.root).name,
+            form=validated["form"],
+            data_sha256=facts["training_data_sha256"],
+            abstain_below=test["abstain_below"],
+            coverage=test["coverage"],
+            selective="none" if test["coverage"] == 0 else f"{test['selective_accuracy']:.2%} of them rightly",
+            int8=int8["why"],
         )
         write_text(folder / "MODEL_CARD.md", card)
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         sums = [f"{sha256_of(folder / name)}  {name}\n" for name in names]  # as `sha256sum --check` reads it
         write_text(folder / "SHA256SUMS", "".join(sums))
-    say(f"model.onnx gives evaluate's labels on all {len(files)} test images; {len(model) / 1e6:.1f} MB")
+    session = graphs.session(model)
+    image = images.decode(files[0].read_bytes()).rgb[None]
+    took = latency.measure("model.onnx", lambda it: session.run(None, {"image": it}), image, n_cores(), _SECONDS)
+    say(
+        f"model.onnx gives evaluate's labels on all {len(files)} test images; {len(model) / 1e6:.1f} MB,"
+        f" {took.p50_ms:.1f} ms for one image here"
+    )

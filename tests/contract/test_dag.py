@@ -50,27 +50,43 @@ def test_every_section_of_the_parameters_is_a_stage_but_for_data() -> None:
     assert sections - set(DAG["stages"]) == {"data", "cluster"}
 
 
+def attributes_of(name: str, source: ast.AST) -> set[str]:
+    """Return what is asked of a variable of this name, of `read`'s attribute, or of the parameters' section."""
+    return {
+        node.attr.rstrip("_")
+        for node in ast.walk(source)
+        if isinstance(node, ast.Attribute)
+        and (
+            getattr(node.value, "id", None) == name
+            or (
+                getattr(node.value, "attr", None) == name
+                and getattr(node.value.value, "id", None) in ("read", "params")
+            )
+        )
+    }
+
+
 @STAGE
 def test_a_stage_depends_on_the_sections_that_it_reads_and_on_no_other(stage: str) -> None:
     source = ast.parse((ROOT / "tasks" / f"{stage}.py").read_text())
-    read = {
-        node.attr.rstrip("_")
-        for node in ast.walk(source)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
-    }
-    assert set(DAG["stages"][stage].get("params", [])) == read
+    named = DAG["stages"][stage].get("params", [])
+    read = attributes_of("params", source)
+    assert {name.partition(".")[0] for name in named} == read
+    for section in read - set(named):  # of which single parameters are named: no others may be read, nor the whole
+        singles = attributes_of(section, source)
+        assert {f"{section}.{single}" for single in singles} == {name for name in named if name.startswith(section)}
 
 
 @STAGE
 def test_a_stage_lists_exactly_the_project_modules_that_it_imports(stage: str) -> None:
     expected = {path.relative_to(ROOT).as_posix() for path in project_files(ROOT / "tasks" / f"{stage}.py")}
-    if "headstart/report.py" in expected:
-        expected.add("headstart/report.html")
+    if "headstart/report/page.py" in expected:
+        expected.add("headstart/report/page.html")
     assert code_deps(stage) == expected
 
 
 def test_packages_hold_nothing_that_a_stage_could_depend_on() -> None:
-    for package in ("headstart", "headstart/tuning", "tasks", "flows"):
+    for package in ("headstart", "headstart/report", "headstart/tuning", "tasks", "flows"):
         body = ast.parse((ROOT / package / "__init__.py").read_text()).body
         assert len(body) == 1, package
         assert isinstance(body[0], ast.Expr), package
@@ -100,11 +116,15 @@ def test_outputs_outlive_a_failed_run_and_lie_where_layout_says(stage: str) -> N
 @STAGE
 def test_a_stage_reads_only_the_artefacts_that_it_depends_on(stage: str) -> None:
     source = ast.parse((ROOT / "tasks" / f"{stage}.py").read_text())
-    used = {
-        node.attr
-        for node in ast.walk(source)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "layout"
-    } - {"data_root", "images_folder", "shards", "weights", "tuning"}
+    used = attributes_of("layout", source) - {
+        "data_root",
+        "images_folder",
+        "params",
+        "root",
+        "shards",
+        "weights",
+        "tuning",
+    }
     layout = Layout(Path())
     paths = {getattr(layout, name).as_posix() for name in used}
     touched = data_deps(stage) | set(outs(stage))
@@ -118,12 +138,12 @@ def test_a_stage_reads_only_the_artefacts_that_it_depends_on(stage: str) -> None
         assert any(overlap(path, each) for path in paths), each
 
 
-def test_the_test_split_is_read_by_evaluate_and_export_alone() -> None:
+def test_the_test_split_is_read_by_evaluate_and_what_follows_it_alone() -> None:
     assert '!= "test"' in (ROOT / "tasks" / "train_head.py").read_text()
     readers = {stage for stage in DAG["stages"] if "artifacts/evaluation/predictions.parquet" in data_deps(stage)}
-    assert readers == {"export"}
+    assert readers == {"report", "export"}
     after_evaluation = {stage for stage in DAG["stages"] if any("evaluation" in dep for dep in data_deps(stage))}
-    assert after_evaluation == {"export"}
+    assert after_evaluation == {"quantize", "report", "export"}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "tasks").glob("*.py")), ids=lambda path: path.stem)

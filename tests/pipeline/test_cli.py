@@ -40,6 +40,9 @@ def test_predict_names_what_evaluate_named(project: Project, model: Path, capsys
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["label"] for answer in answers] == table["predicted"].to_list()
     assert [answer["probability"] for answer in answers] == pytest.approx(table["probability"].to_list(), abs=1e-4)
+    assert [answer["novelty"] for answer in answers] == pytest.approx(table["novelty"].to_list(), abs=0.05)
+    below = json.loads((model / "model.json").read_text())["abstain_below"]
+    assert [answer["abstains"] for answer in answers] == [answer["probability"] < below for answer in answers]
     assert [[each["label"] for each in answer["top"]] for answer in answers] == [
         sorted(("ants", "bees"), key=lambda name, first=answer["label"]: name != first) for answer in answers
     ]
@@ -75,9 +78,13 @@ def test_predict_takes_folders_patterns_and_a_list_on_stdin(
     def paths_of(*words: str) -> list[str]:
         assert cli.main(["predict", str(model), *words, "--format", "csv"]) == 0
         header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
-        assert header == ["path", "label", "probability"]
-        assert all(label in ("ants", "bees") and 0.5 <= float(probability) <= 1 for _, label, probability in rows)
-        return [path for path, _, _ in rows]
+        assert header == ["path", "label", "probability", "abstains", "novelty"]
+        for _, label, probability, abstains, novelty in rows:
+            assert label in ("ants", "bees")
+            assert 0.5 <= float(probability) <= 1
+            assert abstains in ("true", "false")
+            assert 0 <= float(novelty) <= 1
+        return [row[0] for row in rows]
 
     (photos / "notes.txt").write_text("no image")
     assert paths_of(str(photos)) == expected
@@ -107,7 +114,7 @@ def test_images_of_one_size_go_together_and_the_answers_are_the_same(
 def test_several_classes_are_columns(project: Project, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["predict", str(model), photos_of(project)[0], "--format", "csv", "--top", "2"]) == 0
     header, row = csv.reader(io.StringIO(capsys.readouterr().out))
-    assert header == ["path", "label_1", "probability_1", "label_2", "probability_2"]
+    assert header == ["path", "label_1", "probability_1", "label_2", "probability_2", "abstains", "novelty"]
     assert float(row[2]) + float(row[4]) == pytest.approx(1, abs=1e-5)
 
 

@@ -134,7 +134,8 @@ def test_both_candidates_are_reported_and_one_is_chosen(tuned: tuple[Project, st
     assert str(choice["why"]).replace("'", "&#39;") in page
     assert "McNemar" in page
     assert record(project, "model/model.json")["candidate"] == choice["chosen"]
-    assert record(project, "evaluation/metrics.json")["test"] == choice["test"][choice["chosen"]]  # type: ignore[index]
+    of_test = record(project, "evaluation/metrics.json")["test"]
+    assert of_test.items() >= choice["test"][choice["chosen"]].items()  # type: ignore[attr-defined, index]
 
 
 def with_validation(project: Project, advantage: float) -> str:

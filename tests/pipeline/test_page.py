@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tasks.__main__ import STAGES
+from tests.browser import WAIT_MS, opened
 from tests.pipeline.conftest import Project
 from tests.pipeline.orchestration import Api, flow
 from tests.pipeline.test_control import run_in_its_slow_stage
 
-WAIT_MS = 30_000
-
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    """A page in Debian's chromium; its requests go to this machine alone."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on the PATH: install it, such as by `apt install chromium`")
-    asked: set[str] = set()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 900})
-        page.set_default_timeout(WAIT_MS)
-        page.on("request", lambda request: asked.add(urlsplit(request.url).hostname or ""))
+    with opened() as page:
         yield page
         folder = Path(os.environ.get("HEADSTART_SCREENSHOTS", tmp_path))
         page.screenshot(path=folder / "last.png")
-        browser.close()
-    assert asked <= {"127.0.0.1", "localhost", ""}  # "": data: addresses
 
 
 def states_on(page: Page, api: Api, run_id: str, n_stages: int) -> dict[str, str]:
@@ -56,7 +42,7 @@ def test_the_page_of_a_finished_run_names_every_stage_with_its_state_and_shows_t
     assert done.returncode == 0, done.stdout
     run, _ = api.last_run()
     states = states_on(page, api, run["id"], len(STAGES))
-    ran = ("train_head", "finetune", "evaluate", "export")
+    ran = ("train_head", "finetune", "evaluate", "quantize", "report", "export")
     assert states == {stage: "Completed" if stage in ran else "Cached" for stage in STAGES}
     page.get_by_text("Artifacts", exact=True).first.click()
     page.get_by_text("confusion-matrix", exact=True).first.click()

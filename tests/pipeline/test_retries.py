@@ -30,7 +30,7 @@ fails = Path("fails")
 if fails.exists():
     may_heal = fails.read_text() == "may heal"
     fails.unlink()
-    tell(kind="error", message="not now", may_heal=may_heal)
+    tell(kind="error", message="not now", may_heal=may_heal, rejected=False)
     sys.exit(1)
 Path("out").write_text(Path("params.yaml").read_text())
 """

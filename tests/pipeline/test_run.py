@@ -11,8 +11,10 @@ import numpy as np
 import onnxruntime
 import polars as pl
 import pytest
+from playwright.sync_api import expect
 
 from headstart.images import decode
+from tests.browser import opened
 from tests.pipeline.conftest import Project, write_photographs
 
 
@@ -109,7 +111,7 @@ def test_after_the_backbone_no_stage_needs_torch(project: Project, tmp_path: Pat
     (tmp_path / "poison").mkdir()
     for name in ("torch", "torchvision", "timm"):
         (tmp_path / "poison" / f"{name}.py").write_text(f"raise ImportError('{name} was imported')")
-    for stage in ("validate", "split", "transform", "embed", "train_head", "evaluate", "export"):
+    for stage in ("validate", "split", "transform", "embed", "train_head", "evaluate", "quantize", "report", "export"):
         for folder in ("pixels", "features"):
             if stage in ("transform", "embed"):
                 shutil.rmtree(project.root / "artifacts" / folder, ignore_errors=stage == "embed")
@@ -165,7 +167,13 @@ def test_hymenoptera_reaches_the_known_accuracy(project: Project, hymenoptera: P
     assert found["accuracy"] >= 0.9477
     splits = pl.read_parquet(project.root / "artifacts" / "splits.parquet")
     assert splits.filter(pl.col("path").str.starts_with("val/"))["split"].unique().to_list() == ["test"]
-    page = (project.root / "artifacts" / "evaluation" / "report.html").read_text()
-    assert "the given val is the held-out test set" in page
+    with opened() as page:
+        page.goto(f"file://{project.root}/artifacts/evaluation/report.html")
+        expect(page.get_by_text("the given val is the held-out test set")).to_be_visible()
+        mistakes = page.locator(".gallery li")
+        assert mistakes.count() == found["n_errors"]
+        mistakes.first.get_by_role("button").click()
+        assert page.locator("dialog .alike img").count() == 3
+        assert page.locator("dialog img").first.evaluate("image => image.naturalWidth") == 224
     verified = project.must("headstart", "verify", "artifacts/model")
     assert re.search(r"verify: 14 conformance images agree", verified)

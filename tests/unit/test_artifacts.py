@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flows.artifacts import accepted, score_rows, validation_sheet
+from flows.artifacts import score_rows, validation_sheet
 
 
 def test_a_score_is_beside_that_of_before() -> None:
@@ -9,11 +9,6 @@ def test_a_score_is_beside_that_of_before() -> None:
         {"score": "accuracy", "value": 0.95, "classifier@v1.0.0": 0.9, "change": 0.05},
         {"score": "n_images", "value": 20, "classifier@v1.0.0": "", "change": ""},
     ]
-
-
-def test_the_newest_accepted_model_is_that_of_the_highest_version() -> None:
-    assert accepted(["v3.0.0", "classifier@v1.9.0", "classifier@v1.10.0", "other@v9.0.0"]) == "classifier@v1.10.0"
-    assert accepted(["classifier@v1.0.0!", "classifier"]) is None
 
 
 def test_what_was_found_and_what_was_set_aside() -> None:

@@ -5,7 +5,8 @@ import polars as pl
 from scipy.special import softmax
 
 from headstart import tables
-from tasks.evaluate import before_calibration, choose, majority_label, predictions_of
+from headstart.metrics import before_calibration
+from tasks.evaluate import choose, majority_label, predictions_of
 from tasks.export import conformance_rows
 
 CLASSES = ["ants", "bees", "wasps"]
@@ -15,7 +16,7 @@ def test_a_prediction_is_the_most_probable_class() -> None:
     ids = [f"{number:064x}" for number in range(3)]
     test = pl.DataFrame({"image_id": ids, "path": list("abc"), "label": ["ants", "bees", "ants"], "group": ids})
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]], np.float32)
-    found = tables.check(predictions_of(test, probabilities, CLASSES), tables.PREDICTIONS)
+    found = tables.check(predictions_of(test, probabilities, np.zeros(3, np.float32), CLASSES), tables.PREDICTIONS)
     assert found["predicted"].to_list() == ["ants", "wasps", "bees"]
     assert found["correct"].to_list() == [True, False, False]
     assert np.allclose(found["probability"], [0.7, 0.6, 0.7])

@@ -16,9 +16,14 @@ from headstart import graphs
 from headstart.backbones import Preprocessing
 from headstart.errors import CheckError
 from headstart.images import decode
+from headstart.novelty import Novelty
 
 PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 SMALL = Preprocessing(8, 0.8, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+
+
+def some_novelty(weight: np.ndarray) -> Novelty:
+    return Novelty(weight / np.linalg.norm(weight, axis=0), np.linspace(-1, 1, 20).astype(np.float32))
 
 
 def resized(image: np.ndarray, size_px: int, interpolation: str) -> np.ndarray:
@@ -121,17 +126,19 @@ def test_the_joined_graph_gives_what_the_pieces_give_one_after_another(tiny: nn.
         graphs.resize_graph(SMALL.resize_px, SMALL.interpolation),
         graphs.backbone_graph(graphs.trace(tiny, SMALL)),
     )
-    head = graphs.head_graph(weight, bias)
+    head = graphs.head_graph(weight, bias, some_novelty(weight))
     model = graphs.to_bytes(graphs.join(resize, backbone, head, {"classes": '["a"]'}))
     images = random.integers(0, 256, (3, 17, 31, 3), np.uint8)
     pixels = graphs.session(graphs.to_bytes(resize)).run(None, {"image": images})[0]
     features = graphs.session(graphs.to_bytes(backbone)).run(None, {"pixels": pixels})[0]
     expected = graphs.session(graphs.to_bytes(head)).run(None, {"features": features})
+    assert len(expected) == 3
     session = graphs.session(model)
-    probabilities, label_index = session.run(["probabilities", "label_index"], {"image": images})
+    probabilities, label_index, novelty = session.run(None, {"image": images})
     assert np.array_equal(probabilities, expected[0])
     assert np.array_equal(label_index, expected[1])
-    assert probabilities.dtype == np.float32
+    assert np.array_equal(novelty, expected[2])
+    assert probabilities.dtype == novelty.dtype == np.float32
     assert label_index.dtype == np.int64
     assert session.get_modelmeta().custom_metadata_map == {"classes": '["a"]'}
     assert [(each.name, each.type, each.shape) for each in session.get_inputs()] == [
@@ -143,7 +150,9 @@ def test_the_joined_graph_gives_what_the_pieces_give_one_after_another(tiny: nn.
 def test_probabilities_are_the_softmax_of_the_gemm() -> None:
     random = np.random.default_rng(0)
     features, weight, bias = (random.normal(size=shape).astype(np.float32) for shape in ((6, 3), (3, 4), (4,)))
-    found = graphs.session(graphs.to_bytes(graphs.head_graph(weight, bias))).run(None, {"features": features})
+    found = graphs.session(graphs.to_bytes(graphs.head_graph(weight, bias, some_novelty(weight)))).run(
+        None, {"features": features}
+    )
     scores = np.exp(features @ weight + bias)
     assert np.allclose(found[0], scores / scores.sum(1, keepdims=True), atol=1e-6)
     assert np.array_equal(found[1], scores.argmax(1))

@@ -171,8 +171,8 @@ def test_what_memory_does_not_hold_is_cross_validated_in_part_and_fitted_whole()
     rows = Counted(features)
     part = select(rows, labels, memory_mb=heads.PROCESS_MB + 2)
     whole = select(features, labels)
-    assert whole.n_validated == 30_000
-    assert 5000 < part.n_validated < 15_000
+    assert len(whole.validated) == 30_000
+    assert 5000 < len(part.validated) < 15_000
     assert rows.most <= 2048  # nothing reads more at a time
     assert part.head.strength == whole.head.strength
     apart = part.head.probabilities(features) - whole.head.probabilities(features)
@@ -189,7 +189,7 @@ def test_the_part_and_the_whole_are_never_in_memory_together(monkeypatch: pytest
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.n_validated == 190_000
+    assert len(found.validated) == 190_000
     assert peak < 53e6
 
 
@@ -207,7 +207,7 @@ def test_the_bytes_follow_from_memory_mb_and_not_from_the_cores(monkeypatch: pyt
 def test_a_part_has_whole_groups_of_every_class(seed: int, n_images: int, sizes: list[int]) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
     labels = groups % 3
-    drawn = heads._draw(labels, groups, n_images, seed)
+    drawn = heads.draw(labels, groups, n_images, seed)
     assert len(drawn) <= max(n_images, sum(sorted(sizes)[-6:]))
     assert len(drawn) == len(set(drawn))
     for group in set(groups[drawn]):

@@ -4,10 +4,13 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 from sklearn import metrics as sk
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from headstart import metrics
 
@@ -24,7 +27,7 @@ def draw(n: int, n_classes: int, seed: int, skill: float = 1.5) -> tuple[np.ndar
 def evaluate(labels: np.ndarray, probabilities: np.ndarray, **changes: object) -> dict[str, float | int]:
     options: dict[str, object] = {"majority_label": 0, "bootstrap_samples": 500, "ece_bins": 15, "seed": 0, **changes}
     groups = options.pop("groups", np.arange(len(labels)).astype(str))
-    return metrics.evaluate(labels, probabilities, groups, **options)  # type: ignore[arg-type]
+    return metrics.evaluate(labels, probabilities, groups, **options).scores  # type: ignore[arg-type]
 
 
 @settings(max_examples=60)
@@ -41,12 +44,15 @@ def test_scores_are_those_of_scikit_learn(n: int, n_classes: int, seed: int) -> 
         assert metrics.log_loss(labels, probabilities) == pytest.approx(
             sk.log_loss(labels, probabilities.astype(np.float64), labels=classes), rel=1e-4
         )
+        if n_classes > 2:
+            brier = sk.brier_score_loss(labels, probabilities.astype(np.float64), labels=classes, scale_by_half=False)
+            assert metrics.brier(labels, probabilities) == pytest.approx(brier, rel=1e-4)
         expected = sk.precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
     for scores, *theirs in zip(metrics.per_class(confusion), *expected, strict=True):
-        ours = [np.nan if value is None else value for value in scores]
-        present = scores.support + confusion[:, metrics.per_class(confusion).index(scores)].sum() > 0
-        if present:
+        ours = [np.nan if value is None else value for value in scores[:3]]
+        if scores.support:
             assert ours[:2] == pytest.approx(theirs[:2], nan_ok=True)
+            assert scores.f1 == pytest.approx(0 if np.isnan(theirs[2]) else theirs[2])
         assert scores.support == theirs[3]
     if n_classes > 2:
         assert metrics.top_k_accuracy(labels, probabilities, 2) == pytest.approx(
@@ -75,9 +81,9 @@ def test_top_five_is_told_where_there_are_more_than_five_classes() -> None:
 
 def test_a_class_that_is_absent_or_never_predicted_has_no_score_rather_than_a_wrong_one() -> None:
     absent, never, neither = metrics.per_class(np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]]))
-    assert absent == (0.0, None, 0.0, 0)
-    assert never == (None, 0.0, 0.0, 1)
-    assert neither == (None, None, None, 0)
+    assert absent == (None, None, None, 0, 1, None, None)
+    assert never == (None, 0.0, 0.0, 1, 0, None, None)
+    assert neither == (None, None, None, 0, 0, None, None)
 
 
 def test_a_sure_mistake_does_not_make_the_log_loss_infinite() -> None:
@@ -146,7 +152,7 @@ def test_no_mistake_in_twenty_is_no_certainty() -> None:
 def test_the_interval_of_macro_f1_contains_it_even_with_few_images_a_class() -> None:
     labels, probabilities = draw(2000, 500, 0, skill=4.0)
     predicted, groups = probabilities.argmax(1), np.arange(2000).astype(str)
-    _, resampled = metrics.bootstrap(labels, predicted, groups, 500, 300, 0)
+    resampled = metrics.bootstrap(labels, predicted, groups, 500, 300, 0).macro_f1
     found = evaluate(labels, probabilities, bootstrap_samples=300)
     assert metrics.percentile_interval(resampled).high < found["macro_f1"]  # what the plain interval would say
     assert found["macro_f1_low"] < found["macro_f1"] < found["macro_f1_high"]
@@ -215,3 +221,64 @@ def test_mcnemar_is_scipys_exact_binomial_test(first: int, second: int) -> None:
     assert found[:2] == (first, second)
     expected = binomtest(first, first + second).pvalue if first + second else 1.0
     assert found.p_value == pytest.approx(expected)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 300), st.integers(2, 6), st.integers(2, 20), st.integers(0, 1000))
+def test_the_calibration_error_is_that_of_torchmetrics(n: int, n_classes: int, n_bins: int, seed: int) -> None:
+    labels, probabilities = draw(n, n_classes, seed)
+    theirs = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(labels), num_classes=n_classes, n_bins=n_bins, norm="l1"
+    )
+    ours = metrics.expected_calibration_error(metrics.reliability(labels, probabilities, n_bins))
+    assert ours == pytest.approx(float(theirs), abs=1e-5)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 60), st.integers(0, 1000), st.booleans())
+def test_the_risk_at_a_coverage_is_that_of_the_surest_so_many(n: int, seed: int, with_ties: bool) -> None:
+    random = np.random.default_rng(seed)
+    confidence, right = random.random(n), random.random(n) < 0.7
+    confidence = confidence.round(1) if with_ties else confidence
+    curve = metrics.risk_coverage(confidence, right)
+    for coverage, risk, least in zip(*curve, strict=True):
+        answered = confidence >= least
+        assert coverage == pytest.approx(answered.mean())
+        assert risk == pytest.approx((~right[answered]).mean())
+    assert curve.coverage[-1] == 1
+    if not with_ties:
+        by_hand = np.mean([(~right[np.argsort(-confidence)[:k]]).mean() for k in range(1, n + 1)])
+        assert curve.aurc == pytest.approx(by_hand)
+
+
+def test_the_model_abstains_no_more_than_it_has_to() -> None:
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    right = np.array([True, True, False, True, True])
+    assert metrics.abstain_threshold(confidence, right, 0.8) == 0.0  # all five together
+    assert metrics.abstain_threshold(confidence, right, 0.9) == 0.8
+    assert metrics.abstain_threshold(confidence, ~right, 0.9) == 1.0  # not even the surest one
+
+
+def test_intervals_of_a_class_are_about_those_of_the_binomial_and_wider_where_images_come_in_groups() -> None:
+    labels, probabilities = draw(600, 3, 1)
+    options = {"majority_label": 0, "bootstrap_samples": 2000, "ece_bins": 15, "seed": 0}
+    apart = metrics.evaluate(labels, probabilities, np.arange(600), **options).per_class  # type: ignore[arg-type]
+    grouped = metrics.evaluate(
+        np.repeat(labels, 4),
+        np.repeat(probabilities, 4, axis=0),
+        np.repeat(np.arange(600), 4),
+        **options,  # type: ignore[arg-type]
+    ).per_class
+    for one, other in zip(apart, grouped, strict=True):
+        theirs = binomtest(round(one.recall * one.support), one.support).proportion_ci(method="wilson")
+        assert one.recall_interval == pytest.approx((theirs.low, theirs.high), abs=0.02)
+        theirs = binomtest(round(one.precision * one.n_predicted), one.n_predicted).proportion_ci(method="wilson")
+        assert one.precision_interval == pytest.approx((theirs.low, theirs.high), abs=0.02)
+        assert other.recall_interval == pytest.approx(one.recall_interval, abs=0.01)  # four times the images, no surer
+
+
+def test_a_class_whose_few_images_are_all_right_is_not_said_to_be_certain() -> None:
+    labels, probabilities = np.array([0] * 20 + [1] * 3), np.eye(2)[[0] * 20 + [1] * 3]
+    options = {"majority_label": 0, "bootstrap_samples": 200, "ece_bins": 15, "seed": 0}
+    _, few = metrics.evaluate(labels, probabilities, np.arange(23), **options).per_class  # type: ignore[arg-type]
+    assert few.recall_interval == pytest.approx((0.025 ** (1 / 3), 1.0))

@@ -79,7 +79,7 @@ def test_every_call_is_one_line_for_whoever_listens(tmp_path: Path, monkeypatch:
     assert [event["kind"] for event in told] == ["start", "log", "log", "error", "progress"]
     assert told[1] == {"kind": "log", "level": "info", "message": "one"}
     assert told[2]["level"] == "warning"
-    assert told[3] == {"kind": "error", "message": "three", "may_heal": False}
+    assert told[3] == {"kind": "error", "message": "three", "may_heal": False, "rejected": False}
     assert told[4].pop("rate") > 0
     assert told[4] == {"kind": "progress", "what": "embedding", "done": 2, "total": 2, "unit": "image"}
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from headstart import metrics
-from headstart.report import Mistake, Report, most_confused, render
+from headstart.learning_curve import Point
+from headstart.report.page import Comparison, Map, Mistake, Report, Shown, lesson, most_confused, render
 from tests.conftest import ROOT, photograph
 
 
-def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 2.0) -> Report:
+def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 2.0, n_mistakes: int = 8) -> Report:
     """Return a report on drawn predictions."""
     random = np.random.default_rng(seed)
     classes = [f"class {index}" for index in range(n_classes)]
@@ -23,31 +24,43 @@ def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 
     odds = np.exp(random.normal(size=(n_images, n_classes)) + skill * np.eye(n_classes)[labels])
     probabilities = (odds / odds.sum(1, keepdims=True)).astype(np.float32)
     predicted = probabilities.argmax(1)
-    confusion = metrics.confusion_matrix(labels, predicted, n_classes)
+    right = predicted == labels
+    groups = np.arange(n_images).astype(str)
+    options = {"majority_label": 0, "bootstrap_samples": 100, "ece_bins": 15, "seed": 0}
+    scores, per_class = metrics.evaluate(labels, probabilities, groups, **options)  # type: ignore[arg-type]
+    raw = metrics.reliability(labels, probabilities**2, 15)
+    told = {
+        "coverage": 0.8,
+        "selective_accuracy": 0.99,
+        "abstain_below": 0.9,
+        "wanted_accuracy": 0.99,
+        "ece_before": 0.1,
+    }
+
+    def shown(index: int) -> Shown:
+        return Shown(f"{index}.png", classes[labels[index]], photograph(int(index), 40, 40))
+
     return Report(
         dataset="photographs",
         form="class folders",
-        test=metrics.evaluate(
-            labels,
-            probabilities,
-            np.arange(n_images).astype(str),
-            majority_label=0,
-            bootstrap_samples=100,
-            ece_bins=15,
-            seed=0,
-        ),
+        test={**scores, **told},
         classes=classes,
-        confusion=confusion,
-        per_class=metrics.per_class(confusion),
+        confusion=metrics.confusion_matrix(labels, predicted, n_classes),
+        per_class=per_class,
+        comparison=Comparison("v1.2.3", 0.871, metrics.Interval(0.82, 0.91), 3, 7, 0.344, "The model is no worse."),
         mistakes=[
-            Mistake(
-                f"{index}.png", classes[labels[index]], classes[predicted[index]], 0.9, photograph(int(index), 40, 40)
-            )
-            for index in np.flatnonzero(labels != predicted)[:8]
+            Mistake(shown(index), classes[predicted[index]], 0.9, [shown(0), shown(1), shown(2)], np.eye(8))
+            for index in np.flatnonzero(~right)[:n_mistakes]
         ],
         calibrated=metrics.reliability(labels, probabilities, 15),
-        uncalibrated=metrics.reliability(labels, probabilities**2, 15),
+        uncalibrated=raw,
+        curve=metrics.risk_coverage(probabilities.max(1), right),
+        maps=[Map("pca", random.normal(size=(min(n_images, 1000), 2)))],
+        mapped=[(shown(index), classes[predicted[index]]) for index in range(min(n_images, 1000))],
         images_per_class={split: dict.fromkeys(classes, 7) for split in ("train", "val", "test")},
+        sheets={name: [photograph(0, 40, 40)] * 8 for name in classes[:40]},
+        augmentation="By crops.",
+        augmented=[[photograph(0, 40, 40), photograph(1, 40, 40)]],
         notes=["the given val is the held-out test set"],
         warnings=["class 'class 1' had no image in val"],
         quarantined=[("stray.txt", "not in a class folder")],
@@ -62,6 +75,7 @@ def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 
             }
             for strength in (0.01, 0.1)
         ],
+        learning=[Point(0.5, 100, 0.8, 0.02, 0.5), Point(1.0, 200, 0.9, 0.02, 0.3)],
         head={"kind": "logistic regression", "n_images": 500, "n_folds": 5, "temperature": 1.2},
         choice={"enabled": False, "chosen": "frozen", "n_images": 500, "temperature": 1.2},
         history=[],
@@ -79,6 +93,7 @@ def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 
                 "std": [0.5, 0.5, 0.5],
             },
         },
+        int8={"float_bytes": 13_400_000, "tries": [], "why": "No int8 model is shipped, since none was tried."},
         data_sha256="cd" * 32,
     )
 
@@ -111,12 +126,12 @@ def test_every_question_has_its_section_and_every_tag_its_end() -> None:
     tags.feed(render(make()))
     assert tags.open == []
     assert tags.headings == [
-        "How good is it?",
+        "How good is it, and how sure are we?",
         "Where does it fail?",
-        "Can the probabilities be trusted?",
+        "Can its probabilities be believed?",
         "What was it trained on?",
         "How was it chosen?",
-        "What is it?",
+        "How is it shipped?",
     ]
 
 
@@ -141,12 +156,16 @@ def test_names_cannot_break_out_of_the_page() -> None:
             dataset=evil,
             classes=[evil, *report.classes[1:]],
             images_per_class={"test": dict.fromkeys([evil, *report.classes[1:]], 1)},
-            mistakes=[Mistake(evil, evil, evil, 0.9, photograph(1, 8, 8))],
+            mistakes=[Mistake(Shown(evil, evil, photograph(1, 8, 8)), evil, 0.9)],
+            mapped=[(Shown(evil, evil, photograph(1, 8, 8)), evil)] * 3,
+            maps=[Map("pca", np.eye(3, 2))],
+            sheets={evil: [photograph(0, 40, 40)]},
             quarantined=[(evil, evil)],
             notes=[evil],
         )
     )
     assert page.count("<script>") == 1  # the page's own
+    assert page.count("</script>") == 1
     assert '"onload=' not in page
 
 
@@ -154,7 +173,8 @@ def test_the_page_needs_nothing_from_outside() -> None:
     page = render(make())
     assert "http:" not in page
     assert "https:" not in page
-    assert re.findall(r"<(?:link|iframe)|url\(|@import", page) == []
+    assert re.findall(r"<(?:link|iframe)|@import", page) == []
+    assert all(target.startswith(("#", "data:image/jpeg")) for target in re.findall(r"url\(([^)]*)", page))
     assert all(source.startswith("data:image/jpeg") for source in re.findall(r'src="([^"]*)"', page))
 
 
@@ -173,20 +193,57 @@ def test_the_same_report_gives_the_same_bytes_in_every_process() -> None:
     assert len(pages) == 1
 
 
-@pytest.mark.parametrize("n_classes", [2, 25, 26, 1000])
-def test_the_page_stays_small_with_many_classes(n_classes: int) -> None:
-    page = render(make(n_classes, 4000))
-    assert len(page) < 60_000 + 2_000 * n_classes
-    assert ("most often confused" in page) == (n_classes > 25)
+@pytest.mark.parametrize("n_classes", [2, 40, 41, 1000])
+def test_the_page_stays_small_with_many_classes_and_images(n_classes: int) -> None:
+    page = render(make(n_classes, 10_000, n_mistakes=500))
+    assert len(page.encode()) < 5_000_000
+    assert ("most often confused" in page) == (n_classes > 40)
 
 
 def test_no_mistakes_are_told_as_such() -> None:
-    page = render(make(skill=50))
+    report = make(skill=50)
+    page = render(report)
+    assert not report.mistakes
     assert "There are none" in page
-    assert "<img" not in page
     assert "1.000 to 1.000" not in page  # a bootstrap without mistakes claims certainty
 
 
 def test_most_confused_pairs_come_first() -> None:
     confusion = np.array([[9, 0, 3], [1, 9, 0], [0, 0, 9]])
     assert most_confused(confusion, ["a", "b", "c"]) == [("a", "c", 3), ("b", "a", 1)]
+
+
+def test_a_class_without_held_out_images_is_absent_and_not_zero() -> None:
+    report = make()
+    absent = metrics.ClassScores(None, None, None, 0, 2)
+    page = render(replace(report, per_class=[*report.per_class[:2], absent]))
+    row = page[page.index('<th scope="row">class 2</th><td data-value="-1">') :]
+    assert ">absent</td>" in row[:120]
+    assert "1 class has no held-out image" in page
+
+
+def test_the_accepted_model_stands_beside_the_new_one() -> None:
+    page = render(make())
+    assert (
+        "The model is no worse. The accepted model v1.2.3 gets 87.1% of the same images right (82.0% to 91.0%)" in page
+    )
+    assert "7 are right with this model alone, 3 with that one alone" in page
+    assert "No model has been accepted yet" in render(replace(make(), comparison=None))
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "said"),
+    [(0.05, 0.01, "likely to help"), (0.01, 0.02, "may help a little"), (-0.01, 0.02, "unlikely to help")],
+)
+def test_the_learning_curve_says_whether_more_labels_would_help(gain: float, spread: float, said: str) -> None:
+    assert said in lesson([Point(0.5, 100, 0.9, spread, 0.3), Point(1.0, 200, 0.9 + gain, spread, 0.3)])
+
+
+def test_figures_take_the_colours_of_the_page_and_share_no_id() -> None:
+    page = render(make())
+    assert re.findall(r"#0[1-6]0[1-6]0[1-6]", page) == []
+    assert "var(--right)" in page[page.index("<svg") :]
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for target in re.findall(r'(?:href="|url\()#([^")]+)', page):
+        assert target in ids

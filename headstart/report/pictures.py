@@ -1,0 +1,54 @@
+"""The images of the page: JPEGs as data URIs, as small as they may be."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+_QUALITY = 80
+
+
+def picture(pixels: np.ndarray, side_px: int) -> str:
+    """Return uint8 [S, S, 3] as a data URI of `side_px` at most."""
+    return _uri(Image.fromarray(_shrunk(pixels, side_px)))
+
+
+def strip(images: Sequence[np.ndarray], side_px: int) -> str:
+    """Return images, uint8 [S, S, 3] each, beside each other in one picture, as a data URI."""
+    tiles = [_shrunk(pixels, side_px) for pixels in images]
+    return _uri(Image.fromarray(np.concatenate(tiles, axis=1)))
+
+
+def sprite(images: Sequence[np.ndarray], side_px: int, columns: int) -> str:
+    """Return images in rows of `columns`, as a data URI: the page shows one of them at a time."""
+    rows = -(-len(images) // columns)
+    sheet = np.zeros((rows * side_px, columns * side_px, 3), np.uint8)
+    for number, pixels in enumerate(images):
+        top, left = side_px * (number // columns), side_px * (number % columns)
+        sheet[top : top + side_px, left : left + side_px] = _shrunk(pixels, side_px)
+    return _uri(Image.fromarray(sheet))
+
+
+def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return uint8 [S, S, 3] with float [G, G] laid over it: red where it is highest, nothing where it is 0 or less."""
+    side = len(pixels)
+    share = np.clip(heat / max(float(heat.max()), 1e-12), 0, 1).astype(np.float32)
+    mask = np.asarray(Image.fromarray(share).resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)[..., None] * 0.6
+    mixed: np.ndarray = (pixels * (1 - mask) + np.array([255, 40, 0]) * mask).round().astype(np.uint8)
+    return mixed
+
+
+def _shrunk(pixels: np.ndarray, side_px: int) -> np.ndarray:
+    if len(pixels) <= side_px == pixels.shape[1]:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC))
+
+
+def _uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,153 @@
+"""Try the backbone that ships in 8-bit integers, and keep the fastest way that loses next to no accuracy.
+
+Reads the pixels and the chosen candidate's pieces; writes artifacts/int8/. Ranges are calibrated on training images and
+accuracies compared on validation; the test split has no part in it. Off unless export.int8.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+
+from headstart import graphs, pixels, quantization, tables
+from headstart.files import read_json, read_safetensors, replacing_folder, write_json
+from headstart.layout import Layout
+from headstart.params import Params
+from headstart.progress import bar, say, show_table
+
+_BATCH_IMAGES = 16
+_N_TIMED = 40
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Read, try, judge, write."""
+    choice = read_json(layout.evaluation / "candidates.json", "evaluate")
+    is_tuned = choice["chosen"] == "tuned"
+    trained_in, trained_by = (layout.finetune, "finetune") if is_tuned else (layout.head, "train_head")
+    backbone = (layout.finetune if is_tuned else layout.backbone) / "backbone.onnx"
+    head = graphs.head_of(read_safetensors(trained_in / "head.safetensors", trained_by))
+    joined = graphs.join(onnx.load(layout.backbone / "resize.onnx"), onnx.load(backbone), head, {})
+    record: dict[str, Any] = {"float_bytes": joined.ByteSize(), "tries": []}
+    if not params.export.int8:
+        with replacing_folder(layout.int8) as folder:
+            why = "No int8 model is shipped, since none was tried: export.int8 is false."
+            write_json(folder / "int8.json", {"chosen": None, "why": why, **record})
+        say("off; export.int8 in params.yaml turns it on")
+        return
+
+    splits = tables.read(layout.splits, tables.SPLITS, "split")
+    classes: list[str] = read_json(layout.head / "head.json", "train_head")["classes"]
+    resizing = pixels.resizing(layout.backbone, layout.images_folder(params.data.root))
+    source = pixels.source(layout.pixels, layout.shards(layout.pixels, params.cluster.store), resizing)
+    val = splits.filter(pl.col("split") == "val")
+    train = splits.filter(pl.col("split") == "train").sort("image_id").head(quantization.N_CALIBRATION)
+    calibration = source(dict(train.select("image_id", "path").iter_rows()))
+    judge = Judge(source, val, classes, graphs.session(graphs.to_bytes(head)))
+    in_float = judge(graphs.session(backbone))
+    allowed = params.export.int8_max_accuracy_drop
+
+    tries: list[dict[str, Any]] = []
+    models: list[bytes] = []
+    with bar("quantising", len(quantization.WAYS), "way") as advance:
+        for way, model in quantization.quantised(backbone, calibration):
+            session = graphs.session(model)
+            right = judge(session)
+            lost, at_most = quantization.drop(in_float, right, val["group"].to_numpy())
+            tries.append(
+                {
+                    "name": str(way),
+                    "accuracy": round(float(right.mean()), 6),
+                    "drop": round(lost, 6),
+                    "drop_high": round(at_most, 6),
+                    "is_acceptable": at_most <= allowed,
+                    "speedup": round(speedup(graphs.session(backbone), session, calibration[:1]), 3),
+                    "n_bytes": len(model),
+                    "chosen": False,
+                }
+            )
+            models.append(model)
+            advance(1)
+    chosen, why = choose(tries, allowed, len(val))
+    if chosen is not None:
+        tries[chosen]["chosen"] = True
+    with replacing_folder(layout.int8) as folder:
+        if chosen is not None:
+            (folder / "backbone.int8.onnx").write_bytes(models[chosen])
+        write_json(
+            folder / "int8.json",
+            {
+                "chosen": None if chosen is None else tries[chosen]["name"],
+                "why": why,
+                **record,
+                "tries": tries,
+                "float_accuracy": round(float(in_float.mean()), 6),
+                "n_images": len(val),
+                "n_calibration": len(train),
+                "max_accuracy_drop": allowed,
+                "cpu": quantization.instruction_set(),
+            },
+        )
+    show_table("int8", tries, "Ways to quantise; drops of accuracy are on validation")
+    say(why)
+
+
+class Judge:
+    """Says which validation images a backbone's features lead the head to name rightly."""
+
+    def __init__(self, source: pixels.Source, val: pl.DataFrame, classes: list[str], head: Any) -> None:
+        self._source, self._head = source, head
+        self._where = list(val.select("image_id", "path").iter_rows())
+        self._labels = val["label"].replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
+
+    def __call__(self, backbone: Any) -> np.ndarray:
+        """Return bool [N]."""
+        named = [np.empty(0, np.int64)]
+        for first in range(0, len(self._where), _BATCH_IMAGES):
+            shown = self._source(dict(self._where[first : first + _BATCH_IMAGES]))
+            features = backbone.run(None, {"pixels": shown})[0]
+            named.append(self._head.run(["label_index"], {"features": features})[0])
+        right: np.ndarray = np.concatenate(named) == self._labels
+        return right
+
+
+def speedup(in_float: Any, in_int8: Any, image: np.ndarray) -> float:
+    """Return how many times as fast the second session is for uint8 [1, S, S, 3]: medians, taken by turns."""
+    seconds: list[list[float]] = [[], []]
+    for _ in range(_N_TIMED):
+        for session, times in zip((in_float, in_int8), seconds, strict=True):
+            began = time.perf_counter()
+            session.run(None, {"pixels": image})
+            times.append(time.perf_counter() - began)
+    return float(np.median(seconds[0]) / np.median(seconds[1]))
+
+
+def choose(tries: list[dict[str, Any]], allowed: float, n_images: int) -> tuple[int | None, str]:
+    """Return the number of the fastest acceptable try, None if there is none, and why."""
+    acceptable = [number for number, each in enumerate(tries) if each["is_acceptable"]]
+    if not acceptable:
+        closest = min(tries, key=lambda each: each["drop_high"])
+        needed = int(np.ceil(quantization.Z / allowed)) if allowed else 0
+        hint = (
+            f" {n_images} validation images cannot show more even without a single loss; {needed} could."
+            if allowed and n_images < needed - 2
+            else ""
+        )
+        return None, (
+            f"No int8 model is shipped: the closest of {len(tries)} ways may lose up to {closest['drop_high']:.2%} of"
+            f" accuracy, and {allowed:.2%} are allowed.{hint} export.int8_max_accuracy_drop sets that."
+        )
+    fastest = max(acceptable, key=lambda number: tries[number]["speedup"])
+    found = tries[fastest]
+    if found["speedup"] <= 1:
+        return None, (
+            f"No int8 model is shipped: the fastest acceptable way has {found['speedup']:.2f} times the speed of"
+            " float32 on this processor."
+        )
+    return fastest, (
+        f"An int8 model is shipped: {found['speedup']:.2f} times as fast as float32, and at most"
+        f" {found['drop_high']:.2%} of accuracy lost ({found['name']})."
+    )

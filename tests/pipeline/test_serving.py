@@ -1,0 +1,172 @@
+"""`headstart serve`: a real process, asked by HTTP and in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import polars as pl
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import opened
+from tests.conftest import ROOT, encoded, photograph
+from tests.pipeline.conftest import Project
+from tests.pipeline.orchestration import wait_for
+
+
+class Serving:
+    """A server under way."""
+
+    def __init__(self, process: Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
+        found = wait_for(lambda: re.search(r"running on (http://[\d.]+:\d+)", log.read_text()), 60)
+        self.url = str(found[1])  # type: ignore[index]
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path) as reply:
+            return json.loads(reply.read())
+
+    def predict(self, body: bytes, **headers: str) -> tuple[int, Any]:
+        request = urllib.request.Request(f"{self.url}/predict", data=body, headers=headers, method="POST")
+        try:
+            with urllib.request.urlopen(request) as reply:
+                return reply.status, json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+
+@pytest.fixture(scope="module")
+def serving(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    log = tmp_path_factory.mktemp("serving") / "log"
+    command = [sys.executable, "-m", "headstart.cli", "serve", str(base.root / "artifacts/model"), "--port", "0"]
+    with log.open("wb") as out, Popen([*command, "--max-mb", "1"], cwd=ROOT, stdout=out, stderr=out) as process:
+        try:
+            yield Serving(process, log)
+        finally:
+            process.kill()
+
+
+def test_it_answers_what_evaluate_reported(serving: Serving, base: Project) -> None:
+    table = pl.read_parquet(base.root / "artifacts" / "evaluation" / "predictions.parquet")
+    below = json.loads((base.root / "artifacts/model/model.json").read_text())["abstain_below"]
+    for row in table.iter_rows(named=True):
+        status, answer = serving.predict((base.root / "photos" / row["path"]).read_bytes())
+        assert status == 200
+        assert answer["label"] == row["predicted"]
+        assert answer["probability"] == pytest.approx(row["probability"], abs=1e-4)
+        assert answer["abstains"] == (answer["probability"] < below)
+        assert answer["novelty"] == pytest.approx(row["novelty"], abs=0.05)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert next(iter(answer["probabilities"])) == answer["label"]
+
+
+def test_it_says_that_it_is_alive_and_ready_and_what_it_is(serving: Serving) -> None:
+    assert serving.get("/health") == {"status": "alive"}
+    assert serving.get("/ready") == {"status": "ready"}
+    assert serving.get("/model")["classes"] == ["ants", "bees"]
+    schema = serving.get("/openapi.json")
+    assert set(schema["paths"]) == {"/health", "/ready", "/model", "/predict"}
+    assert "image/*" in schema["paths"]["/predict"]["post"]["requestBody"]["content"]
+
+
+def test_what_is_no_image_and_what_is_too_large_is_refused_with_the_reason(serving: Serving) -> None:
+    assert serving.predict(b"<html>") == (
+        422,
+        {"detail": "not an image of a known format. An image file as the request's body was expected."},
+    )
+    assert serving.predict(b"")[0] == 422
+    status, said = serving.predict(bytes(1_000_001))
+    assert (status, said["detail"][:15]) == (413, "more than 1 MB.")
+    assert serving.get("/health") == {"status": "alive"}
+
+
+def test_a_body_of_unknown_length_is_not_read_beyond_the_limit(serving: Serving) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(200):
+            sent += 100_000
+            yield bytes(100_000)
+
+    request = urllib.request.Request(f"{serving.url}/predict", data=endless(), method="POST")  # chunked
+    with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as refused:
+        urllib.request.urlopen(request)
+    assert getattr(refused.value, "code", 413) == 413
+    assert sent < 20_000_000
+    assert serving.get("/health") == {"status": "alive"}
+
+
+def test_an_image_is_dropped_on_the_page_and_its_label_shown(serving: Serving, base: Project) -> None:
+    table = pl.read_parquet(base.root / "artifacts" / "evaluation" / "predictions.parquet")
+    row = table.row(0, named=True)
+    with opened() as page:
+        page.goto(serving.url)
+        expect(page.get_by_text("It knows 2 classes: ants, bees")).to_be_visible()
+        data = (base.root / "photos" / row["path"]).read_bytes()
+        transfer = page.evaluate_handle(
+            """bytes => { const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "dropped.jpg", {type: "image/jpeg"})); return data; }""",
+            list(data),
+        )
+        page.locator("#drop").dispatch_event("drop", {"dataTransfer": transfer})
+        answer = page.locator("#answers li").first
+        expect(answer.locator(".label")).to_contain_text(row["predicted"])
+        expect(answer.locator(".bars b")).to_have_count(2)
+        page.set_input_files("input[type=file]", {"name": "n.png", "mimeType": "image/png", "buffer": noise()})
+        expect(page.locator("#answers li").first).to_contain_text("n.png")
+        expect(page.locator("#answers li").first.locator(".label")).to_be_visible()
+
+
+def noise() -> bytes:
+    return encoded(photograph(1)[..., ::-1].copy(), "PNG")
+
+
+def test_the_page_of_the_interface_needs_nothing_from_outside(serving: Serving) -> None:
+    with opened() as page:  # which asserts that no request leaves
+        page.goto(f"{serving.url}/docs")
+        expect(page.get_by_text("The label of an image: the file's bytes are the body")).to_be_visible()
+
+
+def test_told_to_stop_it_answers_what_is_under_way_and_goes(base: Project, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "headstart.cli", "serve", str(base.root / "artifacts/model"), "--port", "0"]
+    with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
+        serving = Serving(process, log)
+        answers: list[int] = []
+        large = encoded(photograph(1, 3000, 4000), "PNG")  # takes a while to decode
+        thread = threading.Thread(target=lambda: answers.append(serving.predict(large)[0]))
+        thread.start()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) in (0, -signal.SIGTERM)
+        thread.join()
+        assert answers == [200]
+    assert "Traceback" not in log.read_text()
+
+
+def test_without_its_extra_it_says_what_to_install(base: Project, tmp_path: Path) -> None:
+    (tmp_path / "uvicorn.py").write_text("raise ImportError('no', name='uvicorn')")
+    command = [sys.executable, "-m", "headstart.cli", "serve", str(base.root / "artifacts/model")]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "uvicorn is not installed. Run `pip install 'headstart[serve]'`." in done.stdout
