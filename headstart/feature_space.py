@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse.linalg import svds
 
 from headstart.errors import ParamError
-from headstart.heads import Rows
+
+if TYPE_CHECKING:
+    from headstart.heads import Rows
 
 _BLOCK_ROWS = 2048
 _SMALLEST = 1e-12
@@ -31,6 +33,8 @@ def pca(features: np.ndarray) -> np.ndarray:
     centred = features - features.mean(0)
     if min(centred.shape) < 3:
         return np.column_stack([centred, np.zeros((len(centred), 2))])[:, :2].astype(np.float64)
+    from scipy.sparse.linalg import svds  # as long to import as a small map takes
+
     left, sizes, _ = svds(centred.astype(np.float64), k=2, v0=np.ones(min(centred.shape)))
     places = (left * sizes)[:, ::-1]
     largest = np.take_along_axis(places, np.abs(places).argmax(0)[None], 0)

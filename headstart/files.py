@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -150,6 +151,14 @@ def read_safetensors(path: Path, made_by: str) -> dict[str, np.ndarray]:
         return load_file(_existing(path, made_by))
     except SafetensorError as error:
         raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
+
+
+def bundled_with_scikit_learn(name: str) -> Path:
+    """Return a file of scikit-learn's `datasets` folder; CheckError if it is not installed."""
+    package = importlib.util.find_spec("sklearn")  # found, not imported: that takes seconds
+    if package is None or package.origin is None:
+        raise CheckError(f"scikit-learn, which has {name}, is not installed. Run `make setup`.")
+    return Path(package.origin).parent / "datasets" / name
 
 
 def sha256_of(path: Path) -> str:

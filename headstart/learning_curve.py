@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax
-from threadpoolctl import threadpool_limits
 
-from headstart import heads
 from headstart.cluster import n_cores
+
+if TYPE_CHECKING:
+    from headstart import heads  # whose libraries the report, which only reads points, has no need of
 
 FRACTIONS = (0.1, 0.25, 0.5)  # of what the whole cross-validation learns from; that itself is the last point
 
@@ -44,6 +44,11 @@ def measure(
     penalty, so the curve is a little too steep. Parts are drawn in whole groups, a smaller one lies within a
     larger one, and each has two groups of every class at least. `advance` is told of n_folds * len(FRACTIONS) fits.
     """
+    from scipy.special import log_softmax
+    from threadpoolctl import threadpool_limits
+
+    from headstart import heads
+
     validated, fold_of, n_folds = selection.validated, selection.fold_of, selection.n_folds
     strength, temperature = selection.head.strength, selection.head.temperature
     jobs = [(row, fold) for row in range(len(FRACTIONS)) for fold in range(n_folds)]

@@ -11,6 +11,8 @@ import numpy as np
 from headstart.errors import CheckError
 from headstart.graphs import session
 
+FORMAT = 1  # of the handed-over folder; model.schema.json describes its model.json. Older ones are read for ever
+
 
 class Answer(NamedTuple):
     """What the model says of one image."""
@@ -38,6 +40,12 @@ class Model:
         self.file = file_of(path)
         self._session = session(self.file)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        written = self.metadata.get("format", "1")
+        if written.isdigit() and int(written) > FORMAT:
+            raise CheckError(
+                f"{self.file} has format {written}. {FORMAT} or below was expected by this headstart. Install the one"
+                f" that wrote it: {json.loads(self.metadata.get('versions', '{}')).get('headstart', 'a newer one')}."
+            )
         self._tells_novelty = "novelty" in {output.name for output in self._session.get_outputs()}
         try:
             self.classes: list[str] = json.loads(self.metadata["classes"])

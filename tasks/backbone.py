@@ -10,11 +10,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from headstart import backbones, graphs
 from headstart.backbones import Backbone
 from headstart.errors import CheckError, ParamError
-from headstart.files import replacing_folder, sha256_of, write_json
+from headstart.files import bundled_with_scikit_learn, replacing_folder, sha256_of, write_json
 from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import say
@@ -29,9 +30,9 @@ MAX_BYTES = 2_000_000_000  # protobuf's limit for one message is 2 GiB, and ther
 
 def photographs() -> list[np.ndarray]:
     """Return four real photographs of different shapes, uint8 [H, W, 3], from scikit-learn's bundled two."""
-    from sklearn.datasets import load_sample_images
-
-    china, flower = load_sample_images().images
+    china, flower = (
+        np.asarray(Image.open(bundled_with_scikit_learn(f"images/{name}.jpg"))) for name in ("china", "flower")
+    )
     return [china, flower, china[:, 100:300], flower[60:360]]
 
 

@@ -25,6 +25,7 @@ from headstart.cluster import n_cores
 from headstart.errors import CheckError, RejectedError, count_and_name
 from headstart.files import located, read_json, read_safetensors, replacing_folder, sha256_of, write_json, write_text
 from headstart.layout import Layout
+from headstart.model import FORMAT
 from headstart.params import Params
 from headstart.progress import bar, say
 
@@ -32,7 +33,6 @@ from headstart.progress import bar, say
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 _SECONDS = 0.2  # that an image is asked about again and again, to say how long it takes
-FORMAT = 1  # of the handed-over folder; headstart/model.schema.json describes its model.json
 _ORIENTATION = 0x0112  # the EXIF tag
 
 CARD = """# Model card
@@ -171,6 +171,7 @@ def run(params: Params, layout: Layout) -> None:
     weights = read_safetensors(trained_in / "head.safetensors", trained_by)
 
     facts = {
+        "format": FORMAT,
         "classes": head["classes"],
         "backbone": backbone["name"],
         "weights": backbone["weights"],

@@ -73,6 +73,9 @@ def run(params: Params, layout: Layout) -> None:
     if not settings.enabled:
         with replacing_folder(layout.finetune) as folder:
             write_json(folder / "finetune.json", {"enabled": False})
+            write_csv(
+                folder / "history.csv", pl.DataFrame(schema=dict.fromkeys(Epoch._fields, pl.Float64))
+            )  # a DVC plot
         say("off; finetune.enabled in params.yaml turns it on")
         return
     prepared = _prepared(params, settings, layout)

@@ -7,17 +7,19 @@ accuracies compared on validation; the test split has no part in it. Off unless 
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import polars as pl
 
-from headstart import graphs, pixels, quantization, tables
+from headstart import graphs, pixels, quantization
 from headstart.files import read_json, read_safetensors, replacing_folder, write_json
 from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import bar, say, show_table
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _BATCH_IMAGES = 16
 _N_TIMED = 40
@@ -29,16 +31,27 @@ def run(params: Params, layout: Layout) -> None:
     is_tuned = choice["chosen"] == "tuned"
     trained_in, trained_by = (layout.finetune, "finetune") if is_tuned else (layout.head, "train_head")
     backbone = (layout.finetune if is_tuned else layout.backbone) / "backbone.onnx"
-    head = graphs.head_of(read_safetensors(trained_in / "head.safetensors", trained_by))
-    joined = graphs.join(onnx.load(layout.backbone / "resize.onnx"), onnx.load(backbone), head, {})
-    record: dict[str, Any] = {"float_bytes": joined.ByteSize(), "tries": []}
+    head_file = trained_in / "head.safetensors"
+    pieces = (layout.backbone / "resize.onnx", backbone, head_file)
+    record: dict[str, Any] = {"float_bytes": sum(piece.stat().st_size for piece in pieces), "tries": []}
     if not params.export.int8:
         with replacing_folder(layout.int8) as folder:
             why = "No int8 model is shipped, since none was tried: export.int8 is false."
             write_json(folder / "int8.json", {"chosen": None, "why": why, **record})
         say("off; export.int8 in params.yaml turns it on")
         return
+    _try_all(params, layout, record, backbone, read_safetensors(head_file, trained_by))
 
+
+def _try_all(
+    params: Params, layout: Layout, record: dict[str, Any], backbone: Path, tensors: dict[str, np.ndarray]
+) -> None:
+    """Write int8.json, and backbone.int8.onnx if a way is good enough."""
+    import polars as pl
+
+    from headstart import tables  # whose libraries take most of the time of a run that is off
+
+    head = graphs.head_of(tensors)
     splits = tables.read(layout.splits, tables.SPLITS, "split")
     classes: list[str] = read_json(layout.head / "head.json", "train_head")["classes"]
     resizing = pixels.resizing(layout.backbone, layout.images_folder(params.data.root))

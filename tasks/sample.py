@@ -5,15 +5,12 @@ Reads nothing; writes data/digits/<class>/*.png. The files' bytes must stay the 
 
 from __future__ import annotations
 
-import importlib.util
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from headstart.errors import CheckError
-from headstart.files import replacing_folder
+from headstart.files import bundled_with_scikit_learn, replacing_folder
 from headstart.layout import Layout
 from headstart.params import Params
 from headstart.progress import say
@@ -21,10 +18,7 @@ from headstart.progress import say
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Return uint8 [1797, 8, 8] images, black on white, and int [1797] labels (Alpaydin & Kaynak 1998, UCI)."""
-    package = importlib.util.find_spec("sklearn")  # found, not imported: that takes seconds
-    if package is None or package.origin is None:
-        raise CheckError("scikit-learn, which holds the digits, is not installed. Run `make setup`.")
-    rows = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    rows = np.loadtxt(bundled_with_scikit_learn("data/digits.csv.gz"), delimiter=",")
     return np.round(255 - rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), rows[:, -1].astype(int)
 
 

@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.learning_curve import Point
 from headstart.metrics import Bin, ClassScores, Interval, RiskCoverage
 from headstart.report import figures, pictures
+
+if TYPE_CHECKING:
+    from headstart.learning_curve import Point
 
 MAX_CONFUSION_CLASSES = 40  # above it, only the pairs that are most often confused are listed
 MAX_SHEETS = 40  # classes of which images are shown

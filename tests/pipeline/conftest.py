@@ -20,6 +20,14 @@ from tests.conftest import ROOT, encoded, photograph
 if TYPE_CHECKING:
     from tests.pipeline.orchestration import Api
 
+# A network of 0.1 million numbers, so that what is timed here is the pipeline. Tests that need the default say so.
+SETTINGS = (
+    "data.root=photos",
+    "backbone.name=test_efficientnet",
+    "backbone.weights=random",
+    "backbone.input_px=64",
+    "evaluate.bootstrap_samples=100",
+)
 CLASSES = {"ants": (40, -40, 0), "bees": (-40, 40, 0)}  # levels added to red, green, blue
 
 
@@ -107,11 +115,11 @@ def write_photographs(folder: Path, n_images: int, first: int = 0) -> None:
             (folder / label / f"{number:03d}.jpg").write_bytes(encoded(tinted, "JPEG"))
 
 
-def begun(root: Path) -> Project:
-    """Return a checkout that points at photographs beside its own folder, and has run nothing yet."""
+def begun(root: Path, *settings: str) -> Project:
+    """Return a checkout with a few photographs, the quick `SETTINGS` and further ones; it has run nothing yet."""
     project = checkout(root)
     write_photographs(root / "photos", 12)
-    project.must("python", "-m", "tasks", "set", "data.root=photos", "evaluate.bootstrap_samples=100")
+    project.must("python", "-m", "tasks", "set", *SETTINGS, *settings)
     return project
 
 

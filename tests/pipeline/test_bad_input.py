@@ -53,7 +53,7 @@ def wrong_value(project: Project) -> str:
 
 
 def unknown_backbone(project: Project) -> str:
-    edit(project, "name: tf_efficientnet_lite0", "name: resnt50")
+    edit(project, "name: test_efficientnet", "name: resnt50")
     return (
         "backbone: backbone.name is 'resnt50', which is not known. Did you mean 'resnet50'? Set backbone.name in"
         " params.yaml."

@@ -185,13 +185,13 @@ def test_info_tells_what_the_file_says_of_itself(model: Path, capsys: pytest.Cap
     assert cli.main(["info", str(model)]) == 0
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert told["classes"] == "ants, bees"
-    assert told["backbone"] == "timm/tf_efficientnet_lite0"
+    assert told["backbone"] == "timm/test_efficientnet"
     facts = json.loads((model / "model.json").read_text())
     for name in ("weights_sha256", "training_data_sha256"):
         assert told[name] == facts[name]
         assert len(told[name]) == 64
     assert json.loads(told["temperature"]) == facts["temperature"]
-    assert json.loads(told["preprocessing"])["input_px"] == 224
+    assert json.loads(told["preprocessing"])["input_px"] == 64
     assert {"onnxruntime", "torch", "timm", "headstart"} <= set(json.loads(told["versions"]))
 
 
@@ -246,7 +246,7 @@ def test_a_host_with_the_base_dependencies_alone_can_predict_verify_and_inform(
     assert {"numpy", "onnxruntime", "pillow"} <= installed
     assert not installed & {"torch", "torchvision", "timm", "onnx", "polars", "dvc", "prefect", "scipy", "pydantic"}
     assert "conformance images agree" in run("verify", str(handed_over))
-    assert "timm/tf_efficientnet_lite0" in run("info", str(handed_over))
+    assert "timm/test_efficientnet" in run("info", str(handed_over))
     photo = photos_of(project)[0]
     answer = json.loads(run("predict", str(handed_over), photo, "--json"))
     assert answer["label"] in ("ants", "bees")

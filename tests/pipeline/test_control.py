@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.pipeline.conftest import Project
+from tests.pipeline.conftest import SETTINGS, Project
 from tests.pipeline.orchestration import (
     SLOW_OVERRIDES,
     SLOW_STAGE,
@@ -54,7 +54,7 @@ def assert_nothing_is_in_the_way(project: Project, before: dict[str, str]) -> No
     assert "busy" not in status
     assert "backbone:" in status
     project.must("git", "checkout", "params.yaml")
-    project.must("python", "-m", "tasks", "set", "data.root=photos", "evaluate.bootstrap_samples=100")
+    project.must("python", "-m", "tasks", "set", *SETTINGS)
     assert project.must("dvc", "repro").count("skipping") > 8
     assert project.artefacts() == before
 
@@ -107,7 +107,7 @@ def test_a_killed_run_ends_its_stage_and_the_next_one_is_clean_and_says_that_it_
     assert killed["state"]["type"] == "RUNNING"  # nobody was left to tell
     assert project.artefacts() == before
 
-    project.must("python", "-m", "tasks", "set", "backbone.name=tf_efficientnet_lite0", "backbone.weights=bundled")
+    project.must("python", "-m", "tasks", "set", *SETTINGS)
     done = flow(project, PREFECT_API_URL=api.url)
     assert done.returncode == 0, done.stdout
     assert f"the run '{killed['name']}' on this checkout was killed" in done.stdout

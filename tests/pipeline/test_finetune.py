@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from tests.pipeline.conftest import Project
+from tests.pipeline.conftest import Project, begun
 
 SHORT = ("finetune.enabled=true", "finetune.epochs=3", "finetune.batch_size=6", "finetune.views=2", "finetune.lr=1e-4")
 SCHEDULE = "finetune.unfreeze={1: 0, 2: 1}"
@@ -46,6 +46,15 @@ def record(project: Project, path: str) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the default backbone, whose layers are worth freezing."""
+    root = tmp_path_factory.mktemp("base") / "project"
+    project = begun(root, "backbone.name=tf_efficientnet_lite0", "backbone.weights=bundled", "backbone.input_px=null")
+    project.must("dvc", "repro")
+    return project
+
+
+@pytest.fixture(scope="module")
 def tuned(base: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     """A project whose fine-tuning is done, and what `dvc repro` said. Not to be changed."""
     project = base.copy(tmp_path_factory.mktemp("tuned") / "project")
@@ -54,7 +63,8 @@ def tuned(base: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Proj
 
 
 def test_off_it_says_so_and_the_frozen_one_ships(base: Project) -> None:
-    assert [path.name for path in (base.root / "artifacts/finetune").iterdir()] == ["finetune.json"]
+    assert list(outputs(base)) == ["finetune.json", "history.csv"]
+    assert history(base) == []
     assert record(base, "finetune/finetune.json") == {"enabled": False}
     assert record(base, "evaluation/candidates.json")["chosen"] == "frozen"
     assert record(base, "model/model.json")["candidate"] == "frozen"
@@ -63,7 +73,7 @@ def test_off_it_says_so_and_the_frozen_one_ships(base: Project) -> None:
 
 def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: tuple[Project, str]) -> None:
     project, said = tuned
-    assert re.findall(r"Running stage '(\w+)'", said) == ["finetune", "evaluate", "export"]
+    assert re.findall(r"Running stage '(\w+)'", said) == ["finetune", "evaluate", "quantize", "report", "export"]
     assert list(outputs(project)) == [
         "backbone.onnx",
         "finetune.json",
@@ -139,14 +149,15 @@ def test_both_candidates_are_reported_and_one_is_chosen(tuned: tuple[Project, st
 
 
 def with_validation(project: Project, advantage: float) -> str:
-    """Let validation say that fine-tuning lowers every image's loss by about `advantage`; evaluate and export."""
+    """Let validation say that fine-tuning lowers every image's loss by about `advantage`; run what follows."""
     path = project.root / "artifacts/finetune/validation.parquet"
     table = pl.read_parquet(path)
     noise = pl.Series(np.linspace(0, 0.01, len(table)))
     frozen = 1.0 + table["frozen_log_loss"]
     table = table.with_columns(frozen_log_loss=frozen, tuned_log_loss=frozen - advantage - noise)
     table.write_parquet(path)
-    stage(project, "evaluate")
+    for name in ("evaluate", "quantize", "report"):
+        stage(project, name)
     return stage(project, "export")
 
 

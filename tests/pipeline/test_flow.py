@@ -72,6 +72,8 @@ def test_what_a_parameter_touches_runs_and_the_lock_file_is_that_of_dvc_repro(
         "train_head",
         "finetune",
         "evaluate",
+        "quantize",
+        "report",
         "export",
     }
     assert "artifacts/head" in next(task for task in tasks if task["name"] == "train_head")["state"]["message"]
@@ -80,7 +82,7 @@ def test_what_a_parameter_touches_runs_and_the_lock_file_is_that_of_dvc_repro(
 def test_a_stage_that_fails_says_why_and_its_run_fails(project: Project, api: Api) -> None:
     before = project.artefacts()
     path = project.root / "params.yaml"
-    path.write_text(path.read_text().replace("name: tf_efficientnet_lite0", "name: resnt50"))
+    path.write_text(path.read_text().replace("name: test_efficientnet", "name: resnt50"))
     done = flow(project, PREFECT_API_URL=api.url)
     assert done.returncode == 1
     message = "backbone.name is 'resnt50', which is not known. Did you mean 'resnet50'?"
@@ -100,7 +102,7 @@ def test_a_stage_that_fails_and_is_mended_leaves_a_truthful_lock_file(
 ) -> None:
     path = project.root / "params.yaml"
     good = path.read_text()
-    path.write_text(good.replace("name: tf_efficientnet_lite0", "name: resnt50"))
+    path.write_text(good.replace("name: test_efficientnet", "name: resnt50"))
     assert flow(project, PREFECT_API_URL=api.url).returncode == 1
     path.write_text(good)
     assert flow(project, PREFECT_API_URL=api.url).returncode == 0
@@ -133,8 +135,8 @@ def test_overrides_end_in_params_and_lock_that_belong_together(
     digest = sha256((project.root / "artifacts/model/model.onnx").read_bytes()).hexdigest()
     assert f"SHA-256 of model.onnx: `{digest}`" in shown["model"]["data"]
     run, _ = api.last_run()
-    assert re.fullmatch(r"photos tf_efficientnet_lite0 [0-9a-f]{8} fewer folds", run["name"])
-    assert {"dataset:photos", "backbone:tf_efficientnet_lite0"} <= set(run["tags"])
+    assert re.fullmatch(r"photos test_efficientnet [0-9a-f]{8} fewer folds", run["name"])
+    assert {"dataset:photos", "backbone:test_efficientnet"} <= set(run["tags"])
 
 
 def test_an_override_of_an_unknown_parameter_is_refused_with_the_nearest_name(project: Project, api: Api) -> None:

@@ -18,7 +18,7 @@ from tests.pipeline.test_control import run_in_its_slow_stage
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    with opened() as page:
+    with opened(is_ours=False) as page:
         yield page
         folder = Path(os.environ.get("HEADSTART_SCREENSHOTS", tmp_path))
         page.screenshot(path=folder / "last.png")

@@ -131,10 +131,14 @@ def test_dvc_shows_metrics_and_draws_plots_and_hands_the_model_over(project: Pro
     shown = json.loads(project.must("dvc", "metrics", "show", "--json"))
     assert "artifacts/evaluation/metrics.json" in json.dumps(shown)
     assert str(metrics_of(project)["accuracy"]) in json.dumps(shown)
-    project.must("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    assert "images_per_class" not in json.dumps(shown)  # of many classes each would be a column
+    said = project.must("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    assert "failed" not in said
     page = (tmp_path / "plots" / "index.html").read_text()
     assert "confusion" in page
     assert "reliability" in page
+    assert "risk_coverage" in page
+    assert "learning_curve" in page
     assert "Linear" in page or "vega" in page
 
 

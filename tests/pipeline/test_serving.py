@@ -12,10 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import onnx
 import polars as pl
 import pytest
 from playwright.sync_api import expect
@@ -47,15 +49,21 @@ class Serving:
             return error.code, json.loads(error.read())
 
 
-@pytest.fixture(scope="module")
-def serving(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    log = tmp_path_factory.mktemp("serving") / "log"
-    command = [sys.executable, "-m", "headstart.cli", "serve", str(base.root / "artifacts/model"), "--port", "0"]
-    with log.open("wb") as out, Popen([*command, "--max-mb", "1"], cwd=ROOT, stdout=out, stderr=out) as process:
+@contextmanager
+def served(model: Path, log: Path, *options: str) -> Iterator[Serving]:
+    command = [sys.executable, "-m", "headstart.cli", "serve", str(model), "--port", "0", *options]
+    with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
         try:
             yield Serving(process, log)
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def serving(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    log = tmp_path_factory.mktemp("serving") / "log"
+    with served(base.root / "artifacts" / "model", log, "--max-mb", "1") as started:
+        yield started
 
 
 def test_it_answers_what_evaluate_reported(serving: Serving, base: Project) -> None:
@@ -134,6 +142,24 @@ def noise() -> bytes:
     return encoded(photograph(1)[..., ::-1].copy(), "PNG")
 
 
+@pytest.mark.parametrize("classes", [["9", "3"], ["3", "9"]])  # whichever the answer is, it is the later one once
+def test_the_most_probable_class_is_first_on_the_page_also_where_classes_are_numbers(
+    classes: list[str], tmp_path: Path
+) -> None:
+    """A script reads an object's numbers in their own order."""
+    model = onnx.load(ROOT / "tests" / "models" / "format-1" / "model.onnx")
+    facts = {each.key: each.value for each in model.metadata_props}
+    onnx.helper.set_model_props(model, {**facts, "classes": json.dumps(classes)})
+    onnx.save(model, tmp_path / "model.onnx")
+    picture = ROOT / "tests" / "models" / "format-1" / "conformance" / "gray.jpg"
+    with served(tmp_path / "model.onnx", tmp_path / "log") as serving, opened() as page:
+        page.goto(serving.url)
+        page.set_input_files("input[type=file]", picture)
+        label, first = page.locator("#answers .label"), page.locator("#answers .bars span").first
+        expect(first).to_be_visible()
+        assert label.inner_text().startswith(f"{first.inner_text()} ")
+
+
 def test_the_page_of_the_interface_needs_nothing_from_outside(serving: Serving) -> None:
     with opened() as page:  # which asserts that no request leaves
         page.goto(f"{serving.url}/docs")
@@ -142,16 +168,14 @@ def test_the_page_of_the_interface_needs_nothing_from_outside(serving: Serving) 
 
 def test_told_to_stop_it_answers_what_is_under_way_and_goes(base: Project, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-m", "headstart.cli", "serve", str(base.root / "artifacts/model"), "--port", "0"]
-    with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
-        serving = Serving(process, log)
+    with served(base.root / "artifacts" / "model", log) as serving:
         answers: list[int] = []
         large = encoded(photograph(1, 3000, 4000), "PNG")  # takes a while to decode
         thread = threading.Thread(target=lambda: answers.append(serving.predict(large)[0]))
         thread.start()
         time.sleep(0.3)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) in (0, -signal.SIGTERM)
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(15) in (0, -signal.SIGTERM)
         thread.join()
         assert answers == [200]
     assert "Traceback" not in log.read_text()

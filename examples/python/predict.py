@@ -1,0 +1,27 @@
+"""python predict.py MODEL_FOLDER IMAGE...: needs numpy, onnxruntime and Pillow, and nothing of headstart."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def rgb(path: str) -> np.ndarray:
+    """Return uint8 [H, W, 3]: upright as EXIF says, transparent pixels white."""
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
+folder, *paths = sys.argv[1:]
+session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+facts = session.get_modelmeta().custom_metadata_map
+classes, abstain_below = json.loads(facts["classes"]), float(facts["abstain_below"])
+for path in paths:
+    (probabilities,), (best,), (novelty,) = session.run(
+        ["probabilities", "label_index", "novelty"], {"image": rgb(path)[None]}
+    )
+    answer = {"path": path, "label": classes[best], "probabilities": probabilities.tolist()}
+    answer |= {"abstains": bool(probabilities[best] < abstain_below), "novelty": float(novelty)}
+    print(json.dumps(answer))
