@@ -159,7 +159,8 @@ def verify(arguments: argparse.Namespace) -> int:
             " with those that `headstart info` names."
         )
     print(f"verify: {n_files} files are those that were exported")
-    print(f"verify: onnxruntime {onnxruntime.__version__} has every operator of the model")
+    opset = _read_json(folder / "model.json").get("opset")
+    print(f"verify: onnxruntime {onnxruntime.__version__} has every operator of the model, opset {opset}")
     print(f"verify: {n_images} conformance images agree to {furthest:.1e}")
     return 0
 

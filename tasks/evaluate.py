@@ -120,21 +120,8 @@ def run(params: Params, layout: Layout) -> None:
     of_test = {name: evaluation.scores for name, evaluation in evaluations.items()}
     choice: dict[str, Any] = {"enabled": finetune["enabled"], "chosen": "frozen", "n_images": head["n_images"]}
     if finetune["enabled"]:
-        validation = tables.read(layout.finetune / "validation.parquet", tables.VALIDATION, "finetune")
-        group_of = dict(splits.select("image_id", "group").iter_rows())
-        groups = np.array([group_of[image_id] for image_id in validation["image_id"]])
-        choice |= choose(validation, groups, finetune["n_epochs"])
         right = [candidates[name].probabilities.argmax(1) == labels for name in CANDIDATES]
-        only_frozen, only_tuned, p_value = metrics.mcnemar(*right)
-        choice["test"] = of_test
-        choice["mcnemar"] = {
-            "only_frozen_right": only_frozen,
-            "only_tuned_right": only_tuned,
-            "p_value": round(p_value, 6),
-        }
-        choice["best_epoch"] = finetune["best_epoch"]
-        if choice["chosen"] == "tuned":
-            choice["n_images"] = finetune["n_train"]
+        choice |= _choice_between(right, of_test, splits, finetune, layout)
         say(choice["why"])
     chosen = candidates[choice["chosen"]]
     scores: dict[str, float | None] = {**of_test[choice["chosen"]]}
@@ -170,6 +157,31 @@ def run(params: Params, layout: Layout) -> None:
         f"{scores['accuracy']:.2%} of {scores['n_images']} held-out images right (95 % interval"
         f" {scores['accuracy_low']:.2%} to {scores['accuracy_high']:.2%})"
     )
+
+
+def _choice_between(
+    right: list[np.ndarray],
+    of_test: dict[str, dict[str, float | int]],
+    splits: pl.DataFrame,
+    finetune: dict[str, Any],
+    layout: Layout,
+) -> dict[str, Any]:
+    """Return what candidates.json says where there are two: bool [N] each, and the scores, are of the test images."""
+    validation = tables.read(layout.finetune / "validation.parquet", tables.VALIDATION, "finetune")
+    group_of = dict(splits.select("image_id", "group").iter_rows())
+    groups = np.array([group_of[image_id] for image_id in validation["image_id"]])
+    choice = choose(validation, groups, finetune["n_epochs"])
+    only_frozen, only_tuned, p_value = metrics.mcnemar(*right)
+    choice["test"] = of_test
+    choice["mcnemar"] = {
+        "only_frozen_right": only_frozen,
+        "only_tuned_right": only_tuned,
+        "p_value": round(p_value, 6),
+    }
+    choice["best_epoch"] = finetune["best_epoch"]
+    if choice["chosen"] == "tuned":
+        choice["n_images"] = finetune["n_train"]
+    return choice
 
 
 def _compared(

@@ -114,7 +114,7 @@ class Judge:
     def __init__(self, source: pixels.Source, val: pl.DataFrame, classes: list[str], head: Any) -> None:
         self._source, self._head = source, head
         self._where = list(val.select("image_id", "path").iter_rows())
-        self._labels = val["label"].replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
+        self._labels = np.array([classes.index(label) for label in val["label"]], np.int64)
 
     def __call__(self, backbone: Any) -> np.ndarray:
         """Return bool [N]."""

@@ -225,7 +225,7 @@ def _augmentation(read: Read, preprocessing: dict[str, Any]) -> tuple[str, list[
             settings.policy,
             settings.erasing,
         )
-        what = f"crops of {settings.crop_area:.0%} to 100 % of the area"
+        what = f"crops of {100 * settings.crop_area:g} % to 100 % of the area"
         what += ", mirrored or not" if settings.flip else ""
         what += f", {settings.policy} augmentation" if settings.policy != "none" else ""
         what += ", parts erased" if settings.erasing else ""

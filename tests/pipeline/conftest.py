@@ -28,6 +28,7 @@ SETTINGS = (
     "backbone.input_px=64",
     "evaluate.bootstrap_samples=100",
 )
+DEFAULT_BACKBONE = ("backbone.name=tf_efficientnet_lite0", "backbone.weights=bundled", "backbone.input_px=null")
 CLASSES = {"ants": (40, -40, 0), "bees": (-40, 40, 0)}  # levels added to red, green, blue
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from headstart.weights import BUNDLED_FILE, BUNDLED_PACKAGE
 from tests.conftest import encoded, photograph
-from tests.pipeline.conftest import Project, write_photographs
+from tests.pipeline.conftest import DEFAULT_BACKBONE, Project, write_photographs
 
 Break = Callable[[Project], str]
 
@@ -61,13 +61,13 @@ def unknown_backbone(project: Project) -> str:
 
 
 def missing_weights(project: Project) -> str:
-    edit(project, "weights: bundled", "weights: nowhere.safetensors")
+    edit(project, "weights: random", "weights: nowhere.safetensors")
     return "backbone: backbone.weights is 'nowhere.safetensors', and there is no such file."
 
 
 def tampered_weights(project: Project) -> str:
     (project.root / "weights.pth").write_bytes(b"other bytes")
-    edit(project, "weights: bundled", "weights: weights.pth")
+    edit(project, "weights: random", "weights: weights.pth")
     edit(project, "sha256: null", f"sha256: {'ab' * 32}")
     return f"{'ab' * 32} was expected."
 
@@ -179,6 +179,7 @@ def test_a_manifest_in_place_of_folders_gives_a_model(project: Project) -> None:
 def test_a_missing_bundled_file_names_what_to_install(project: Project, tmp_path: Path) -> None:
     (tmp_path / "fake" / BUNDLED_PACKAGE / "models").mkdir(parents=True)
     (tmp_path / "fake" / BUNDLED_PACKAGE / "__init__.py").touch()
+    project.must("python", "-m", "tasks", "set", *DEFAULT_BACKBONE)
     before = project.artefacts()
     for tampered in (False, True):
         if tampered:

@@ -14,6 +14,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import polars as pl
 import pytest
@@ -211,6 +212,9 @@ def test_the_model_folder_holds_what_it_promises(model: Path) -> None:
         "model.json",
         "model.onnx",
     ]
+    jsonschema.validate(
+        json.loads((model / "model.json").read_text()), json.loads((ROOT / "headstart/model.schema.json").read_text())
+    )
     expected = json.loads((model / "conformance" / "expected.json").read_text())
     files = {path.name for path in (model / "conformance").iterdir()} - {"expected.json"}
     assert {vector["file"] for vector in expected["images"]} == files

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from tests.pipeline.conftest import Project, begun
+from tests.pipeline.conftest import DEFAULT_BACKBONE, Project, begun
 
 SHORT = ("finetune.enabled=true", "finetune.epochs=3", "finetune.batch_size=6", "finetune.views=2", "finetune.lr=1e-4")
 SCHEDULE = "finetune.unfreeze={1: 0, 2: 1}"
@@ -48,8 +48,7 @@ def record(project: Project, path: str) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with the default backbone, whose layers are worth freezing."""
-    root = tmp_path_factory.mktemp("base") / "project"
-    project = begun(root, "backbone.name=tf_efficientnet_lite0", "backbone.weights=bundled", "backbone.input_px=null")
+    project = begun(tmp_path_factory.mktemp("base") / "project", *DEFAULT_BACKBONE)
     project.must("dvc", "repro")
     return project
 
@@ -168,7 +167,10 @@ def test_what_is_better_ships_and_is_the_network_that_was_trained(tuned: tuple[P
     facts = record(project, "finetune/finetune.json")
     assert model["candidate"] == "tuned"
     assert "fine-tuned" in (project.root / "artifacts/model/MODEL_CARD.md").read_text()
-    assert "Fine-tuning pays" in (project.root / "artifacts/evaluation/report.html").read_text()
+    report = (project.root / "artifacts/evaluation/report.html").read_text()
+    assert "Fine-tuning pays" in report
+    assert "By crops of 25 % to 100 % of the area, mirrored or not; 2 views of each, in turn." in report
+    assert report.count("an image and variants of it") == 4
     assert record(project, "evaluation/candidates.json")["n_images"] == facts["n_train"]
     project.must("headstart", "verify", "artifacts/model")
     session = onnxruntime.InferenceSession(project.root / "artifacts/finetune/backbone.onnx")
@@ -184,11 +186,12 @@ def test_what_is_not_better_does_not_ship_and_the_report_says_so(tuned: tuple[Pr
     assert "Fine-tuning does not ship" in (project.root / "artifacts/evaluation/report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "points",
     [
         pytest.param(("frozen layers", "epoch 6/6"), id="twice"),
-        pytest.param(("frozen layers", "epoch 1/6", "epoch 6/6", "exporting"), id="often", marks=pytest.mark.slow),
+        pytest.param(("frozen layers", "epoch 1/6", "epoch 6/6", "exporting"), id="often"),
     ],
 )
 def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: Path, points: tuple[str, ...]) -> None:
@@ -225,6 +228,7 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: 
     assert outputs(killed) == outputs(undisturbed)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path) -> None:
     one, two = base.copy(tmp_path / "one"), base.copy(tmp_path / "two")
     for project, n_devices in ((one, 1), (two, 2)):
@@ -258,6 +262,7 @@ def test_the_history_is_a_plot_of_dvcs(tuned: tuple[Project, str]) -> None:
     assert "train_loss" in lines
 
 
+@pytest.mark.slow
 def test_a_learning_rate_is_proposed_and_drawn(base: Project, tmp_path: Path) -> None:
     project = base.copy(tmp_path / "project")
     assign(project, "finetune.batch_size=4")

@@ -18,6 +18,7 @@ from tests.pipeline.conftest import Project, begun, checkout, write_photographs
 from tests.pipeline.orchestration import Api, flow
 
 
+@pytest.mark.slow
 def test_a_flow_from_scratch_leaves_the_lock_file_of_dvc_repro(base: Project, tmp_path: Path) -> None:
     project = begun(tmp_path / "elsewhere" / "under another name")
     done = flow(project)

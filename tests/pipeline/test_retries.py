@@ -133,6 +133,7 @@ def test_a_download_that_fails_is_tried_again_and_one_that_is_wrong_is_not(
     assert f"{digest} was expected" in task["state"]["message"]
 
 
+@pytest.mark.slow
 def test_a_cluster_that_comes_up_late_is_tried_again_and_its_bytes_are_those_of_dvc_repro(
     project: Project, api: Api, tmp_path: Path
 ) -> None:

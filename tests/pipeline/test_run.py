@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from headstart.images import decode
 from tests.browser import opened
-from tests.pipeline.conftest import Project, write_photographs
+from tests.pipeline.conftest import DEFAULT_BACKBONE, Project, write_photographs
 
 
 def metrics_of(project: Project) -> dict[str, float]:
@@ -132,6 +132,7 @@ def test_dvc_shows_metrics_and_draws_plots_and_hands_the_model_over(project: Pro
     assert "artifacts/evaluation/metrics.json" in json.dumps(shown)
     assert str(metrics_of(project)["accuracy"]) in json.dumps(shown)
     assert "images_per_class" not in json.dumps(shown)  # of many classes each would be a column
+    assert "test.accuracy" in project.must("dvc", "exp", "show", "--only-changed", "--no-pager", "--csv")
     said = project.must("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
     assert "failed" not in said
     page = (tmp_path / "plots" / "index.html").read_text()
@@ -164,6 +165,7 @@ def test_images_that_change_behind_dvcs_back_stop_the_export(project: Project) -
 
 @pytest.mark.usefixtures("base")
 def test_hymenoptera_reaches_the_known_accuracy(project: Project, hymenoptera: Path) -> None:
+    project.must("python", "-m", "tasks", "set", *DEFAULT_BACKBONE)
     said = project.must("make", "run", f"DATA={hymenoptera}")
     assert "the given val is the held-out test set" in said
     found = metrics_of(project)

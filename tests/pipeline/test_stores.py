@@ -48,9 +48,12 @@ def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
     n_trained = json.loads((project.root / "artifacts/head/head.json").read_text())["n_images"]
     assert f"embed: {n_trained} images computed, 0 were there" in said
     manifest = json.loads((project.root / "artifacts/features/views/manifest.json").read_text())
-    assert manifest["row_shape"] == [3, 1280]
+    assert manifest["row_shape"] == [3, 256]
     assert manifest["n_rows"] == n_trained
     assert json.loads((project.root / "artifacts/head/head.json").read_text())["n_views"] == 3
+    report = (project.root / "artifacts/evaluation/report.html").read_text()
+    assert "By crops of 25 % to 100 % of the area, mirrored or not; 3 views beside each image." in report
+    assert report.count("an image and variants of it") == 4
     once = project.artefacts()
     said = project.must("dvc", "repro", "--force", "--single-item", "embed")
     assert f"embed: 0 images computed, {n_trained} were there" in said
@@ -60,7 +63,14 @@ def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
     assert not (project.root / "artifacts/features/views").exists()
 
 
-@pytest.mark.parametrize("setting", ["embed.dtype=float16", "embed.engine=openvino", "embed.engine=torch"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "embed.dtype=float16",
+        pytest.param("embed.engine=openvino", marks=pytest.mark.slow),
+        pytest.param("embed.engine=torch", marks=pytest.mark.slow),
+    ],
+)
 def test_other_engines_and_types_end_in_a_model_that_passes_its_gate(project: Project, setting: str) -> None:
     project.must("python", "-m", "tasks", "set", setting)
     said = project.must("dvc", "repro")

@@ -180,6 +180,7 @@ def test_what_memory_does_not_hold_is_cross_validated_in_part_and_fitted_whole()
     assert np.abs(apart).mean() < 0.002
 
 
+@pytest.mark.slow
 def test_the_part_and_the_whole_are_never_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "MAX_VALIDATED", 190_000)
     features, labels = blobs(n=200_000, n_features=40)  # 52 MB to the budget's reckoning, 33 of them the rows

@@ -1,0 +1,67 @@
+"""8-bit integers within the pipeline: tried, judged, and shipped where that was found right."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import numpy as np
+import polars as pl
+import pytest
+
+from headstart import graphs, quantization
+from headstart.images import decode
+from tests.conftest import ROOT
+from tests.pipeline.conftest import Project
+
+
+def record(project: Project) -> dict[str, object]:
+    found: dict[str, object] = json.loads((project.root / "artifacts/int8/int8.json").read_text())
+    return found
+
+
+@pytest.fixture
+def tried(project: Project) -> Project:
+    project.must("python", "-m", "tasks", "set", "export.int8=true")
+    project.must("python", "-m", "tasks", "quantize")
+    return project
+
+
+def test_every_way_is_tried_and_few_images_do_not_let_one_ship(tried: Project) -> None:
+    told = record(tried)
+    assert len(told["tries"]) == len(quantization.WAYS)  # type: ignore[arg-type]
+    assert told["chosen"] is None
+    assert "validation images cannot show more even without a single loss; 329 could" in str(told["why"])
+    assert told["cpu"] == quantization.instruction_set()
+    assert not (tried.root / "artifacts/int8/backbone.int8.onnx").exists()
+    tried.must("python", "-m", "tasks", "report")
+    page = (tried.root / "artifacts/evaluation/report.html").read_text()
+    assert page.count("all but the first and last layer") == 4
+    tried.must("python", "-m", "tasks", "export")
+    assert not (tried.root / "artifacts/model/model.int8.onnx").exists()
+    assert json.loads((tried.root / "artifacts/model/model.json").read_text())["int8"] is None
+
+
+def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project) -> None:
+    # Whether one is faster than float32 is the machine's; that it has been found so is all that export has to know.
+    told, folder = record(tried), tried.root / "artifacts"
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 73, 73, 3), np.uint8)
+    _, backbone = next(quantization.quantised(folder / "backbone/backbone.onnx", pixels))
+    (folder / "int8/backbone.int8.onnx").write_bytes(backbone)
+    (folder / "int8/int8.json").write_text(json.dumps({**told, "chosen": "a way", "why": "An int8 model is shipped."}))
+    tried.must("python", "-m", "tasks", "export")
+
+    facts = json.loads((folder / "model/model.json").read_text())
+    assert facts["int8"]["cpu"] == quantization.instruction_set()
+    jsonschema.validate(facts, json.loads((ROOT / "headstart/model.schema.json").read_text()))
+    assert "An int8 model is shipped." in (folder / "model/MODEL_CARD.md").read_text()
+    assert "files are those that were exported" in tried.must("headstart", "verify", "artifacts/model")
+    models = [graphs.session(folder / "model" / name) for name in ("model.onnx", "model.int8.onnx")]
+    predictions = pl.read_parquet(folder / "evaluation/predictions.parquet")
+    for path in predictions["path"]:
+        rgb = decode((tried.root / "photos" / path).read_bytes()).rgb
+        in_float, in_int8 = (model.run(["probabilities"], {"image": rgb[None]})[0] for model in models)
+        assert np.abs(in_float - in_int8).max() < 0.2
+    assert [each.name for each in models[1].get_outputs()] == ["probabilities", "label_index", "novelty"]
+    assert "headstart predict" in (folder / "model/MODEL_CARD.md").read_text()
+    tried.must("headstart", "predict", "artifacts/model/model.int8.onnx", "photos")
