@@ -20,8 +20,9 @@ def record(project: Project) -> dict[str, object]:
     return found
 
 
-@pytest.fixture
-def tried(project: Project) -> Project:
+@pytest.fixture(scope="module")
+def tried(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = base.copy(tmp_path_factory.mktemp("tried") / "project")
     project.must("python", "-m", "tasks", "set", "export.int8=true")
     project.must("python", "-m", "tasks", "quantize")
     return project
@@ -45,7 +46,8 @@ def test_every_way_is_tried_and_few_images_do_not_let_one_ship(tried: Project) -
 def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project) -> None:
     # Whether one is faster than float32 is the machine's; that it has been found so is all that export has to know.
     told, folder = record(tried), tried.root / "artifacts"
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 73, 73, 3), np.uint8)
+    side = json.loads((folder / "backbone/backbone.json").read_text())["preprocessing"]["resize_px"]
+    pixels = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), np.uint8)
     _, backbone = next(quantization.quantised(folder / "backbone/backbone.onnx", pixels))
     (folder / "int8/backbone.int8.onnx").write_bytes(backbone)
     (folder / "int8/int8.json").write_text(json.dumps({**told, "chosen": "a way", "why": "An int8 model is shipped."}))
