@@ -78,6 +78,8 @@ def test_a_mistake_opens_beside_what_it_resembles_and_closes_again(address: str)
         expect(dialog).to_be_visible()
         assert dialog.locator(".large img").count() == 2  # the image, and what the answer rests on
         assert dialog.locator(".alike img").count() == 3
+        sizes = dialog.locator("img").evaluate_all("all => all.map(each => [each.clientWidth, each.clientHeight])")
+        assert all(abs(width - height) < 2 for width, height in sizes)  # as square as the pixels are
         assert "called" in dialog.inner_text() or "is class" in dialog.inner_text()
         dialog.get_by_role("button", name="close").click()
         expect(dialog).to_be_hidden()
