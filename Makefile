@@ -32,10 +32,10 @@ push: $(STAMP)       ## send data, features and models to DVC's remote
 setup: $(STAMP)      ## create .venv and install everything pinned
 
 test: $(STAMP)       ## the test suite
-	python -m pytest -n auto --dist worksteal
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP)   ## the test suite and the slow trials
-	python -m pytest -n auto --dist worksteal -m 'slow or not slow'
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'slow or not slow'
 
 bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
 	@test -n "$(DATA)" || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }

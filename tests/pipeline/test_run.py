@@ -63,6 +63,7 @@ def test_new_images_cost_their_own_share_and_move_no_old_one(project: Project) -
     assert {image_id: split for image_id, split in splits().items() if image_id in before} == before
 
 
+@pytest.mark.slow
 def test_renamed_images_cost_no_pass_through_the_network(project: Project) -> None:
     photos = project.root / "photos" / "ants"
     (photos / "000.jpg").rename(photos / "zzz.jpg")

@@ -10,6 +10,8 @@ import urllib.request
 from datetime import datetime
 from typing import Any
 
+import pytest
+
 from tests.pipeline.conftest import Project
 from tests.pipeline.orchestration import QUIET, Api, background, environment, free_port, wait_for
 
@@ -66,6 +68,7 @@ def test_a_schedule_that_is_none_is_refused(project: Project) -> None:
         assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_worker_picks_up_a_scheduled_run(project: Project, api: Api) -> None:
     shell = environment(project, PREFECT_API_URL=api.url)
 

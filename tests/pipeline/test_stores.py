@@ -22,6 +22,7 @@ def downstream(project: Project) -> dict[str, str]:
     return {path: digest for path, digest in project.artefacts().items() if Path(path).parts[1:2] in DOWNSTREAM}
 
 
+@pytest.mark.slow
 def test_without_the_pixel_store_every_byte_downstream_is_the_same(project: Project) -> None:
     before = downstream(project)
     shutil.rmtree(project.root / "artifacts" / "features")
