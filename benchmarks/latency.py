@@ -52,7 +52,7 @@ def in_pytorch(layout: Layout) -> Answer:
 
     def answer(shown: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return np.asarray(network(prepare(torch.from_numpy(shown).permute(0, 3, 1, 2))))
+            return np.asarray(network(prepare(torch.tensor(shown).permute(0, 3, 1, 2))))
 
     return answer
 
