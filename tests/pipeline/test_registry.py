@@ -49,7 +49,7 @@ def test_an_accepted_model_is_tagged_sent_and_got_again_elsewhere(kept: Project,
     clone = Project(tmp_path / "clone")
     kept.must("git", "clone", "--quiet", str(kept.root), str(clone.root))
     clone.must("git", "checkout", "--quiet", "classifier@v1.0.0")
-    clone.must("dvc", "pull", "artifacts/model")
+    clone.must("dvc", "pull")
     assert (clone.root / "artifacts/model/model.onnx").read_bytes() == model
     assert "conformance images agree" in clone.must("headstart", "verify", "artifacts/model")
 
