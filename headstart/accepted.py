@@ -58,8 +58,7 @@ def compare(
     mislead, and by the paired difference with groups [N] kept whole, which images that resemble each other do not.
     """
     only_accepted, only_new, p_value = metrics.mcnemar(accepted_right, new_right)
-    lead = metrics.advantage((~new_right).astype(float), (~accepted_right).astype(float), groups)
-    is_worse = only_accepted > only_new and p_value / 2 < _SIGNIFICANT and lead.is_clear(1)
+    is_worse, is_better = _beats(accepted_right, new_right, groups), _beats(new_right, accepted_right, groups)
     right = accepted_right.astype(np.int64)
     resampled = metrics.bootstrap(np.ones_like(right), right, groups, 2, n_samples, seed).accuracy
     accuracy = float(right.mean())
@@ -68,7 +67,7 @@ def compare(
     beside += f", {only_accepted} lost and {only_new} won, p = {p_value:.3f}"
     if is_worse:
         why = f"The model is worse than the accepted {version} by more than chance: {beside}."
-    elif only_new > only_accepted and p_value / 2 < _SIGNIFICANT and -lead.mean > 0:
+    elif is_better:
         why = f"The model is better than the accepted {version} by more than chance: {beside}."
     else:
         why = f"The model is no worse than the accepted {version} as far as chance lets one tell: {beside}."
@@ -82,6 +81,13 @@ def compare(
         "only_accepted_right": only_accepted,
         "only_new_right": only_new,
         "p_value": round(p_value, 6),
-        "is_worse": bool(is_worse),
+        "is_worse": is_worse,
         "why": why,
     }
+
+
+def _beats(first_right: np.ndarray, second_right: np.ndarray, groups: np.ndarray) -> bool:
+    """Return whether the first of two models is better by both tests."""
+    only_first, only_second, p_value = metrics.mcnemar(first_right, second_right)
+    lead = metrics.advantage((~second_right).astype(float), (~first_right).astype(float), groups)
+    return only_first > only_second and p_value / 2 < _SIGNIFICANT and lead.is_clear(1)

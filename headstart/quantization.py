@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from headstart.metrics import advantage
+
 if TYPE_CHECKING:
     import onnx
 
@@ -38,41 +40,55 @@ class Way(NamedTuple):
         return f"{weights}, {scales}, {'all layers' if self.whole else 'all but the first and last layer'}"
 
 
+class QuantizationError(Exception):
+    """onnxruntime could not quantise a network; the message is its reason."""
+
+
 WAYS = tuple(Way(*way) for way in itertools.product((True, False), (False, True), (True, False)))
 
 
 def quantised(backbone: Path, calibration: np.ndarray) -> Iterator[tuple[Way, bytes]]:
     """Yield the backbone, a file, quantised in each way; `calibration` uint8 [N, S, S, 3], of training images.
 
-    Crop and normalisation stay as they are: in integers they cost more than they save.
+    Crop and normalisation stay as they are: in integers they cost more than they save. QuantizationError if
+    onnxruntime cannot do it.
     """
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        try:
+            yield from _quantised(backbone, calibration, Path(name))
+        except Exception as error:  # of whatever kind: a network may be beyond the library in many ways
+            first_line = (str(error).splitlines() or [""])[0]
+            raise QuantizationError(f"{type(error).__name__}: {first_line}") from error
+
+
+def _quantised(backbone: Path, calibration: np.ndarray, folder: Path) -> Iterator[tuple[Way, bytes]]:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as name, _quiet():
-        folder = Path(name)
-        quant_pre_process(backbone, folder / "prepared.onnx", skip_symbolic_shape=True)
-        nodes = onnx.load(folder / "prepared.onnx").graph.node
-        multiplying = [number for number, node in enumerate(nodes) if node.op_type in _MULTIPLYING]
-        before = [node.name for node in nodes[: multiplying[0]]]
-        ends = [nodes[number].name for number in (multiplying[0], multiplying[-1])]
-        for way in WAYS:
-            quantize_static(
-                folder / "prepared.onnx",
-                folder / "quantised.onnx",
-                _reader(calibration),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=way.per_channel,
-                reduce_range=way.reduce_range,
-                nodes_to_exclude=before if way.whole else before + ends,
-                calibration_cache_path=folder / "ranges.json",
-            )
-            model = onnx.load(folder / "quantised.onnx")
-            model.graph.name = "backbone"
-            yield way, _shipped(model)
+    quant_pre_process(backbone, folder / "prepared.onnx", skip_symbolic_shape=True)
+    nodes = onnx.load(folder / "prepared.onnx").graph.node
+    multiplying = [number for number, node in enumerate(nodes) if node.op_type in _MULTIPLYING]
+    if not multiplying:
+        raise ValueError(f"no node is one of {', '.join(_MULTIPLYING)}")
+    before = [node.name for node in nodes[: multiplying[0]]]
+    ends = [nodes[number].name for number in (multiplying[0], multiplying[-1])]
+    for way in WAYS:
+        quantize_static(
+            folder / "prepared.onnx",
+            folder / "quantised.onnx",
+            _reader(calibration),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=way.per_channel,
+            reduce_range=way.reduce_range,
+            nodes_to_exclude=before if way.whole else before + ends,
+            calibration_cache_path=folder / "ranges.json",
+        )
+        model = onnx.load(folder / "quantised.onnx")
+        model.graph.name = "backbone"
+        yield way, _shipped(model)
 
 
 def drop(float_right: np.ndarray, int8_right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
@@ -81,8 +97,6 @@ def drop(float_right: np.ndarray, int8_right: np.ndarray, groups: np.ndarray) ->
     The bound is the larger of two: Wald's with half a pair more in each cell (Agresti & Min 2005, section 3), which
     holds for few images, and the one that keeps groups [N] whole.
     """
-    from headstart.metrics import advantage
-
     n_lost, n_won = int((float_right & ~int8_right).sum()), int((~float_right & int8_right).sum())
     n = len(float_right) + 2
     mean = (n_lost - n_won) / n

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from scipy.special import softmax
 
-from headstart import backbones, graphs, heads, novelty, pixels, store, tables
+from headstart import backbones, graphs, heads, pixels, store, tables
 from headstart.cluster import n_cores
 from headstart.errors import CheckError, ParamError
 from headstart.files import read_json, replacing_folder, sha256_of, write_csv, write_json, write_safetensors
@@ -31,7 +31,7 @@ from headstart.tuning import feed, processes, schedule
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.cut import NoCutError
 from headstart.tuning.feed import Feed, Images
-from headstart.tuning.judge import log_loss_and_temperature, losses_of
+from headstart.tuning.judge import log_loss_and_temperature, losses_of, novelty_of
 from headstart.tuning.loop import Epoch, Pace, Setting, Tuned, tune
 from headstart.tuning.lr_range import N_STEPS, Point, plot, proposal, range_test
 from headstart.tuning.network import Network, autocast
@@ -39,8 +39,6 @@ from headstart.tuning.network import Network, autocast
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square, between onnxruntime and PyTorch
 MAX_STEP_0_DIFFERENCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}  # of the log loss, in nats an image
 _GATE_IMAGES = 64
-_MAX_NOVELTY_IMAGES = 2000  # of train: some for every class, and no more than a fraction of the time of an epoch
-_BATCH_IMAGES = 32
 _WITHOUT_INFLUENCE = ("enabled", "checkpoint_minutes", "workers")
 
 
@@ -354,7 +352,7 @@ def _write(prepared: Prepared, tuned: Tuned, layout: Layout) -> None:
     best = tuned.history[tuned.best_epoch]
     with replacing_folder(layout.finetune) as folder:
         (folder / "backbone.onnx").write_bytes(cut)
-        told = _novelty(session, prepared)
+        told = novelty_of(session, prepared.views.source, prepared.train, val, setting)
         write_safetensors(folder / "head.safetensors", {"weight": weight, "bias": bias, **told.tensors()})
         write_safetensors(folder / "model.safetensors", tensors)
         history = pl.DataFrame(tuned.history, schema=Epoch._fields, orient="row")
@@ -392,21 +390,3 @@ def _write(prepared: Prepared, tuned: Tuned, layout: Layout) -> None:
                 "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
             },
         )
-
-
-def _novelty(session: Any, prepared: Prepared) -> novelty.Novelty:
-    """Return class centres of train, all or a part, by the tuned backbone's session, and the scale by validation."""
-    train, val = prepared.train, prepared.val
-    some = heads.draw(train.labels, np.arange(len(train)), _MAX_NOVELTY_IMAGES, prepared.setting.params.seed)
-    ids = [train.image_ids[row] for row in some] + list(val.image_ids)
-    paths = [train.paths[row] for row in some] + list(val.paths)
-    features = []
-    with bar("novelty", len(ids), "image") as advance:
-        for first in range(0, len(ids), _BATCH_IMAGES):
-            batch = slice(first, first + _BATCH_IMAGES)
-            wanted = dict(zip(ids[batch], paths[batch], strict=True))
-            features.append(session.run(None, {"pixels": prepared.views.source(wanted)})[0])
-            advance(len(wanted))
-    labels = np.concatenate([train.labels[some], val.labels])
-    fold_of = np.repeat([-1, 0], [len(some), len(val)])
-    return novelty.fit(np.concatenate(features), labels, len(prepared.classes), fold_of)

@@ -1,4 +1,4 @@
-"""How good the network is on images as they are: scores, calibrated losses."""
+"""How good the network is on images as they are: scores, calibrated losses; and how new images are to it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import log_softmax
 
-from headstart.heads import fit_temperature
+from headstart import novelty
+from headstart.heads import draw, fit_temperature
+from headstart.novelty import Novelty
+from headstart.progress import bar
 from headstart.tuning.feed import PLAIN, Feed, Images
 from headstart.tuning.network import Network, autocast
 
 if TYPE_CHECKING:
+    import onnxruntime
+
+    from headstart.pixels import Source
     from headstart.tuning.loop import Setting
 
+_MAX_NOVELTY_IMAGES = 2000  # of train: some of every class, and no more than a fraction of an epoch
+_BATCH_IMAGES = 32
 _CAUTION = 1.0  # of the temperature: validation may have few images, and all of them right
 
 
@@ -46,3 +54,22 @@ def losses_of(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.
     """Return the log loss of each image, float64 [N]."""
     losses: np.ndarray = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
     return losses
+
+
+def novelty_of(
+    session: onnxruntime.InferenceSession, source: Source, train: Images, val: Images, setting: Setting
+) -> Novelty:
+    """Return class centres of train, all or a part, by the exported backbone's session, and the scale by validation."""
+    some = draw(train.labels, np.arange(len(train)), _MAX_NOVELTY_IMAGES, setting.params.seed)
+    ids = [train.image_ids[row] for row in some] + list(val.image_ids)
+    paths = [train.paths[row] for row in some] + list(val.paths)
+    features = []
+    with bar("novelty", len(ids), "image") as advance:
+        for first in range(0, len(ids), _BATCH_IMAGES):
+            batch = slice(first, first + _BATCH_IMAGES)
+            wanted = dict(zip(ids[batch], paths[batch], strict=True))
+            features.append(session.run(None, {"pixels": source(wanted)})[0])
+            advance(len(wanted))
+    labels = np.concatenate([train.labels[some], val.labels])
+    fold_of = np.repeat([-1, 0], [len(some), len(val)])
+    return novelty.fit(np.concatenate(features), labels, setting.n_classes, fold_of)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jsonschema
 import numpy as np
 import polars as pl
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file, save_file
 
 from headstart import graphs, quantization
 from headstart.images import decode
@@ -43,6 +46,17 @@ def test_every_way_is_tried_and_few_images_do_not_let_one_ship(tried: Project) -
     assert json.loads((tried.root / "artifacts/model/model.json").read_text())["int8"] is None
 
 
+def test_the_head_that_ships_has_learned_from_validation_and_does_not_judge(tried: Project, tmp_path: Path) -> None:
+    project = tried.copy(tmp_path / "project")
+    path = project.root / "artifacts/head/head.safetensors"
+    tensors = load_file(path)
+    for name in ("weight", "bias"):
+        tensors[name] = -tensors[name]  # always wrong
+    save_file(tensors, path)
+    project.must("python", "-m", "tasks", "quantize")
+    assert record(project)["float_accuracy"] == record(tried)["float_accuracy"] == 1
+
+
 def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project) -> None:
     # Whether one is faster than float32 is the machine's; that it has been found so is all that export has to know.
     told, folder = record(tried), tried.root / "artifacts"
@@ -67,3 +81,31 @@ def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project
     assert [each.name for each in models[1].get_outputs()] == ["probabilities", "label_index", "novelty"]
     assert "headstart predict" in (folder / "model/MODEL_CARD.md").read_text()
     tried.must("headstart", "predict", "artifacts/model/model.int8.onnx", "photos")
+
+
+def test_a_backbone_that_cannot_be_quantised_is_told_of_and_stops_nothing(tried: Project) -> None:
+    folder = tried.root / "artifacts"
+    earlier = graphs.session(folder / "backbone/backbone.onnx")
+    n_features, side = earlier.get_outputs()[0].shape[1], earlier.get_inputs()[0].shape[1]
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["cast", "axes"], ["means"], keepdims=0),
+        helper.make_node("Pad", ["means", "pads"], ["features"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", side, side, 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", n_features])],
+        [
+            numpy_helper.from_array(np.array([1, 2]), "axes"),
+            numpy_helper.from_array(np.array([0, 0, 0, n_features - 3]), "pads"),
+        ],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", graphs.OPSET)])
+    (folder / "backbone/backbone.onnx").write_bytes(graphs.to_bytes(model))
+    tried.must("python", "-m", "tasks", "quantize")
+    assert record(tried)["chosen"] is None
+    assert "onnxruntime cannot quantise this backbone (ValueError: no node is one of" in str(record(tried)["why"])
+    assert not (folder / "int8/backbone.int8.onnx").exists()
+    tried.must("python", "-m", "tasks", "report")

@@ -117,6 +117,29 @@ def test_every_way_gives_a_model_of_integers_that_says_nearly_the_same(backbone:
     assert [data for _, data in quantization.quantised(backbone, pixels)] == [data for _, data in made]
 
 
+def test_a_network_that_cannot_be_quantised_is_an_error_of_its_own(tmp_path: Path, backbone: Path) -> None:
+    images = np.zeros((1, 16, 16, 3), np.uint8)
+    mean = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+                helper.make_node("ReduceMean", ["cast"], ["features"], keepdims=0),
+            ],
+            "backbone",
+            [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 16, 16, 3])],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, [])],
+        ),
+        ir_version=10,
+        opset_imports=[helper.make_opsetid("", graphs.OPSET)],
+    )
+    path = tmp_path / "mean.onnx"
+    path.write_bytes(graphs.to_bytes(mean))
+    with pytest.raises(quantization.QuantizationError, match="no node is one of Conv, Gemm, MatMul"):
+        list(quantization.quantised(path, images))
+    with pytest.raises(quantization.QuantizationError, match="INVALID_ARGUMENT"):
+        list(quantization.quantised(backbone, images[:, 1:]))
+
+
 def test_the_processor_is_named_by_its_instructions() -> None:
     assert quantization.instruction_set()
     assert "/" not in quantization.instruction_set()
