@@ -236,6 +236,21 @@ def test_nothing_is_asked_of_any_host_outside_this_machine(project: Project, api
     assert not (tmp_path / "asked").exists(), (tmp_path / "asked").read_text()
 
 
+@pytest.mark.slow
+def test_a_temporary_server_that_is_slow_to_start_is_waited_for(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "sitecustomize.py").write_text(LATE)
+    done = flow(project, PYTHONPATH=str(tmp_path / "late"))
+    assert done.returncode == 0, done.stdout
+
+
+LATE = """
+import sys, time
+
+if any("uvicorn" in each for each in sys.orig_argv):
+    time.sleep(25)
+"""
+
 GUARD = """
 import ipaddress, sys
 
