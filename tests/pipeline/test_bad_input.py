@@ -164,6 +164,7 @@ def test_a_wrong_manifest_is_told_and_params_stay_as_they_were(project: Project,
     assert (project.root / "params.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_manifest_in_place_of_folders_gives_a_model(project: Project) -> None:
     rows = [
         f"photos/{label}/{number:03d}.jpg,{label},nest {number // 2}"

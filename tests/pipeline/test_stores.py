@@ -60,14 +60,14 @@ def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
     assert f"embed: 0 images computed, {n_trained} were there" in said
     assert project.artefacts() == once
     project.must("python", "-m", "tasks", "set", "embed.views=0")
-    project.must("dvc", "repro")
+    project.must("dvc", "repro", "embed")
     assert not (project.root / "artifacts/features/views").exists()
 
 
 @pytest.mark.parametrize(
     "setting",
     [
-        "embed.dtype=float16",
+        pytest.param("embed.dtype=float16", marks=pytest.mark.slow),
         pytest.param("embed.engine=openvino", marks=pytest.mark.slow),
         pytest.param("embed.engine=torch", marks=pytest.mark.slow),
     ],
@@ -82,7 +82,7 @@ def test_other_engines_and_types_end_in_a_model_that_passes_its_gate(project: Pr
         assert "and onnxruntime agree on 4 images to" in said
 
 
-@pytest.mark.parametrize("stage", ["transform", "embed"])
+@pytest.mark.parametrize("stage", [pytest.param("transform", marks=pytest.mark.slow), "embed"])
 def test_a_stage_killed_in_the_middle_ends_in_the_same_bytes(project: Project, stage: str) -> None:
     folder = project.root / "artifacts" / {"transform": "pixels", "embed": "features"}[stage]
     before = project.artefacts()
@@ -157,6 +157,7 @@ def test_dvc_push_sends_the_shards_that_changed(project: Project, tmp_path: Path
     assert not any((remote / path).stat().st_size == shard.stat().st_size for path in sent)
 
 
+@pytest.mark.slow
 def test_images_and_stores_at_urls_give_the_same_bytes(project: Project, server: Server) -> None:
     before = downstream(project)
     rows = ["path,label"]
