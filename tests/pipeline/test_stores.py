@@ -140,6 +140,7 @@ def test_ctrl_c_in_a_store_leaves_what_was_there(project: Project) -> None:
     assert project.artefacts() == before
 
 
+@pytest.mark.slow
 def test_dvc_push_sends_the_shards_that_changed(project: Project, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     project.must("dvc", "remote", "add", "--default", "store", str(remote))
