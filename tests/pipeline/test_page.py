@@ -38,11 +38,11 @@ def states_on(page: Page, api: Api, run_id: str, n_stages: int) -> dict[str, str
 def test_the_page_of_a_finished_run_names_every_stage_with_its_state_and_shows_the_confusion_matrix(
     project: Project, api: Api, page: Page
 ) -> None:
-    done = flow(project, "--set", "evaluate.bootstrap_samples=110", PREFECT_API_URL=api.url)
+    done = flow(project, "--set", "train_head.folds=3", PREFECT_API_URL=api.url)
     assert done.returncode == 0, done.stdout
     run, _ = api.last_run()
     states = states_on(page, api, run["id"], len(STAGES))
-    ran = ("evaluate", "quantize", "report", "export")
+    ran = ("train_head", "finetune", "evaluate", "quantize", "report", "export")
     assert states == {stage: "Completed" if stage in ran else "Cached" for stage in STAGES}
     page.get_by_text("Artifacts", exact=True).first.click()
     page.get_by_text("confusion-matrix", exact=True).first.click()
