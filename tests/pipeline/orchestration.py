@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from tests.pipeline.conftest import Project
+from tests.server import Server
 
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
@@ -146,6 +147,18 @@ def stages_running(project: Project) -> list[psutil.Process]:
                 found.append(process)
     return found
 
+
+def notifying(project: Project, api: Api, server: Server) -> tuple[str, ...]:
+    """Return the words by which a run tells `server` of a failure."""
+    server.files["/hooks/abcdefghijklmnop"] = b"ok"
+    project.must("python", "-c", BLOCK.format(port=server.http.server_port), PREFECT_API_URL=api.url)
+    return "--notify", "mattermost-webhook/team"
+
+
+BLOCK = """
+from prefect.blocks.notifications import MattermostWebhook
+MattermostWebhook(hostname="127.0.0.1", port={port}, token="abcdefghijklmnop", include_image=False).save("team")
+"""
 
 SLOW_STAGE = ("--set", "backbone.name=resnet18", "--set", "backbone.weights=random")  # its export takes some seconds
 SLOW_OVERRIDES = {"backbone.name": "resnet18", "backbone.weights": "random"}

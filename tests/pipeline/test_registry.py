@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import Api, flow
+from tests.pipeline.orchestration import Api, flow, notifying
+from tests.server import Server
 
 
 @pytest.fixture
@@ -70,7 +71,9 @@ def test_what_is_not_committed_or_not_finished_is_not_accepted(kept: Project) ->
     assert kept.must("git", "tag") == ""
 
 
-def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(kept: Project, api: Api) -> None:
+def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(
+    kept: Project, api: Api, server: Server
+) -> None:
     kept.must("make", "accept", "VERSION=v2.1.0")
     same = kept.must("dvc", "repro")
     assert "no worse than the accepted v2.1.0" in same
@@ -78,13 +81,16 @@ def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(ke
     before = (kept.root / "artifacts/model/model.onnx").read_bytes()
 
     mislabel(kept)
-    done = flow(kept, PREFECT_API_URL=api.url)
+    done = flow(kept, *notifying(kept, api, server), PREFECT_API_URL=api.url)
     assert done.returncode == 1
     assert "export: rejected. The model is worse than the accepted v2.1.0 by more than chance" in done.stdout
     assert "Traceback" not in done.stdout
     run, tasks = api.last_run()
     assert (run["state"]["name"], run["state"]["type"]) == ("Rejected", "FAILED")
     assert "worse than the accepted v2.1.0" in run["state"]["message"]
+    (posted,) = server.posted
+    assert f"headstart Rejected: {run['name']}" in posted
+    assert "worse than the accepted v2.1.0" in posted
     states = {task["name"]: task["state"]["name"] for task in tasks}
     assert (states["report"], states["export"]) == ("Completed", "Rejected")
     assert (kept.root / "artifacts/model/model.onnx").read_bytes() == before

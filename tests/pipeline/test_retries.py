@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from tests.cluster import Cluster
 from tests.conftest import ROOT
 from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import Api, background, environment, flow, free_port, wait_for
+from tests.pipeline.orchestration import Api, background, environment, flow, free_port, notifying, wait_for
 from tests.server import Server
 
 STEP = r"""
@@ -174,16 +174,8 @@ def test_dvcs_own_lock_is_waited_for(small: Project, api: Api) -> None:
     assert task["state"]["name"] == "Completed"
 
 
-BLOCK = """
-from prefect.blocks.notifications import MattermostWebhook
-MattermostWebhook(hostname="127.0.0.1", port={port}, token="abcdefghijklmnop", include_image=False).save("team")
-"""
-
-
 def test_a_failure_is_told_to_people_and_a_success_is_not(project: Project, api: Api, server: Server) -> None:
-    server.files["/hooks/abcdefghijklmnop"] = b"ok"
-    project.must("python", "-c", BLOCK.format(port=server.http.server_port), PREFECT_API_URL=api.url)
-    notify = ("--notify", "mattermost-webhook/team")
+    notify = notifying(project, api, server)
     assert flow(project, *notify, PREFECT_API_URL=api.url).returncode == 0
     assert server.posted == []
     done = flow(project, *notify, "--set", "backbone.name=resnt50", PREFECT_API_URL=api.url)

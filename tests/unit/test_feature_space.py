@@ -37,8 +37,8 @@ def test_umap_keeps_clusters_apart_and_gives_the_same_map_again() -> None:
     random = np.random.default_rng(0)
     features = np.concatenate([random.normal(size=(40, 16)), random.normal(size=(40, 16)) + 8]).astype(np.float32)
     places = feature_space.umap(features, 0)
-    centres = places[:40].mean(0), places[40:].mean(0)
-    assert np.linalg.norm(centres[0] - centres[1]) > 3 * max(places[:40].std(), places[40:].std())
+    one, other = places[:40], places[40:]
+    assert np.linalg.norm(one.mean(0) - other.mean(0)) > 3 * max(*one.std(0), *other.std(0))
     assert np.array_equal(places, feature_space.umap(features, 0))
 
 
