@@ -184,7 +184,8 @@ def _plain_lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], N
             last = now
             rate = done / (now - began)
             left_s = (total - done) / rate
-            print(f"{_stage}: {what} {done}/{total} {unit}s, {rate:.0f} a second, {left_s:.0f} s left", flush=True)
+            speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
+            print(f"{_stage}: {what} {done}/{total} {unit}s, {speed} a second, {left_s:.0f} s left", flush=True)
 
     yield draw
     print(f"{_stage}: {what} {done}/{total} {unit}s in {time.monotonic() - began:.1f} s", flush=True)

@@ -157,7 +157,8 @@ def notifying(project: Project, api: Api, server: Server) -> tuple[str, ...]:
 
 BLOCK = """
 from prefect.blocks.notifications import MattermostWebhook
-MattermostWebhook(hostname="127.0.0.1", port={port}, token="abcdefghijklmnop", include_image=False).save("team")
+block = MattermostWebhook(hostname="127.0.0.1", port={port}, token="abcdefghijklmnop", include_image=False)
+block.save("team", overwrite=True)
 """
 
 SLOW_STAGE = ("--set", "backbone.name=resnet18", "--set", "backbone.weights=random")  # its export takes some seconds

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -57,12 +58,17 @@ def test_long_work_is_told_now_and_then_with_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_PLAIN_LINE_EVERY_S", 0.0)
+    now = itertools.count()  # a second passes from one look at the clock to the next
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
     progress.begin("embed")
-    with progress.bar("embedding", 3, "image") as advance:
-        for _ in range(3):
-            advance(1)
+    with progress.bar("embedding", 80, "image") as advance:
+        for n in (1, 59, 20):
+            advance(n)
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"embed: embedding 1/3 images, \d+ a second, \d+ s left", lines[0])
+    assert lines[:2] == [
+        "embed: embedding 1/80 images, 1.0 a second, 79 s left",
+        "embed: embedding 60/80 images, 15 a second, 1 s left",
+    ]
     assert len(lines) == 3
 
 
