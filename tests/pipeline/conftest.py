@@ -44,7 +44,7 @@ class Project:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         # A user's machine: no git identity, bytecode kept as usual, and home is elsewhere.
-        home = {"HOME": str(self.root.parent), "PATH": path, "GIT_CONFIG_NOSYSTEM": "1"}
+        home = {"HOME": str(self.root.parent), "PATH": path, "GIT_CONFIG_NOSYSTEM": "1", "PYTHONFAULTHANDLER": "1"}
         return subprocess.run(
             command,
             cwd=self.root,

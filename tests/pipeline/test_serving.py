@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
@@ -98,6 +99,30 @@ def test_what_is_no_image_and_what_is_too_large_is_refused_with_the_reason(servi
     status, said = serving.predict(bytes(1_000_001))
     assert (status, said["detail"][:15]) == (413, "more than 1 MB.")
     assert serving.get("/health") == {"status": "alive"}
+
+
+def test_who_is_still_sending_what_is_too_large_hears_the_reason(serving: Serving) -> None:
+    connection = http.client.HTTPConnection(serving.url.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("Content-Length", "2000000")
+    connection.endheaders()
+    time.sleep(6)  # uvicorn closes a connection on which nothing comes for five seconds once it has answered
+    for _ in range(4):
+        connection.send(bytes(500_000))
+        time.sleep(0.1)
+    reply = connection.getresponse()
+    assert (reply.status, json.loads(reply.read())["detail"][:15]) == (413, "more than 1 MB.")
+    connection.close()
+
+
+def test_who_asks_before_sending_what_is_too_large_need_not_send_it(serving: Serving) -> None:
+    connection = http.client.HTTPConnection(serving.url.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("Content-Length", "2000000")
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_a_body_of_unknown_length_is_not_read_beyond_the_limit(serving: Serving) -> None:
