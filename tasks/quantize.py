@@ -17,12 +17,12 @@ from headstart import graphs, pixels, quantization
 from headstart.files import read_json, read_safetensors, replacing_folder, write_json
 from headstart.layout import Layout
 from headstart.params import Params
-from headstart.progress import bar, say, show_table
+from headstart.progress import bar, say, show_table, warn
 
 if TYPE_CHECKING:
     import polars as pl
 
-NOT_POSSIBLE = "No int8 model is shipped: onnxruntime cannot quantise this backbone ({})."
+_NOT_POSSIBLE = "No int8 model is shipped: onnxruntime cannot quantise this backbone ({})."
 _BATCH_IMAGES = 16
 _N_TIMED = 40
 
@@ -93,7 +93,8 @@ def _try_all(
                 advance(1)
     except quantization.QuantizationError as error:
         failure = str(error)
-    chosen, why = choose(tries, allowed, len(val)) if tries else (None, NOT_POSSIBLE.format(failure))
+        warn(f"onnxruntime gave up after {len(tries)} of {len(quantization.WAYS)} ways: {failure}")
+    chosen, why = choose(tries, allowed, len(val)) if tries else (None, _NOT_POSSIBLE.format(failure))
     if chosen is not None:
         tries[chosen]["chosen"] = True
     with replacing_folder(layout.int8) as folder:
