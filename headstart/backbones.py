@@ -12,12 +12,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart import files, weights
-from headstart.errors import HeadstartError, ParamError, count_and_name, did_you_mean
+from headstart.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
 from headstart.tuning.groups import Group, layer_groups
 from headstart.weights import Published
 
@@ -101,9 +101,11 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
             torch.default_generator.manual_seed(0)
             try:
                 if library == "torchvision":
-                    module, state, known = _from_torchvision(name, params, own.input_px, state)
+                    # Published weights fit one size alone.
+                    px = own.input_px if params.weights == "default" else params.input_px or own.input_px
+                    module, state, known = _from_torchvision(name, px, state)
                 else:
-                    module, state, known = _from_timm(name, params, state)
+                    module, state, known = _from_timm(name, params.input_px, state, params.weights)
                 if state:
                     _fill(module, state, known, params.name, published.weights)
                 n_features = _n_features(module.eval().requires_grad_(False), preprocessing.input_px)
@@ -118,6 +120,51 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
                 ) from error
     digest = files.sha256_of(path) if path else _digest(module)
     return Backbone(canonical, module, n_features, preprocessing, published.weights, digest, published.licence)
+
+
+def save(module: torch.nn.Module, path: Path) -> None:
+    """Write the network's tensors as safetensors, the same bytes for the same tensors."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}, path)
+
+
+def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
+    """Return the network that the stage `backbone` wrote to `folder`, and its preprocessing.
+
+    The code is the library's, found by the name in backbone.json; the file holds tensors alone, and no weights are
+    downloaded. So nothing that comes from DVC's remote can run code. CheckError where the files are not that stage's.
+    """
+    with _quiet():
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        record = files.read_json(folder / "backbone.json", "backbone")
+        path = folder / "backbone.safetensors"
+        files.check_digest(path, record["backbone_safetensors_sha256"], "backbone")
+        own = {each.name: record["preprocessing"][each.name] for each in fields(Preprocessing)}
+        preprocessing = Preprocessing(**own | {name: tuple(own[name]) for name in ("mean", "std")})
+        library, _, name = _canonical(record["name"]).partition("/")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            if library == "torchvision":
+                module, *_ = _from_torchvision(name, preprocessing.input_px, None)
+            else:
+                module, *_ = _from_timm(name, preprocessing.input_px, None, weights="random")
+        state = module.state_dict()  # carries the versions that some layers ask for
+        try:
+            held = load_file(path)
+            if odd := sorted(held.keys() ^ state.keys()):
+                raise ValueError(f"{len(odd)} names differ: {count_and_name(odd)}")
+            state.update(held)
+            module.load_state_dict(state)
+        except (RuntimeError, ValueError, SafetensorError) as error:
+            said = str(error).splitlines()[-1].strip()
+            raise CheckError(
+                f"{path} does not hold the tensors of {record['name']} ({said}). Run `dvc repro --force backbone`."
+            ) from None
+    return module.eval().requires_grad_(False), preprocessing
 
 
 def groups_of(params: parameters.Backbone, name: str) -> tuple[Backbone, list[Group]]:
@@ -190,35 +237,32 @@ def _preprocessing(params: parameters.Backbone, own: Preprocessing) -> Preproces
 
 
 def _from_timm(
-    name: str, params: parameters.Backbone, state: State | None
+    name: str, input_px: int | None, state: State | None, weights: str
 ) -> tuple[torch.nn.Module, State | None, set[str]]:
     """Return the model without its classifier, what is left to be filled into it, and all names of the whole model."""
     import timm
 
     cfg: Any = timm.get_pretrained_cfg(name)
-    sized: dict[str, Any] = {"img_size": params.input_px} if params.input_px and cfg.fixed_input_size else {}
-    if params.weights == "default":  # timm renames what it publishes, and resamples position embeddings
+    sized: dict[str, Any] = {"img_size": input_px} if input_px and cfg.fixed_input_size else {}
+    if weights == "default":  # timm renames what it publishes, and resamples position embeddings
         overlay = {"state_dict": state}
         module: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
         state = None
     else:
         module = timm.create_model(name, pretrained=False, **sized)
-    if state and params.weights == "bundled":  # the same tensors in the same order, under other names
+    if state and weights == "bundled":  # the same tensors in the same order, under other names
         state = dict(zip(module.state_dict(), state.values(), strict=True))
     known = set(module.state_dict())
     module.reset_classifier(0)
     return module, state, known
 
 
-def _from_torchvision(
-    name: str, params: parameters.Backbone, own_px: int, state: State | None
-) -> tuple[torch.nn.Module, State | None, set[str]]:
+def _from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn.Module, State | None, set[str]]:
     """Return the same for torchvision, without auxiliary heads either, `state` under the names that it has today."""
     import torch
     from torch import nn
     from torchvision import models
 
-    px = own_px if params.weights == "default" else params.input_px or own_px  # published weights fit one size
     sized: dict[str, dict[str, Any]] = {"vit": {"image_size": px}, "maxvit": {"input_size": (px, px)}}
     model: Any = models.get_model(name, weights=None, **sized.get(name.partition("_")[0], {}))
     known = set(model.state_dict())

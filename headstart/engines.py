@@ -74,7 +74,7 @@ Engine = Callable[[np.ndarray], np.ndarray]  # thread-safe
 
 
 def opened(chosen: Kind, backbone: Path) -> Engine:
-    """Return the engine on `backbone`/backbone.onnx (torch: backbone.pt2), one thread of the CPU a call."""
+    """Return the engine on `backbone`/backbone.onnx (torch: backbone.safetensors), one thread of the CPU a call."""
     opener: dict[str, Callable[[Kind, Path], Engine]] = {
         "onnxruntime": _onnxruntime,
         "openvino": _openvino,
@@ -140,13 +140,14 @@ def _torch(chosen: Kind, backbone: Path) -> Engine:
     one thread waits for its batch, others decode the next ones and copy them: nothing else is needed for overlap.
     """
     import torch
-    from torch.export.passes import move_to_device_pass
 
-    program = torch.export.load(str(backbone / "backbone.pt2"))
+    from headstart import backbones
+
+    network, preprocessing = backbones.rebuilt(backbone)
+    module: Any = graphs.from_pixels(network, preprocessing)
+    module.to(chosen.device, memory_format=torch.channels_last)
     if chosen.device == "cpu":
-        module: Any = program.module()
         torch.set_num_threads(1)  # the threads that call are the parallelism
-        module.to(memory_format=torch.channels_last)
 
         def run(pixels: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
@@ -154,8 +155,6 @@ def _torch(chosen: Kind, backbone: Path) -> Engine:
 
         return run
 
-    module = move_to_device_pass(program, "cuda").module()
-    module.to(memory_format=torch.channels_last)
     dtype = getattr(torch, chosen.precision)
     own = threading.local()
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from headstart import engines, store
 from headstart.errors import CheckError
-from headstart.files import sha256_of
+from headstart.files import check_digest
 from headstart.pixels import Source, threads
 
 # torchvision's RandomResizedCrop, with a larger least area: pixels are a centre square already.
@@ -136,9 +136,5 @@ def _engine(chosen: engines.Kind, backbone: Path, backbone_sha256: str) -> tuple
             f"a worker of the cluster runs {here}, where {chosen} was expected. The same versions and devices"
             " everywhere keep the features comparable. Install headstart alike on all of them."
         )
-    if sha256_of(backbone / "backbone.onnx") != backbone_sha256:
-        raise CheckError(
-            f"{backbone / 'backbone.onnx'} is not the one that backbone.json names. The same artifacts/backbone was"
-            " expected, on every worker. Run `dvc repro --force backbone`."
-        )
+    check_digest(backbone / "backbone.onnx", backbone_sha256, made_by=backbone.name)  # folders are called as stages
     return engines.opened(here, backbone), here.threads

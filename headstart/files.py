@@ -167,6 +167,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_digest(path: Path, sha256: str, made_by: str) -> None:
+    """CheckError unless a file has that SHA-256, naming the stage that makes it."""
+    found = sha256_of(_existing(path, made_by))
+    if found != sha256:
+        raise CheckError(
+            f"{path} has SHA-256 {found[:12]}.., and {sha256[:12]}.. was expected: it is not the file that {made_by}"
+            f" wrote. Run `dvc repro --force {made_by}`."
+        )
+
+
 def _existing(path: Path, made_by: str) -> Path:
     if not path.is_file():
         raise CheckError(f"{path} is missing. The stage {made_by} makes it. Run `dvc repro {made_by}`.")

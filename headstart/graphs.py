@@ -77,8 +77,8 @@ def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
     return _finished(graph)
 
 
-def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.ExportedProgram:
-    """Return crop, normalisation and `module` (float [B, 3, I, I] -> [B, D]) as one program of PyTorch on `pixels`."""
+def from_pixels(module: nn.Module, preprocessing: Preprocessing) -> nn.Module:
+    """Return crop, normalisation and `module` (float [B, 3, I, I] -> [B, D]) as one module on `pixels`."""
     import torch
 
     side, crop = preprocessing.resize_px, preprocessing.input_px
@@ -100,14 +100,22 @@ def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.Expor
             features: torch.Tensor = self.module(square * self.scale + self.shift)
             return features
 
+    return FromPixels().eval()
+
+
+def trace(module: nn.Module, preprocessing: Preprocessing) -> torch.export.ExportedProgram:
+    """Return what `from_pixels` returns as a program that can be exported."""
+    import torch
+
     for layer in module.modules():
         if getattr(layer, "inplace", False) is True:
             # The same values. ONNX has no operators that work in place, and taking them apart takes seconds.
             layer.inplace = False  # type: ignore[assignment]
+    side = preprocessing.resize_px
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
     with _quiet(), torch.no_grad():
         return torch.export.export(
-            FromPixels().eval(),
+            from_pixels(module, preprocessing),
             (example,),
             dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
             strict=False,
@@ -217,13 +225,6 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     """Return the model's bytes, the same for the same model."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def save(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Write what `trace` returned, the same bytes for the same program."""
-    import torch
-
-    torch.export.save(program, path)
 
 
 def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:

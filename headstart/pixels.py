@@ -14,7 +14,7 @@ import numpy as np
 from headstart import graphs, images, store
 from headstart.cluster import n_cores
 from headstart.errors import CheckError
-from headstart.files import located, read_json, sha256_of
+from headstart.files import check_digest, located, read_json, sha256_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -67,8 +67,10 @@ class Kept:
 
 def resizing(backbone: Path, images_folder: Path) -> Resizing:
     """Return what makes pixels, as the stage `backbone` has written it to its folder."""
-    size_px = read_json(backbone / "backbone.json", "backbone")["preprocessing"]["resize_px"]
-    return Resizing((backbone / "resize.onnx").read_bytes(), size_px, images_folder)
+    record = read_json(backbone / "backbone.json", "backbone")
+    check_digest(backbone / "resize.onnx", record["resize_onnx_sha256"], "backbone")
+    graph = (backbone / "resize.onnx").read_bytes()
+    return Resizing(graph, record["preprocessing"]["resize_px"], images_folder)
 
 
 def contract(making: Resizing) -> store.Contract:

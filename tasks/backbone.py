@@ -1,4 +1,4 @@
-"""Turn a pretrained network into two ONNX graphs: resize and backbone. The latter as PyTorch's program too.
+"""Turn a pretrained network into two ONNX graphs, resize and backbone, and keep its tensors for PyTorch beside them.
 
 Reads params alone; writes artifacts/backbone/. The graphs must compute what PyTorch computes: the stage compares both
 on photographs and refuses to finish where they differ.
@@ -22,7 +22,6 @@ from headstart.progress import say
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square; 1e-6 to 1e-5 is usual
 MAX_BYTES = 2_000_000_000  # protobuf's limit for one message is 2 GiB, and there are nodes and the head beside weights
@@ -49,8 +48,8 @@ def reference_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(features)
 
 
-def exported(backbone: Backbone) -> tuple[torch.export.ExportedProgram, onnx.ModelProto]:
-    """Return the backbone's two graphs; ParamError if it is too large for one file, or nothing that ONNX can say."""
+def exported(backbone: Backbone) -> onnx.ModelProto:
+    """Return the backbone as an ONNX graph; ParamError where it is too large, or torch.onnx cannot export it."""
     n_bytes = sum(tensor.nbytes for tensor in backbone.module.state_dict().values())
     if n_bytes > MAX_BYTES:
         raise ParamError(
@@ -58,8 +57,7 @@ def exported(backbone: Backbone) -> tuple[torch.export.ExportedProgram, onnx.Mod
             f" {MAX_BYTES / 1e6:.0f} MB. Choose a smaller backbone.name in params.yaml."
         )
     try:
-        program = graphs.trace(backbone.module, backbone.preprocessing)
-        return program, graphs.backbone_graph(program)
+        return graphs.backbone_graph(graphs.trace(backbone.module, backbone.preprocessing))
     except Exception as error:  # the exporter's own, and whatever a network raises while it is traced
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise ParamError(
@@ -75,7 +73,7 @@ def run(params: Params, layout: Layout) -> None:
     said = f"{settings.input_px} px, {backbone.n_features} features ({backbone.weights})"
     say(f"exporting {backbone.name}, {said}; this takes up to a minute")
     resize = graphs.resize_graph(settings.resize_px, settings.interpolation)
-    program, cut = exported(backbone)
+    cut = exported(backbone)
 
     resizer = graphs.session(graphs.to_bytes(resize))
     pixels = np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in photographs()])
@@ -91,7 +89,7 @@ def run(params: Params, layout: Layout) -> None:
     with replacing_folder(layout.backbone) as folder:
         (folder / "resize.onnx").write_bytes(graphs.to_bytes(resize))
         (folder / "backbone.onnx").write_bytes(graphs.to_bytes(cut))
-        graphs.save(program, folder / "backbone.pt2")
+        backbones.save(backbone.module, folder / "backbone.safetensors")
         write_json(
             folder / "backbone.json",
             {
@@ -110,6 +108,7 @@ def run(params: Params, layout: Layout) -> None:
                 },
                 "resize_onnx_sha256": sha256_of(folder / "resize.onnx"),
                 "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
+                "backbone_safetensors_sha256": sha256_of(folder / "backbone.safetensors"),
                 "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
             },
         )

@@ -19,6 +19,7 @@ from tests.contract.imports import ROOT, imported, project_files
 DAG: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGE = pytest.mark.parametrize("stage", DAG["stages"])
 NOT_FILES = ("${data.root}",)
+SOURCES = sorted(file for folder in ("headstart", "tasks", "flows") for file in (ROOT / folder).rglob("*.py"))
 
 
 def outs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -> dict[str, dict[str, Any]]:
@@ -191,6 +192,20 @@ def test_the_command_line_for_deployment_imports_nothing_of_the_pipeline() -> No
     }
     assert not heavy & set(found.stdout.split())
     assert {name.partition(".")[0] for name in imported(ROOT / "headstart" / "cli.py")} <= allowed
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_nothing_is_ever_unpickled(file: Path) -> None:
+    """torch.load with weights_only=True reads tensors alone; every other way to unpickle can run code."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", "")}
+            assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner, options = ast.unparse(node.func), {option.arg: ast.unparse(option.value) for option in node.keywords}
+            assert owner not in ("torch.export.load", "torch.jit.load", "torch.package.PackageImporter")
+            assert owner != "torch.load" or options.get("weights_only") == "True"
+            assert options.get("allow_pickle", "False") == "False"
 
 
 def test_no_telemetry_leaves() -> None:

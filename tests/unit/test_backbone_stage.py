@@ -20,7 +20,7 @@ from tasks import backbone as stage
 from tests.conftest import ROOT
 from tests.unit.test_weights import settings
 
-FILES = ["backbone.json", "backbone.onnx", "backbone.pt2", "resize.onnx"]
+FILES = ["backbone.json", "backbone.onnx", "backbone.safetensors", "resize.onnx"]
 
 
 def run(layout: Layout, **changes: object) -> dict[str, Any]:
@@ -35,6 +35,14 @@ def features_of(layout: Layout, images: np.ndarray) -> np.ndarray:
     resize, cut = (graphs.session(layout.backbone / f"{piece}.onnx") for piece in ("resize", "backbone"))
     found: np.ndarray = cut.run(None, {"pixels": resize.run(None, {"image": images})[0]})[0]
     return found
+
+
+def rebuilt_features(layout: Layout, images: np.ndarray) -> np.ndarray:
+    """Return what the network that is rebuilt from its name and its tensors makes of them."""
+    resize = graphs.session(layout.backbone / "resize.onnx")
+    pixels = torch.from_numpy(resize.run(None, {"image": images})[0])
+    with torch.inference_mode():
+        return np.asarray(graphs.from_pixels(*backbones.rebuilt(layout.backbone))(pixels))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +71,7 @@ def test_backbone_json_names_everything(finished: Layout) -> None:
         },
         "resize_onnx_sha256": sha256_of(folder / "resize.onnx"),
         "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
+        "backbone_safetensors_sha256": sha256_of(folder / "backbone.safetensors"),
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
     }
 
@@ -80,6 +89,14 @@ def test_another_preprocessing_gives_other_features(finished: Layout, tmp_path: 
     assert facts["n_features"] == 96
     images = stage.photographs()[0][None]
     assert graphs.difference(features_of(layout, images), features_of(finished, images)).relative > 0.1
+
+
+@pytest.mark.slow
+def test_a_network_of_another_input_size_is_rebuilt_too(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    run(layout, name="vit_tiny_patch16_224", input_px=96)  # its position embeddings have another shape
+    images = stage.photographs()[0][None]
+    assert graphs.difference(rebuilt_features(layout, images), features_of(layout, images)).relative < 1e-3
 
 
 def as_it_was(folder: Path, attempt: Callable[[], object]) -> str:
@@ -183,6 +200,7 @@ def test_every_family_goes_through_the_stage(name: str, n_features: int, tmp_pat
     assert [each.shape for each in alone] == [(1, n_features)] * 2
     assert graphs.difference(both, np.concatenate(alone)).relative < 1e-4
     assert graphs.difference(both[:1], both[1:]).relative > 1e-2  # they follow from the image
+    assert graphs.difference(rebuilt_features(layout, np.stack(photographs)), both).relative < 1e-3
 
 
 @EACH_FAMILY

@@ -122,7 +122,7 @@ def test_features_from_the_cluster_are_the_local_ones(
     with cluster.workers(dask.address) as pool, pytest.raises(DataError, match=r"gone\.jpg cannot be read"):
         store.build(tmp_path / "remote", gone, contract, embedding, pool)
     other = Embedding(backbone, "0" * 64, kind, 4, resizing, "float16", None)
-    with cluster.workers(dask.address) as pool, pytest.raises(CheckError, match="is not the one that"):
+    with cluster.workers(dask.address) as pool, pytest.raises(CheckError, match="it is not the file that"):
         store.build(tmp_path / "other", known, contract, other, pool)
 
 

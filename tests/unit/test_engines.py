@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import pickle
+import shutil
+import zipfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from headstart import engines, graphs, params
+from headstart import backbones, engines, graphs, params
 from headstart.errors import CheckError, ParamError
+from headstart.files import sha256_of, write_json
 from headstart.layout import Layout
 from tasks import backbone as stage
 from tests.conftest import ROOT
@@ -53,7 +60,7 @@ def test_half_precision_stays_within_the_stated_tolerance(
     backbone: Path, pixels: np.ndarray, precision: torch.dtype
 ) -> None:
     """What a GPU does, emulated: autocast of the same program on the CPU."""
-    module = torch.export.load(str(backbone / "backbone.pt2")).module()
+    module = graphs.from_pixels(*backbones.rebuilt(backbone))
     with torch.inference_mode(), torch.autocast("cpu", precision):
         features = module(torch.from_numpy(pixels)).float().numpy()
     reference = engines.opened(engines.kind("onnxruntime"), backbone)(pixels)
@@ -83,3 +90,70 @@ def test_an_engine_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(ParamError, match=r"embed\.engine is 'openvino', which is not installed\. Run `pip install"):
         engines.kind("openvino")
+
+
+class Bomb:
+    """Unpickled, it leaves a file behind: what code from elsewhere could do."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def bombs(marker: Path) -> dict[str, bytes]:
+    """Return files that run code where somebody unpickles them: pickle's, torch.save's and torch.export.save's."""
+    saved, exported, armed = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.save(Bomb(marker), saved)
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), exported)
+    with zipfile.ZipFile(exported) as before, zipfile.ZipFile(armed, "w", zipfile.ZIP_STORED) as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if name.endswith("model_weights_config.json"):
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            after.writestr(name, saved.getvalue() if name.endswith("weights/weight_0") else content)
+    return {"pickle": pickle.dumps(Bomb(marker)), "torch.save": saved.getvalue(), "export.save": armed.getvalue()}
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch.save", "export.save"])
+@pytest.mark.parametrize("name", ["backbone.json", "backbone.onnx", "backbone.pt2", "backbone.safetensors"])
+def test_nothing_that_a_remote_can_hold_runs_code(backbone: Path, tmp_path: Path, name: str, kind: str) -> None:
+    folder, marker = tmp_path / "backbone", tmp_path / "ran"
+    shutil.copytree(backbone, folder)
+    (folder / name).write_bytes(bombs(marker)[kind])
+    if name == "backbone.safetensors":  # whoever can replace it can replace its digest
+        facts = json.loads((folder / "backbone.json").read_text())
+        write_json(folder / "backbone.json", {**facts, "backbone_safetensors_sha256": sha256_of(folder / name)})
+    torch_engine = engines.kind("torch")
+    if name in ("backbone.onnx", "backbone.pt2"):  # the engine has no use for them
+        engines.opened(torch_engine, folder)
+    else:
+        with pytest.raises(CheckError, match="Run `dvc repro --force backbone`"):
+            engines.opened(torch_engine, folder)
+    assert not marker.exists()
+
+
+def test_the_bombs_would_go_off(tmp_path: Path) -> None:
+    for kind, load in {
+        "pickle": pickle.load,
+        "torch.save": partial(torch.load, weights_only=False),
+        "export.save": torch.export.load,
+    }.items():
+        marker = tmp_path / kind
+        with contextlib.suppress(Exception):
+            load(io.BytesIO(bombs(marker)[kind]))
+        assert marker.exists(), kind
+
+
+def test_tensors_that_are_not_those_of_the_record_are_refused(backbone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "backbone"
+    shutil.copytree(backbone, folder)
+    path = folder / "backbone.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        CheckError, match=r"backbone\.safetensors has SHA-256 .* it is not the file that backbone wrote"
+    ):
+        engines.opened(engines.kind("torch"), folder)

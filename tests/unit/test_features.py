@@ -7,31 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart import engines, graphs, store
-from headstart.backbones import Preprocessing
+from headstart import engines, params, store
 from headstart.errors import CheckError
 from headstart.features import Embedding, Views
 from headstart.files import sha256_of
-from tests.conftest import photograph
+from headstart.layout import Layout
+from tasks import backbone as stage
+from tests.conftest import ROOT, photograph
+from tests.unit.test_weights import settings as backbone_settings
 
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small convolutional network: pixels uint8 [N, 20, 20, 3] -> features [N, 24]."""
-    torch.manual_seed(0)
-    layers = [torch.nn.Conv2d(3, 24, 3), torch.nn.Hardswish(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
-    module = torch.nn.Sequential(*layers).eval()
-    settings_ = Preprocessing(16, 0.8, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    folder = tmp_path_factory.mktemp("backbone")
-    program = graphs.trace(module, settings_)
-    (folder / "backbone.onnx").write_bytes(graphs.to_bytes(graphs.backbone_graph(program)))
-    graphs.save(program, folder / "backbone.pt2")
-    return folder
+    """What the stage writes of a small network: pixels uint8 [N, 20, 20, 3] -> features [N, 256]."""
+    layout = Layout(tmp_path_factory.mktemp("backbone"))
+    small = backbone_settings(name="test_efficientnet", weights="random", input_px=16, crop_fraction=0.8)
+    stage.run(params.load(ROOT / "params.yaml").model_copy(update={"backbone": small}), layout)
+    return layout.backbone
 
 
 IDS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(40)]
@@ -76,9 +72,9 @@ def test_features_do_not_depend_on_order_or_on_the_images_beside(
 def test_a_row_is_its_views(backbone: Path, dtype: str) -> None:
     three = dict.fromkeys(IDS[:3], "")
     plain = compute(embedding(backbone, dtype=dtype), three)
-    assert plain.shape == (3, 1, 24)
+    assert plain.shape == (3, 1, 256)
     assert plain.dtype == dtype
-    assert compute(embedding(backbone, views=Views(20, 0, 16, "bicubic")), three).shape == (3, 20, 24)
+    assert compute(embedding(backbone, views=Views(20, 0, 16, "bicubic")), three).shape == (3, 20, 256)
     wide = compute(embedding(backbone), three)
     assert np.abs(plain - wide).max() <= np.abs(wide).max() * np.finfo(dtype).eps
 
@@ -87,26 +83,26 @@ def test_whatever_changes_the_values_changes_the_fingerprint(backbone: Path, tmp
     of_pixels = store.Contract("a", (20, 20, 3), "uint8")
     other_backbone = Embedding(tmp_path, "0" * 64, engines.kind("onnxruntime"), 8, pixels, "float32", None)
     contracts = [
-        embedding(backbone).contract(of_pixels, 24),
-        embedding(backbone).contract(store.Contract("b", (20, 20, 3), "uint8"), 24),
-        embedding(backbone, "torch").contract(of_pixels, 24),
-        embedding(backbone, "openvino").contract(of_pixels, 24),
-        embedding(backbone, batch_size=16).contract(of_pixels, 24),
-        embedding(backbone, views=Views(3, 0, 16, "bilinear")).contract(of_pixels, 24),
-        embedding(backbone, views=Views(3, 1, 16, "bilinear")).contract(of_pixels, 24),
-        embedding(backbone, views=Views(3, 0, 16, "bicubic")).contract(of_pixels, 24),
-        other_backbone.contract(of_pixels, 24),
+        embedding(backbone).contract(of_pixels, 256),
+        embedding(backbone).contract(store.Contract("b", (20, 20, 3), "uint8"), 256),
+        embedding(backbone, "torch").contract(of_pixels, 256),
+        embedding(backbone, "openvino").contract(of_pixels, 256),
+        embedding(backbone, batch_size=16).contract(of_pixels, 256),
+        embedding(backbone, views=Views(3, 0, 16, "bilinear")).contract(of_pixels, 256),
+        embedding(backbone, views=Views(3, 1, 16, "bilinear")).contract(of_pixels, 256),
+        embedding(backbone, views=Views(3, 0, 16, "bicubic")).contract(of_pixels, 256),
+        other_backbone.contract(of_pixels, 256),
     ]
     assert len({contract.fingerprint for contract in contracts}) == len(contracts)
-    assert embedding(backbone).contract(of_pixels, 24) == contracts[0]
-    assert embedding(backbone, dtype="float16").contract(of_pixels, 24) != contracts[0]
+    assert embedding(backbone).contract(of_pixels, 256) == contracts[0]
+    assert embedding(backbone, dtype="float16").contract(of_pixels, 256) != contracts[0]
 
 
 def test_a_worker_with_another_engine_or_backbone_refuses(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = engines.Kind("onnxruntime", "onnxruntime 0.0", "float32", "cpu", 16, 2)
     with pytest.raises(CheckError, match=r"a worker of the cluster runs onnxruntime .* where onnxruntime 0\.0 float32"):
         compute(Embedding(backbone, sha256_of(backbone / "backbone.onnx"), other, 8, pixels, "float32", None))
-    with pytest.raises(CheckError, match=r"backbone\.onnx is not the one that backbone\.json names"):
+    with pytest.raises(CheckError, match=r"backbone\.onnx has SHA-256 .*it is not the file that backbone wrote"):
         compute(Embedding(backbone, "0" * 64, engines.kind("onnxruntime"), 8, pixels, "float32", None))
 
 
