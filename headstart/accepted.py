@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart import metrics
 from headstart.errors import CheckError
-from headstart.layout import Layout
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
 
 NAME = "classifier"  # of the artifact in dvc.yaml
 _SIGNIFICANT = 0.05  # level of the tests

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart import files, weights
 from headstart.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
-from headstart.tuning.groups import Group, layer_groups
+from headstart.groups import Group, layer_groups
 from headstart.weights import Published
 
 if TYPE_CHECKING:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from headstart.backbones import Preprocessing
-    from headstart.novelty import Novelty
 
 OPSET = 18  # the first whose Resize knows antialiasing; the lower, the older the runtimes that can run the model
 IR_VERSION = 10
@@ -69,12 +68,12 @@ def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size_px, size_px, 3])],
         [
-            _int64("two", [2]),
-            _int64("height_width_axes", [1, 2]),
-            _int64("size", [size_px, size_px, 3]),
+            int64("two", [2]),
+            int64("height_width_axes", [1, 2]),
+            int64("size", [size_px, size_px, 3]),
         ],
     )
-    return _finished(graph)
+    return finished(graph)
 
 
 def from_pixels(module: nn.Module, preprocessing: Preprocessing) -> nn.Module:
@@ -152,53 +151,7 @@ def backbone_graph(program: torch.export.ExportedProgram) -> onnx.ModelProto:
         node.doc_string = ""
     del graph.value_info[:], graph.metadata_props[:]
     graph.name = "backbone"
-    return _finished(graph, exported.model_proto.functions)
-
-
-def head_graph(weight: np.ndarray, bias: np.ndarray, novelty: Novelty) -> onnx.ModelProto:
-    """Return Gemm, softmax and argmax, and beside them what `novelty.of` computes.
-
-    `weight` float32 [D, C], `bias` float32 [C], calibration folded into both.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    n_features, n_classes = weight.shape
-    nodes = [
-        helper.make_node("Gemm", ["features", "head_weight", "head_bias"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-        helper.make_node("ArgMax", ["logits"], ["label_index"], axis=1, keepdims=0),
-        helper.make_node("LpNormalization", ["features"], ["direction"], axis=1, p=2),
-        helper.make_node("MatMul", ["direction", "centres"], ["cosines"]),
-        helper.make_node("ReduceMax", ["cosines", "last_axis"], ["nearest"], keepdims=1),
-        helper.make_node("Less", ["nearest", "similarities"], ["is_farther"]),
-        helper.make_node("Cast", ["is_farther"], ["farther"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["farther", "last_axis"], ["novelty"], keepdims=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "head",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", n_features])],
-        [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", n_classes]),
-            helper.make_tensor_value_info("label_index", TensorProto.INT64, ["N"]),
-            helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["N"]),
-        ],
-        [
-            numpy_helper.from_array(np.ascontiguousarray(weight, np.float32), "head_weight"),
-            numpy_helper.from_array(np.ascontiguousarray(bias, np.float32), "head_bias"),
-            numpy_helper.from_array(np.ascontiguousarray(novelty.centres, np.float32), "centres"),
-            numpy_helper.from_array(np.ascontiguousarray(novelty.similarities, np.float32), "similarities"),
-            _int64("last_axis", [1]),
-        ],
-    )
-    return _finished(graph)
-
-
-def head_of(tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """Return the graph of a head.safetensors."""
-    from headstart.novelty import of_tensors
-
-    return head_graph(tensors["weight"], tensors["bias"], of_tensors(tensors))
+    return finished(graph, exported.model_proto.functions)
 
 
 def join(
@@ -216,7 +169,7 @@ def join(
         model = compose.merge_models(model, piece, io_map=[(tensor, tensor)])
     graph = model.graph
     graph.name = "headstart"
-    joined = _finished(graph, model.functions)
+    joined = finished(graph, model.functions)
     helper.set_model_props(joined, dict(metadata))
     return joined
 
@@ -259,13 +212,15 @@ def difference(got: np.ndarray, reference: np.ndarray) -> Difference:
     return Difference(largest, largest / scale if scale else float("inf" if largest else 0))
 
 
-def _int64(name: str, values: list[int]) -> onnx.TensorProto:
+def int64(name: str, values: list[int]) -> onnx.TensorProto:
+    """Return an initializer."""
     from onnx import numpy_helper
 
     return numpy_helper.from_array(np.array(values, np.int64), name)
 
 
-def _finished(graph: onnx.GraphProto, functions: Any = ()) -> onnx.ModelProto:
+def finished(graph: onnx.GraphProto, functions: Any = ()) -> onnx.ModelProto:
+    """Return the model of a graph, checked."""
     import onnx
 
     imports = [onnx.helper.make_opsetid("", OPSET)]

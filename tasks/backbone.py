@@ -16,12 +16,13 @@ from headstart import backbones, graphs
 from headstart.backbones import Backbone
 from headstart.errors import CheckError, ParamError
 from headstart.files import bundled_with_scikit_learn, replacing_folder, sha256_of, write_json
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import say
 
 if TYPE_CHECKING:
     import onnx
+
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square; 1e-6 to 1e-5 is usual
 MAX_BYTES = 2_000_000_000  # protobuf's limit for one message is 2 GiB, and there are nodes and the head beside weights

@@ -7,15 +7,18 @@ Reads the pixels and the backbone; writes artifacts/features/: the store `plain`
 from __future__ import annotations
 
 import shutil
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headstart import cluster, engines, pixels, store, tables
 from headstart.features import Embedding, Views
 from headstart.files import read_json, write_json
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import bar, say, warn
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 _PARITY_IMAGES = 4
 

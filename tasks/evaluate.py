@@ -12,19 +12,21 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from headstart import accepted, engines, graphs, images, metrics, pixels, plots, store, tables
+from headstart import accepted, confusion_plot, engines, graphs, head_graph, images, metrics, pixels, store, tables
 from headstart.cluster import n_cores
 from headstart.errors import DataError
 from headstart.features import Embedding
 from headstart.files import located, read_json, read_safetensors, write_csv, write_json
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import bar, say, show_image
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 CANDIDATES = ("frozen", "tuned")
 _MAX_POINTS = 200  # of the risk-coverage curve
@@ -152,7 +154,7 @@ def run(params: Params, layout: Layout) -> None:
     write_json(layout.evaluation / "metrics.json", {"test": scores})
     write_json(layout.evaluation / "candidates.json", choice)
     write_json(layout.evaluation / "comparison.json", compared)
-    show_image("confusion-matrix", lambda: plots.confusion_matrix(confusion, classes), "The held-out images")
+    show_image("confusion-matrix", lambda: confusion_plot.confusion_matrix(confusion, classes), "The held-out images")
     say(
         f"{scores['accuracy']:.2%} of {scores['n_images']} held-out images right (95 % interval"
         f" {scores['accuracy_low']:.2%} to {scores['accuracy_high']:.2%})"
@@ -264,7 +266,7 @@ def _thinned(curve: metrics.RiskCoverage) -> pl.DataFrame:
 
 def _candidate(folder: Path, made_by: str, features: np.ndarray, temperature: float) -> Candidate:
     """Return what the head in `folder` says of features [N, D]."""
-    head = graphs.head_of(read_safetensors(folder / "head.safetensors", made_by))
+    head = head_graph.head_of(read_safetensors(folder / "head.safetensors", made_by))
     session = graphs.session(graphs.to_bytes(head))
     probabilities, novelty = session.run(["probabilities", "novelty"], {"features": features.astype(np.float32)})
     return Candidate(probabilities, novelty, temperature)

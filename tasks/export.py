@@ -13,21 +13,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import polars as pl
 from PIL import Image
 
-from headstart import graphs, images, latency, tables
+from headstart import graphs, head_graph, images, latency, tables
 from headstart.cluster import n_cores
 from headstart.errors import CheckError, RejectedError, count_and_name
 from headstart.files import located, read_json, read_safetensors, replacing_folder, sha256_of, write_json, write_text
-from headstart.layout import Layout
 from headstart.model import FORMAT
-from headstart.params import Params
 from headstart.progress import bar, say
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 # Of a probability, between the joined graph in float32 at batch 1 and the features as `embed` computed and kept them.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -186,7 +188,7 @@ def run(params: Params, layout: Layout) -> None:
     }
 
     def joined(backbone_file: Path) -> bytes:
-        pieces = onnx.load(layout.backbone / "resize.onnx"), onnx.load(backbone_file), graphs.head_of(weights)
+        pieces = onnx.load(layout.backbone / "resize.onnx"), onnx.load(backbone_file), head_graph.head_of(weights)
         metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
         return graphs.to_bytes(graphs.join(*pieces, metadata))
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -24,17 +24,20 @@ from headstart import backbones, graphs, heads, pixels, store, tables
 from headstart.cluster import n_cores
 from headstart.errors import CheckError, ParamError
 from headstart.files import read_json, replacing_folder, sha256_of, write_csv, write_json, write_safetensors
-from headstart.layout import Layout
-from headstart.params import Finetune, Params
 from headstart.progress import bar, mute, say, show_table, warn
 from headstart.tuning import feed, processes, schedule
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.cut import NoCutError
 from headstart.tuning.feed import Feed, Images
 from headstart.tuning.judge import log_loss_and_temperature, losses_of, novelty_of
-from headstart.tuning.loop import Epoch, Pace, Setting, Tuned, tune
+from headstart.tuning.loop import Epoch, Pace, Tuned, tune
 from headstart.tuning.lr_range import N_STEPS, Point, plot, proposal, range_test
 from headstart.tuning.network import Network, autocast
+from headstart.tuning.setting import Setting
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Finetune, Params
 
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square, between onnxruntime and PyTorch
 MAX_STEP_0_DIFFERENCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}  # of the log loss, in nats an image

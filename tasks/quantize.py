@@ -15,12 +15,13 @@ import numpy as np
 
 from headstart import graphs, pixels, quantization
 from headstart.files import read_json, read_safetensors, replacing_folder, write_json
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import bar, say, show_table, warn
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 _NOT_POSSIBLE = "No int8 model is shipped: onnxruntime cannot quantise this backbone ({})."
 _BATCH_IMAGES = 16

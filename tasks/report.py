@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from headstart import explain, feature_space, graphs, metrics, pixels, store, tables
+from headstart import explain, feature_space, graphs, head_graph, metrics, pixels, store, tables
 from headstart.features import Views
 from headstart.files import read_csv, read_json, read_safetensors, write_text
-from headstart.layout import Layout
 from headstart.learning_curve import Point
-from headstart.params import Params
 from headstart.progress import bar, say
 from headstart.report import page
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 _MAX_MAPPED = 1000  # images on a map, every mistake among them if there is room
 _N_NEIGHBOURS = 3
@@ -180,7 +182,7 @@ def _answering(layout: Layout, chosen: str) -> Callable[[np.ndarray], np.ndarray
     trained_in, trained_by = (layout.finetune, "finetune") if chosen == "tuned" else (layout.head, "train_head")
     backbone = graphs.session((layout.finetune if chosen == "tuned" else layout.backbone) / "backbone.onnx")
     head = graphs.session(
-        graphs.to_bytes(graphs.head_of(read_safetensors(trained_in / "head.safetensors", trained_by)))
+        graphs.to_bytes(head_graph.head_of(read_safetensors(trained_in / "head.safetensors", trained_by)))
     )
 
     def answer(images: np.ndarray) -> np.ndarray:

@@ -6,14 +6,17 @@ Reads nothing; writes data/digits/<class>/*.png. The files' bytes must stay the 
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from headstart.files import bundled_with_scikit_learn, replacing_folder
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import say
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

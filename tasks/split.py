@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from headstart import tables
 from headstart.errors import DataError, count_and_name
 from headstart.files import write_json
-from headstart.layout import Layout
-from headstart.params import Params, Split
 from headstart.progress import say, warn
 from headstart.tables import SPLIT_NAMES
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params, Split
 
 _OF_2_TO_64 = 2**64
 

@@ -6,7 +6,7 @@ what the model needs to tell how new an image is. The test split has no part in 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,9 +14,11 @@ from scipy.special import softmax
 
 from headstart import heads, learning_curve, novelty, store, tables
 from headstart.files import read_json, replacing_folder, write_csv, write_json, write_safetensors
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import bar, say, show_table, warn
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 _MAX_NOVELTY_IMAGES = 10_000  # more would not make a class centre any surer
 

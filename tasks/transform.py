@@ -7,14 +7,18 @@ where pixels are read, and only a record of what it is gets written.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import polars as pl
 
-from headstart import cluster, pixels, plots, store, tables
+from headstart import cluster, contact_sheet, pixels, store, tables
 from headstart.files import replacing_folder, write_json
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import bar, say, show_image, warn
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 _SHEET = (12, 8)  # classes, and images of each
 
@@ -46,6 +50,6 @@ def _show(splits: pl.DataFrame, source: pixels.Source) -> None:
         for label in splits["label"].unique().sort()[:n_classes]:
             images = splits.filter(pl.col("label") == label).sort("image_id").head(n_images)
             rows[label] = source(dict(images.select("image_id", "path").iter_rows()))
-        return plots.contact_sheet(rows)
+        return contact_sheet.contact_sheet(rows)
 
     show_image("contact-sheet", draw, f"Up to {n_images} images of up to {n_classes} classes, as the network sees them")

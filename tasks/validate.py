@@ -22,13 +22,14 @@ from headstart import tables
 from headstart.errors import DataError, count_and_name, did_you_mean
 from headstart.files import is_local, located, replacing_folder, write_csv, write_json
 from headstart.images import EXTENSIONS, UnreadableError, decode
-from headstart.layout import Layout
-from headstart.params import Params
 from headstart.progress import bar, say, warn
 from headstart.tables import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from upath import UPath
+
+    from headstart.layout import Layout
+    from headstart.params import Params
 
 _HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2, None: 3}
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from headstart.pixels import Source
-    from headstart.tuning.loop import Setting
+    from headstart.tuning.setting import Setting
 
 _MAX_NOVELTY_IMAGES = 2000  # of train: some of every class, and no more than a fraction of an epoch
 _BATCH_IMAGES = 32

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,8 @@ from headstart.tuning.feed import Feed, Images, PixelFeed, draw_of
 from headstart.tuning.judge import log_loss_and_temperature, logits_of
 from headstart.tuning.network import Network, autocast, optimiser_groups
 from headstart.tuning.processes import Processes
-from headstart.tuning.schedule import Phase, Rates
+from headstart.tuning.schedule import Phase
+from headstart.tuning.setting import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -77,34 +77,6 @@ class Tuned:
     temperature: float  # fitted on the validation images at the best epoch
     val_logits: np.ndarray  # float64 [N, C] of the best epoch, uncalibrated
     stopped_early: bool
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What training goes by, beside the parameters of params.yaml."""
-
-    params: parameters.Finetune
-    phases: list[Phase]
-    n_classes: int
-    processes: Processes
-    precision: str  # 'float32' | 'bfloat16' | 'float16'
-    checkpoint: Path
-    made_for: str  # the digest of all that the result follows from
-
-    @property
-    def most_unfrozen(self) -> int:
-        """How many groups train in the end."""
-        return max(phase.n_unfrozen for phase in self.phases)
-
-    @property
-    def rates(self) -> Rates:
-        """The learning rates."""
-        one = self.params
-        return Rates(one.lr, one.lr_decay, one.epochs, one.warmup_epochs, one.step_epochs, one.step_factor)
-
-    def phase(self, epoch: int) -> Phase:
-        """Return the phase that an epoch belongs to."""
-        return next(phase for phase in self.phases if phase.first <= epoch <= phase.last)
 
 
 def tune(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from headstart.tuning.feed import Feed, Images, draw_of
-from headstart.tuning.loop import Setting, batches_of, loss_of, optimiser_of
+from headstart.tuning.loop import batches_of, loss_of, optimiser_of
 from headstart.tuning.network import Network
+from headstart.tuning.setting import Setting
 
 if TYPE_CHECKING:
     import numpy as np

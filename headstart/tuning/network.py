@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headstart import graphs
+from headstart.groups import Group, layer_groups
 from headstart.tuning.cut import Cut, cut
-from headstart.tuning.groups import Group, layer_groups
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from headstart import graphs
+from headstart import graphs, head_graph
 from headstart.backbones import Preprocessing
 from headstart.errors import CheckError
 from headstart.images import decode
@@ -126,7 +126,7 @@ def test_the_joined_graph_gives_what_the_pieces_give_one_after_another(tiny: nn.
         graphs.resize_graph(SMALL.resize_px, SMALL.interpolation),
         graphs.backbone_graph(graphs.trace(tiny, SMALL)),
     )
-    head = graphs.head_graph(weight, bias, some_novelty(weight))
+    head = head_graph.head_graph(weight, bias, some_novelty(weight))
     model = graphs.to_bytes(graphs.join(resize, backbone, head, {"classes": '["a"]'}))
     images = random.integers(0, 256, (3, 17, 31, 3), np.uint8)
     pixels = graphs.session(graphs.to_bytes(resize)).run(None, {"image": images})[0]
@@ -150,7 +150,7 @@ def test_the_joined_graph_gives_what_the_pieces_give_one_after_another(tiny: nn.
 def test_probabilities_are_the_softmax_of_the_gemm() -> None:
     random = np.random.default_rng(0)
     features, weight, bias = (random.normal(size=shape).astype(np.float32) for shape in ((6, 3), (3, 4), (4,)))
-    found = graphs.session(graphs.to_bytes(graphs.head_graph(weight, bias, some_novelty(weight)))).run(
+    found = graphs.session(graphs.to_bytes(head_graph.head_graph(weight, bias, some_novelty(weight)))).run(
         None, {"features": features}
     )
     scores = np.exp(features @ weight + bias)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -254,3 +255,23 @@ def test_pillows_bytes_on_photographs(hymenoptera: Path, monkeypatch: pytest.Mon
     for path in sorted(hymenoptera.rglob("*.jpg"))[::4]:
         direct, by_pillow = either_way(path.read_bytes(), monkeypatch)
         assert direct == by_pillow, path
+
+
+def test_another_decoder_has_another_version() -> None:
+    """Where this fails, other pixels come out: count images.VERSION up, or old rows of the stores are taken for new."""
+    gray16 = Image.fromarray((np.arange(2400, dtype=np.uint16) * 27).reshape(40, 60))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture = Image.fromarray(RGB)
+    files = [
+        encoded(picture),
+        encoded(picture, "PNG", exif=turned),
+        encoded(picture.convert("L")),
+        encoded(picture.quantize(7)),
+        encoded(picture.convert("CMYK"), "TIFF"),
+        encoded(gray16),
+        encoded(Image.merge("RGBA", (*picture.split(), picture.convert("L")))),
+        encoded(Image.merge("LA", (picture.convert("L"), picture.convert("L")))),
+    ]
+    digest = hashlib.sha256(b"".join(decode(file).rgb.tobytes() for file in files)).hexdigest()
+    assert (images.VERSION[:8], digest[:16]) == ("59fb9964", "cc7f50269910b95b")

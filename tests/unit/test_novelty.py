@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart import graphs, novelty
+from headstart import graphs, head_graph, novelty
 
 
 def clusters(n: int, n_classes: int, seed: int, spread: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +36,7 @@ def test_images_of_a_class_that_was_left_out_are_new() -> None:
 def test_the_graph_tells_the_same(n: int, n_classes: int, seed: int) -> None:
     features, labels = clusters(n, n_classes, seed)
     fitted = novelty.fit(features, labels, n_classes, np.arange(n) % 2)
-    head = graphs.head_graph(np.zeros((16, n_classes), np.float32), np.zeros(n_classes, np.float32), fitted)
+    head = head_graph.head_graph(np.zeros((16, n_classes), np.float32), np.zeros(n_classes, np.float32), fitted)
     asked = np.concatenate([features, np.zeros((1, 16), np.float32)])
     (found,) = graphs.session(graphs.to_bytes(head)).run(["novelty"], {"features": asked})
     apart = np.abs(found - fitted.of(asked))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart import plots
+from headstart import confusion_plot, contact_sheet
 
 
 @pytest.mark.parametrize("n_classes", [2, 10, 40])
@@ -14,7 +14,7 @@ def test_a_confusion_matrix_is_dark_where_it_should_be(n_classes: int) -> None:
     confusion = np.eye(n_classes, dtype=np.int64) * 9
     confusion[0] = 0  # a class without images
     picture = np.asarray(
-        Image.open(io.BytesIO(plots.confusion_matrix(confusion, [f"class {i}" for i in range(n_classes)])))
+        Image.open(io.BytesIO(confusion_plot.confusion_matrix(confusion, [f"class {i}" for i in range(n_classes)])))
     )
     blue = (picture[..., 2] > picture[..., 0].astype(int) + 40).sum(axis=(0, 1))
     share = blue / picture[..., 0].size
@@ -24,7 +24,9 @@ def test_a_confusion_matrix_is_dark_where_it_should_be(n_classes: int) -> None:
 def test_a_contact_sheet_has_a_row_a_class_and_shows_each_image() -> None:
     red, blue = np.zeros((2, 224, 112, 3), np.uint8)
     red[..., 0] = blue[..., 2] = 255
-    sheet = Image.open(io.BytesIO(plots.contact_sheet({"ants": [red, red, red], "a very long name of bees": [blue]})))
+    sheet = Image.open(
+        io.BytesIO(contact_sheet.contact_sheet({"ants": [red, red, red], "a very long name of bees": [blue]}))
+    )
     assert sheet.format == "JPEG"
     values = np.asarray(sheet).astype(int)
     half = len(values) // 2

@@ -16,10 +16,10 @@ from headstart import backbones, params, store
 from headstart.tuning import feed
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.feed import Images, PixelFeed, Prefix, PrefixFeed, Views
-from headstart.tuning.loop import Setting
 from headstart.tuning.network import Network, autocast
 from headstart.tuning.processes import Processes
 from headstart.tuning.schedule import Phase, phases
+from headstart.tuning.setting import Setting
 from tests.conftest import ROOT, photograph
 
 PARAMS = params.load(ROOT / "params.yaml")

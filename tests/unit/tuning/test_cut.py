@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from headstart.groups import layer_groups
 from headstart.tuning.cut import NoCutError, cut
-from headstart.tuning.groups import layer_groups
 from tests.unit.tuning.setup import backbone
 
 NETWORKS = ["torchvision/resnet18", "torchvision/shufflenet_v2_x0_5", "timm/test_efficientnet", "timm/convnext_atto"]

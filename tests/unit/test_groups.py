@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from headstart.tuning.groups import layer_groups
+from headstart.groups import layer_groups
 from tests.unit.tuning.setup import backbone
 
 NETWORKS = [

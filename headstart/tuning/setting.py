@@ -1,0 +1,41 @@
+"""What training goes by, beside the parameters of params.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.tuning.processes import Processes
+from headstart.tuning.schedule import Phase, Rates
+
+if TYPE_CHECKING:
+    from headstart import params as parameters
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What training goes by, beside the parameters of params.yaml."""
+
+    params: parameters.Finetune
+    phases: list[Phase]
+    n_classes: int
+    processes: Processes
+    precision: str  # 'float32' | 'bfloat16' | 'float16'
+    checkpoint: Path
+    made_for: str  # the digest of all that the result follows from
+
+    @property
+    def most_unfrozen(self) -> int:
+        """How many groups train in the end."""
+        return max(phase.n_unfrozen for phase in self.phases)
+
+    @property
+    def rates(self) -> Rates:
+        """The learning rates."""
+        one = self.params
+        return Rates(one.lr, one.lr_decay, one.epochs, one.warmup_epochs, one.step_epochs, one.step_factor)
+
+    def phase(self, epoch: int) -> Phase:
+        """Return the phase that an epoch belongs to."""
+        return next(phase for phase in self.phases if phase.first <= epoch <= phase.last)
