@@ -49,9 +49,10 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 latency: $(STAMP)    ## how fast the finished model answers, beside PyTorch
 	python -m benchmarks.latency
 
-check: $(STAMP)      ## lint and types
+check: $(STAMP)      ## lint, layers and types
 	ruff check .
 	ruff format --check .
+	lint-imports --no-cache
 	mypy
 
 lock: $(STAMP)       ## renew requirements.lock from pyproject.toml

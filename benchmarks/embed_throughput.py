@@ -17,9 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import arguments, assign, machine, multiplied, project, result, run, table
-from headstart import backbones, engines, params, progress, store, tables
-from headstart.files import read_json
+from headstart import params
+from headstart.backbones import networks
+from headstart.base import progress, tables
+from headstart.base.files import read_json
+from headstart.embedding import engines
 from headstart.layout import Layout
+from headstart.store import arrays
 from tasks import embed, transform
 
 TARGET_EMBED = 0.92
@@ -37,7 +41,7 @@ def timed(work: Callable[[], object]) -> float:
 def bare_limit(layout: Layout, kind: engines.Kind, n_images: int) -> float:
     """Return images a second of the engine alone, over batches that lie in memory."""
     image_ids = tables.read(layout.splits, tables.SPLITS, "split")["image_id"].to_list()
-    few = store.Store(layout.pixels, "transform").read(image_ids[: 8 * kind.batch_size])
+    few = arrays.Store(layout.pixels, "transform").read(image_ids[: 8 * kind.batch_size])
     batches = [few[start : start + kind.batch_size] for start in range(0, len(few), kind.batch_size)]
     batches = [batch for batch in batches if len(batch) == kind.batch_size]
     engine = engines.opened(kind, layout.backbone)
@@ -55,7 +59,7 @@ def naive_loop(values: params.Params, layout: Layout, data: Path, n_images: int)
     from torchvision import datasets, transforms
 
     facts = read_json(layout.backbone / "backbone.json", "backbone")["preprocessing"]
-    module = backbones.load(values.backbone, layout.weights, lambda line: None).module
+    module = networks.load(values.backbone, layout.weights, lambda line: None).module
     steps = [
         transforms.Resize(facts["resize_px"], transforms.InterpolationMode(facts["interpolation"])),
         transforms.CenterCrop(facts["input_px"]),

@@ -20,8 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness import arguments, machine, result, table
-from headstart import backbones, graphs, params, store
+from headstart import params
+from headstart.backbones import networks
+from headstart.backbones.graph import normalisation, resize_graph
 from headstart.images import decode
+from headstart.onnx import pieces, runtime
+from headstart.store import arrays
 from headstart.tuning import feed, loop
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.network import Network, autocast
@@ -32,10 +36,10 @@ TARGET_SPEEDUP = 5.0
 N_VIEWS = 2
 
 
-def pixels_of(data: Path, backbone: backbones.Backbone, n_images: int) -> tuple[feed.Images, dict[str, np.ndarray]]:
+def pixels_of(data: Path, backbone: networks.Backbone, n_images: int) -> tuple[feed.Images, dict[str, np.ndarray]]:
     """Return photographs of class folders, resized as the stage `transform` does, and their labels."""
     facts = backbone.preprocessing
-    session = graphs.session(graphs.to_bytes(graphs.resize_graph(facts.resize_px, facts.interpolation)))
+    session = runtime.session(pieces.to_bytes(resize_graph(facts.resize_px, facts.interpolation)))
     files = sorted(path for path in data.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     files = [files[number] for number in np.random.default_rng(0).permutation(len(files))[:n_images]]
     names = sorted({path.parent.name for path in files})
@@ -57,7 +61,7 @@ def plain_loop(
     network.unfreeze(setting.most_unfrozen)
     optimiser = loop.optimiser_of(settings, network, setting.most_unfrozen)
     trainable = list(network.parameters(setting.most_unfrozen).values())
-    scale, shift = graphs.normalisation(network.preprocessing)
+    scale, shift = normalisation(network.preprocessing)
 
     def batch(images: feed.Images, rows: np.ndarray, draw: int) -> torch.Tensor:
         some = [views.of(images.image_ids[row], images.paths[row], draw) for row in rows]
@@ -105,7 +109,7 @@ def from_prefix(
     }
     feed.build(folder, prefix, prefix.contract(n_frozen=1), wanted, lambda n: None, print)
     once = time.perf_counter() - began
-    kept = feed.PrefixFeed(network, prefix.parts, store.Store(folder, "finetune"), prefix.shapes, _same)
+    kept = feed.PrefixFeed(network, prefix.parts, arrays.Store(folder, "finetune"), prefix.shapes, _same)
     moments: list[float] = []
 
     def told(epoch: loop.Epoch, pace: object) -> None:
@@ -142,7 +146,7 @@ class Trial(NamedTuple):
 
 def begun(data: Path, wanted: Any, settings: params.Finetune, n_images: int, folder: Path) -> Trial:
     """Return a fresh start, the same every time."""
-    backbone = backbones.load(wanted, folder, print)
+    backbone = networks.load(wanted, folder, print)
     images, pixels = pixels_of(data, backbone, n_images)
     n_val = len(images) // 6
     val, train = (

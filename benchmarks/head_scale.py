@@ -19,10 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import ROOT, arguments, machine, result, table
-from headstart import cluster, heads, params, store
+from headstart import params
+from headstart.heads import sweep
+from headstart.store import arrays
+from headstart.store.shards import Contract, fingerprint
+from headstart.store.workers import workers
 
 N_FEATURES, N_CLASSES = 1280, 10
-CONTRACT = store.Contract(store.fingerprint(made="synthetic"), (1, N_FEATURES), "float16")
+CONTRACT = Contract(fingerprint(made="synthetic"), (1, N_FEATURES), "float16")
 
 
 def label_of(image_id: str) -> int:
@@ -30,7 +34,7 @@ def label_of(image_id: str) -> int:
     return int(image_id[:8], 16) % N_CLASSES
 
 
-def rows_of(wanted: Mapping[str, str], advance: store.Advance) -> np.ndarray:
+def rows_of(wanted: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
     """Return float16 [N, 1, D], drawn from the keys."""
     centres = np.random.default_rng(0).normal(size=(N_CLASSES, N_FEATURES)).astype(np.float32)
     random = np.random.default_rng(int(next(iter(wanted))[:8], 16))
@@ -48,10 +52,10 @@ def train(folder: Path, n_rows: int, memory_mb: int) -> None:
     """Train on the store as the stage `train_head` does, and print seconds, megabytes and the head's quality."""
     values = params.load(ROOT / "params.yaml").train_head
     known = image_ids(n_rows)
-    opened = store.Store(folder, "embed")
+    opened = arrays.Store(folder, "embed")
     began = time.perf_counter()
-    selection = heads.select(
-        store.Rows(opened, known, (N_FEATURES,)),
+    selection = sweep.select(
+        arrays.Rows(opened, known, (N_FEATURES,)),
         np.array([label_of(image_id) for image_id in known]),
         np.arange(n_rows),
         N_CLASSES,
@@ -76,8 +80,8 @@ def main() -> None:
     for n_rows in given.rows:
         with tempfile.TemporaryDirectory(prefix="headstart-benchmark-") as name:
             began = time.perf_counter()
-            with cluster.workers(None) as pool:
-                store.build(Path(name), dict.fromkeys(image_ids(n_rows), ""), CONTRACT, rows_of, pool)
+            with workers(None) as pool:
+                arrays.build(Path(name), dict.fromkeys(image_ids(n_rows), ""), CONTRACT, rows_of, pool)
             built_s = time.perf_counter() - began
             size_mb = sum(path.stat().st_size for path in Path(name).iterdir()) / 1e6
             command = [sys.executable, "-m", "benchmarks.head_scale", "--train-on", name, "--rows", str(n_rows)]

@@ -14,11 +14,15 @@ from torch import nn
 from torchvision.transforms import v2
 
 from benchmarks.harness import ROOT, arguments, machine, result, table
-from headstart import backbones, graphs, images, latency, params, tables
-from headstart.backbones import Preprocessing
-from headstart.cluster import n_cores
-from headstart.files import located, read_json, read_safetensors, write_json
+from headstart import images, params
+from headstart.backbones import networks
+from headstart.backbones.preprocessing import Preprocessing
+from headstart.base import tables
+from headstart.base.cores import n_cores
+from headstart.base.files import located, read_json, read_safetensors, write_json
+from headstart.handover import latency
 from headstart.layout import Layout
+from headstart.onnx import runtime
 
 EAGER = "PyTorch, eager"
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -26,7 +30,7 @@ Answer = Callable[[np.ndarray], np.ndarray]
 
 def in_onnxruntime(layout: Layout, name: str, threads: int) -> Answer:
     """Return probabilities [N, C] of uint8 [N, H, W, 3] by a file of artifacts/model."""
-    session = graphs.session(layout.model / name, threads)
+    session = runtime.session(layout.model / name, threads)
 
     def answer(shown: np.ndarray) -> np.ndarray:
         probabilities: np.ndarray = session.run(["probabilities"], {"image": shown})[0]
@@ -40,7 +44,7 @@ def in_pytorch(layout: Layout) -> Answer:
     record = read_json(layout.model / "model.json", "export")
     is_tuned = record["candidate"] == "tuned"
     head = read_safetensors((layout.finetune if is_tuned else layout.head) / "head.safetensors", "train_head")
-    backbone = backbones.load(params.load(layout.params).backbone, layout.weights, print)
+    backbone = networks.load(params.load(layout.params).backbone, layout.weights, print)
     if is_tuned:
         tensors = read_safetensors(layout.finetune / "model.safetensors", "finetune")
         own = {name: torch.from_numpy(value) for name, value in tensors.items() if name.startswith("backbone.")}

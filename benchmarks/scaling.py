@@ -21,9 +21,14 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import ROOT, arguments, assign, machine, multiplied, project, result, run, table
-from headstart import cluster, engines, images, params, pixels, store, tables
-from headstart.files import read_json
+from headstart import images, params
+from headstart.base import tables
+from headstart.base.files import read_json
+from headstart.embedding import engines, pixels
 from headstart.layout import Layout
+from headstart.store import arrays
+from headstart.store.shards import Contract, fingerprint
+from headstart.store.workers import workers
 from tasks import split, validate
 
 CORE_HOUR_USD = 0.04  # of a virtual core rented by the hour, 2026; put your own in
@@ -92,16 +97,16 @@ def row_costs(n_rows: int) -> dict[str, float]:
         split.run(params.load(ROOT / "params.yaml"), layout)
         split_s = time.perf_counter() - began
         known = dict(tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").iter_rows())
-        contract = store.Contract(store.fingerprint(made="nothing"), (1, 8), "float16")
+        contract = Contract(fingerprint(made="nothing"), (1, 8), "float16")
 
-        def zeros(wanted: Mapping[str, str], advance: store.Advance) -> np.ndarray:
+        def zeros(wanted: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
             return np.zeros((len(wanted), 1, 8), np.float16)
 
         seconds = []
-        with cluster.workers(None) as pool:
+        with workers(None) as pool:
             for _ in range(2):
                 began = time.perf_counter()
-                store.build(layout.plain_features, known, contract, zeros, pool)
+                arrays.build(layout.plain_features, known, contract, zeros, pool)
                 seconds.append(time.perf_counter() - began)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024 / 1000
     return {"split_s": split_s, "plan_s": seconds[0], "nothing_new_s": seconds[1], "peak_mb": peak_mb}

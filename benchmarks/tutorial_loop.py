@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import arguments, assign, machine, project, result, run, table
-from headstart import backbones, params
+from headstart import params
+from headstart.backbones import networks
 from headstart.layout import Layout
 
 TARGET_SPEEDUP = 40.0
 
 
-def tutorial(data: Path, backbone: backbones.Backbone, n_epochs: int) -> tuple[float, float, list[float]]:
+def tutorial(data: Path, backbone: networks.Backbone, n_epochs: int) -> tuple[float, float, list[float]]:
     """Return the seconds of all epochs, the best accuracy on val, and the seconds of each epoch."""
     import torch
     from torch import nn, optim
@@ -95,7 +96,7 @@ def main() -> None:
             values, layout = params.load(root / "params.yaml"), Layout(root)
             print(f"dvc repro, {moment} the loop: {seconds:.1f} s, {accuracy:.4f} on the held-out images", flush=True)
             if moment == "before":
-                network = backbones.load(values.backbone, layout.weights, print)
+                network = networks.load(values.backbone, layout.weights, print)
                 loop_s, loop_accuracy, epochs = tutorial(given.data, network, given.epochs)
     ours_s = sum(runs) / len(runs)
     whole_s = loop_s / given.epochs * 25

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from flows.request import Request
-from headstart import accepted
-from headstart.cli import main as headstart
-from headstart.errors import CheckError, HeadstartError, ParamError
-from headstart.files import read_json
+from headstart.base.errors import CheckError, HeadstartError, ParamError
+from headstart.base.files import read_json
+from headstart.evaluation import accepted
+from headstart.handover.cli import main as headstart
 from headstart.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]

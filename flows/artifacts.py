@@ -10,8 +10,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from headstart import accepted
-from headstart.files import read_csv, read_json
+from headstart.base.files import read_csv, read_json
+from headstart.evaluation import accepted
 from headstart.layout import Layout
 
 METRICS, MODEL, VALIDATION = "metrics", "model", "validation"  # the artifacts' keys

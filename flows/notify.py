@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_UI_URL
 
 from flows.request import Request
-from headstart.errors import ParamError
+from headstart.base.errors import ParamError
 
 
 def block(name: str) -> NotificationBlock:

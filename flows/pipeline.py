@@ -31,7 +31,7 @@ from flows.checkout import held
 from flows.events import posting
 from flows.request import Request, run_name
 from flows.stages import REJECTED, StageFailedError, as_task_run, as_task_runs, end_children, is_rejection
-from headstart.errors import HeadstartError
+from headstart.base.errors import HeadstartError
 from headstart.layout import Layout
 from headstart.params import Params
 

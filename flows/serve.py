@@ -32,7 +32,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from flows.request import Request
-from headstart.errors import HeadstartError, ParamError
+from headstart.base.errors import HeadstartError, ParamError
 
 _START_S = 120
 _STOP_S = 10

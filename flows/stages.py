@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
 from flows.events import listening
-from headstart.progress import EVENTS_VARIABLE
+from headstart.base.progress import EVENTS_VARIABLE
 
 RETRY_DELAYS_S = [2.0, 10.0, 60.0]  # of what may heal: a network, a file that another DVC process holds
 _GRACE_S = 3.0

@@ -25,7 +25,7 @@ from PIL import (  # Pillow would load the decoders at first use, which is not s
     WebPImagePlugin,
 )
 
-from headstart.errors import DataError, UnreachableError
+from headstart.base.errors import DataError, UnreachableError
 
 try:
     import simplejpeg

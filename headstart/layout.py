@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.files import located
+from headstart.base.files import located
 
 
 @dataclass(frozen=True)

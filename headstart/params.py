@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from headstart.errors import ParamError, did_you_mean
+from headstart.base.errors import ParamError, did_you_mean
 
 
 def _finite(value: float) -> float:
@@ -295,7 +295,7 @@ def assign(path: Path, assignments: list[str], check: Callable[[Params], None] =
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    from headstart.files import replacing
+    from headstart.base.files import replacing
 
     document = _read(path)
     for assignment in assignments:

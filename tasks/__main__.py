@@ -23,8 +23,9 @@ from pathlib import Path
 import psutil
 
 import tasks
-from headstart import params, progress
-from headstart.errors import HeadstartError, ParamError, RejectedError, UnreachableError, did_you_mean
+from headstart import params
+from headstart.base import progress
+from headstart.base.errors import HeadstartError, ParamError, RejectedError, UnreachableError, did_you_mean
 from headstart.layout import Layout
 
 STAGES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.name.startswith("_"))
@@ -78,10 +79,10 @@ def _run(stage: str, layout: Layout) -> None:
 
 
 def _list_groups(name: str, layout: Layout) -> None:
-    from headstart import backbones
+    from headstart.backbones import networks
 
     wanted = params.load(layout.params).backbone
-    backbone, groups = backbones.groups_of(wanted, name)
+    backbone, groups = networks.groups_of(wanted, name)
     width = max(len(group.name) for group in groups)
     print(f"{backbone.name}: {len(groups)} layer groups from the input to the head\n")
     print(f"  {'group':{width}}  {'parameters':>13}  trained from finetune.unfreeze")
@@ -98,7 +99,7 @@ def _check_data(values: params.Params, layout: Layout) -> None:
 
 
 def _summary(layout: Layout) -> None:
-    from headstart.files import read_json
+    from headstart.base.files import read_json
 
     test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
     relative = {path: path.relative_to(layout.root) for path in (layout.model, layout.evaluation)}
@@ -113,7 +114,7 @@ def _summary(layout: Layout) -> None:
 
 def _note_time(stage: str, seconds: float, layout: Layout) -> None:
     """Add to timings.json, which neither git nor DVC tracks; a broken one is begun anew."""
-    from headstart.files import write_json
+    from headstart.base.files import write_json
 
     try:
         timings = dict(json.loads(layout.timings.read_bytes()))

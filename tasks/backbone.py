@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from headstart import backbones, graphs
-from headstart.backbones import Backbone
-from headstart.errors import CheckError, ParamError
-from headstart.files import bundled_with_scikit_learn, replacing_folder, sha256_of, write_json
-from headstart.progress import say
+from headstart.backbones import networks
+from headstart.backbones.graph import backbone_graph, resize_graph, trace
+from headstart.backbones.networks import Backbone
+from headstart.base.errors import CheckError, ParamError
+from headstart.base.files import bundled_with_scikit_learn, replacing_folder, sha256_of, write_json
+from headstart.base.progress import say
+from headstart.onnx import pieces, runtime
 
 if TYPE_CHECKING:
     import onnx
@@ -58,7 +60,7 @@ def exported(backbone: Backbone) -> onnx.ModelProto:
             f" {MAX_BYTES / 1e6:.0f} MB. Choose a smaller backbone.name in params.yaml."
         )
     try:
-        return graphs.backbone_graph(graphs.trace(backbone.module, backbone.preprocessing))
+        return backbone_graph(trace(backbone.module, backbone.preprocessing))
     except Exception as error:  # the exporter's own, and whatever a network raises while it is traced
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise ParamError(
@@ -69,17 +71,17 @@ def exported(backbone: Backbone) -> onnx.ModelProto:
 
 def run(params: Params, layout: Layout) -> None:
     """Load, export, compare, write."""
-    backbone = backbones.load(params.backbone, layout.weights, say)
+    backbone = networks.load(params.backbone, layout.weights, say)
     settings = backbone.preprocessing
     said = f"{settings.input_px} px, {backbone.n_features} features ({backbone.weights})"
     say(f"exporting {backbone.name}, {said}; this takes up to a minute")
-    resize = graphs.resize_graph(settings.resize_px, settings.interpolation)
+    resize = resize_graph(settings.resize_px, settings.interpolation)
     cut = exported(backbone)
 
-    resizer = graphs.session(graphs.to_bytes(resize))
+    resizer = runtime.session(pieces.to_bytes(resize))
     pixels = np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in photographs()])
-    found = graphs.session(graphs.to_bytes(cut)).run(None, {"pixels": pixels})[0]
-    apart = graphs.difference(found, reference_features(backbone, pixels))
+    found = runtime.session(pieces.to_bytes(cut)).run(None, {"pixels": pixels})[0]
+    apart = runtime.difference(found, reference_features(backbone, pixels))
     if not apart.relative <= MAX_RELATIVE_DIFFERENCE:
         raise CheckError(
             f"onnxruntime's features of {backbone.name} differ from PyTorch's by {apart.relative:.1e} of their size. At"
@@ -88,9 +90,9 @@ def run(params: Params, layout: Layout) -> None:
     say(f"onnxruntime and PyTorch agree on {len(pixels)} photographs to {apart.relative:.1e}")
 
     with replacing_folder(layout.backbone) as folder:
-        (folder / "resize.onnx").write_bytes(graphs.to_bytes(resize))
-        (folder / "backbone.onnx").write_bytes(graphs.to_bytes(cut))
-        backbones.save(backbone.module, folder / "backbone.safetensors")
+        (folder / "resize.onnx").write_bytes(pieces.to_bytes(resize))
+        (folder / "backbone.onnx").write_bytes(pieces.to_bytes(cut))
+        networks.save(backbone.module, folder / "backbone.safetensors")
         write_json(
             folder / "backbone.json",
             {

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headstart import cluster, engines, pixels, store, tables
-from headstart.features import Embedding, Views
-from headstart.files import read_json, write_json
-from headstart.progress import bar, say, warn
+from headstart.base import tables
+from headstart.base.files import read_json, write_json
+from headstart.base.progress import bar, say, warn
+from headstart.embedding import engines, pixels
+from headstart.embedding.features import Embedding
+from headstart.embedding.views import Views
+from headstart.store import arrays
+from headstart.store.workers import workers
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -47,12 +51,12 @@ def run(params: Params, layout: Layout) -> None:
         apart = engines.check_parity(kind, plain.engine()[0], layout.backbone, source(few))
         say(f"{kind} and onnxruntime agree on {len(few)} images to {apart:.1e}")
 
-    with cluster.workers(params.cluster.address) as pool:
+    with workers(params.cluster.address) as pool:
         for what, folder, embedding, wanted in stores:
             made_by = embedding.contract(pixels.contract(resizing), backbone["n_features"])
             shards = layout.shards(folder, params.cluster.store)
             with bar(what, len(wanted), "image") as advance:
-                n_computed = store.build(folder, wanted, made_by, embedding, pool, advance, warn, shards)
+                n_computed = arrays.build(folder, wanted, made_by, embedding, pool, advance, warn, shards)
             say(f"{n_computed} images computed, {len(wanted) - n_computed} were there")
     if not settings.views:
         shutil.rmtree(layout.views, ignore_errors=True)

@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from headstart import accepted, confusion_plot, engines, graphs, head_graph, images, metrics, pixels, store, tables
-from headstart.cluster import n_cores
-from headstart.errors import DataError
-from headstart.features import Embedding
-from headstart.files import located, read_json, read_safetensors, write_csv, write_json
-from headstart.progress import bar, say, show_image
+from headstart import images
+from headstart.base import tables
+from headstart.base.cores import n_cores
+from headstart.base.errors import DataError
+from headstart.base.files import located, read_json, read_safetensors, write_csv, write_json
+from headstart.base.progress import bar, say, show_image
+from headstart.embedding import engines, pixels
+from headstart.embedding.features import Embedding
+from headstart.evaluation import accepted, confusion_plot, metrics
+from headstart.heads.graph import head_of
+from headstart.onnx import pieces, runtime
+from headstart.store import arrays
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -101,7 +107,7 @@ def run(params: Params, layout: Layout) -> None:
     source = pixels.source(layout.pixels, layout.shards(layout.pixels, params.cluster.store), resizing)
 
     shards = layout.shards(layout.plain_features, params.cluster.store)
-    features = store.Store(layout.plain_features, "embed", shards).read(test["image_id"].to_list())[:, 0]
+    features = arrays.Store(layout.plain_features, "embed", shards).read(test["image_id"].to_list())[:, 0]
     candidates = {"frozen": _candidate(layout.head, "train_head", features, head["temperature"])}
     if finetune["enabled"]:
         features = _embedded(layout.finetune, finetune["backbone_onnx_sha256"], source, test)
@@ -193,7 +199,7 @@ def _compared(
     folder_of_images = layout.images_folder(params.data.root)
     with TemporaryDirectory() as name:
         file = accepted.fetch(version, layout, Path(name) / "model.onnx")
-        session = graphs.session(file, threads=1)  # the pool below is the parallelism
+        session = runtime.session(file, threads=1)  # the pool below is the parallelism
     classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
     rows = list(predictions.select("image_id", "path", "label").iter_rows())
     with bar(f"asking {version}", len(rows), "image") as advance:
@@ -266,8 +272,8 @@ def _thinned(curve: metrics.RiskCoverage) -> pl.DataFrame:
 
 def _candidate(folder: Path, made_by: str, features: np.ndarray, temperature: float) -> Candidate:
     """Return what the head in `folder` says of features [N, D]."""
-    head = head_graph.head_of(read_safetensors(folder / "head.safetensors", made_by))
-    session = graphs.session(graphs.to_bytes(head))
+    head = head_of(read_safetensors(folder / "head.safetensors", made_by))
+    session = runtime.session(pieces.to_bytes(head))
     probabilities, novelty = session.run(["probabilities", "novelty"], {"features": features.astype(np.float32)})
     return Candidate(probabilities, novelty, temperature)
 

@@ -20,12 +20,24 @@ import onnx
 import polars as pl
 from PIL import Image
 
-from headstart import graphs, head_graph, images, latency, tables
-from headstart.cluster import n_cores
-from headstart.errors import CheckError, RejectedError, count_and_name
-from headstart.files import located, read_json, read_safetensors, replacing_folder, sha256_of, write_json, write_text
-from headstart.model import FORMAT
-from headstart.progress import bar, say
+from headstart import images
+from headstart.base import tables
+from headstart.base.cores import n_cores
+from headstart.base.errors import CheckError, RejectedError, count_and_name
+from headstart.base.files import (
+    located,
+    read_json,
+    read_safetensors,
+    replacing_folder,
+    sha256_of,
+    write_json,
+    write_text,
+)
+from headstart.base.progress import bar, say
+from headstart.handover import latency
+from headstart.handover.model import FORMAT
+from headstart.heads.graph import head_of
+from headstart.onnx import pieces, runtime
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -76,7 +88,7 @@ def gate(
 
     Where features were computed or kept in half precision, a label may differ if both classes are within the tolerance.
     """
-    session = graphs.session(model, threads=1)  # the pool below is the parallelism
+    session = runtime.session(model, threads=1)  # the pool below is the parallelism
     rows = list(predictions.select("image_id", "path", "predicted", "probabilities").iter_rows())
 
     def answer(file: Path, image_id: str) -> tuple[np.ndarray, int]:
@@ -141,7 +153,7 @@ def training_digest(manifest: pl.DataFrame, splits: pl.DataFrame, learned_from: 
 
 def _odd_vectors(model: bytes, classes: list[str], folder: Path, surest: str) -> list[dict[str, Any]]:
     """Write the odd images made of the file `surest` to `folder`; return what the model says of each."""
-    session = graphs.session(model)
+    session = runtime.session(model)
     vectors = []
     for name, data in odd_images(images.decode((folder / surest).read_bytes()).rgb).items():
         (folder / name).write_bytes(data)
@@ -188,9 +200,9 @@ def run(params: Params, layout: Layout) -> None:
     }
 
     def joined(backbone_file: Path) -> bytes:
-        pieces = onnx.load(layout.backbone / "resize.onnx"), onnx.load(backbone_file), head_graph.head_of(weights)
+        parts = onnx.load(layout.backbone / "resize.onnx"), onnx.load(backbone_file), head_of(weights)
         metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
-        return graphs.to_bytes(graphs.join(*pieces, metadata))
+        return pieces.to_bytes(pieces.join(*parts, metadata))
 
     model = joined((layout.finetune if is_tuned else layout.backbone) / "backbone.onnx")
     folder_of_images = layout.images_folder(params.data.root)
@@ -230,7 +242,7 @@ def run(params: Params, layout: Layout) -> None:
                     "label_index": {"dtype": "int64", "shape": ["N"]},
                     "novelty": {"dtype": "float32", "shape": ["N"]},
                 },
-                "opset": graphs.OPSET,
+                "opset": pieces.OPSET,
                 **facts,
                 "test": test,
             },
@@ -267,7 +279,7 @@ def run(params: Params, layout: Layout) -> None:
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         sums = [f"{sha256_of(folder / name)}  {name}\n" for name in names]  # as `sha256sum --check` reads it
         write_text(folder / "SHA256SUMS", "".join(sums))
-    session = graphs.session(model)
+    session = runtime.session(model)
     image = images.decode(files[0].read_bytes()).rgb[None]
     took = latency.measure("model.onnx", lambda it: session.run(None, {"image": it}), image, n_cores(), _SECONDS)
     say(

@@ -20,11 +20,18 @@ import numpy as np
 import polars as pl
 from scipy.special import softmax
 
-from headstart import backbones, graphs, heads, pixels, store, tables
-from headstart.cluster import n_cores
-from headstart.errors import CheckError, ParamError
-from headstart.files import read_json, replacing_folder, sha256_of, write_csv, write_json, write_safetensors
-from headstart.progress import bar, mute, say, show_table, warn
+from headstart.backbones import networks
+from headstart.backbones.graph import backbone_graph, trace
+from headstart.base import tables
+from headstart.base.cores import n_cores
+from headstart.base.errors import CheckError, ParamError
+from headstart.base.files import read_json, replacing_folder, sha256_of, write_csv, write_json, write_safetensors
+from headstart.base.progress import bar, mute, say, show_table, warn
+from headstart.embedding import pixels
+from headstart.heads import sweep
+from headstart.onnx import pieces, runtime
+from headstart.store import arrays
+from headstart.store.shards import fingerprint
 from headstart.tuning import feed, processes, schedule
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.cut import NoCutError
@@ -157,7 +164,7 @@ def _prepared(params: Params, settings: Finetune, layout: Layout) -> Prepared:
     probe = _probe(params, layout, train, val, len(classes))
 
     record = read_json(layout.backbone / "backbone.json", "backbone")
-    backbone = backbones.load(params.backbone, layout.weights, say)
+    backbone = networks.load(params.backbone, layout.weights, say)
     if backbone.weights_sha256 != record["weights_sha256"]:
         raise CheckError(
             f"the weights of {backbone.name} are {backbone.weights_sha256[:12]}.., and the features were made with"
@@ -179,7 +186,7 @@ def _prepared(params: Params, settings: Finetune, layout: Layout) -> Prepared:
         together,
         _precision(settings.precision, together.device),
         layout.tuning / "checkpoint.safetensors",
-        store.fingerprint(
+        fingerprint(
             **from_what,
             params=settings.model_dump_json(exclude=set(_WITHOUT_INFLUENCE)),
             probe=(probe.weight.tobytes() + probe.bias.tobytes()).hex(),
@@ -205,14 +212,14 @@ def _check_share(settings: Finetune, n_devices: int, n_train: int) -> None:
 
 def _probe(params: Params, layout: Layout, train: Images, val: Images, n_classes: int) -> Probe:
     head = read_json(layout.head / "head.json", "train_head")
-    plain = store.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
-    features, views = store.Rows(plain, train.image_ids, plain.contract.row_shape[1:]), None
+    plain = arrays.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
+    features, views = arrays.Rows(plain, train.image_ids, plain.contract.row_shape[1:]), None
     if head["n_views"]:
-        augmented = store.Store(layout.views, "embed", layout.shards(layout.views, params.cluster.store))
-        views = store.Rows(augmented, train.image_ids, augmented.contract.row_shape)
+        augmented = arrays.Store(layout.views, "embed", layout.shards(layout.views, params.cluster.store))
+        views = arrays.Rows(augmented, train.image_ids, augmented.contract.row_shape)
     n_values = len(train) * (1 + head["n_views"]) * plain.contract.row_shape[1]
-    fits = 4e-6 * n_values < params.train_head.memory_mb - heads.PROCESS_MB
-    weight, bias = heads.fit(features, train.labels, n_classes, head["strength"], views, hold=fits)
+    fits = 4e-6 * n_values < params.train_head.memory_mb - sweep.PROCESS_MB
+    weight, bias = sweep.fit(features, train.labels, n_classes, head["strength"], views, hold=fits)
     weight, bias = weight / head["temperature"], bias / head["temperature"]
     logits = plain.read(val.image_ids)[:, 0].astype(np.float64) @ weight + bias
     return Probe(weight.astype(np.float32), bias.astype(np.float32), logits)
@@ -289,11 +296,11 @@ def _feed(
     if not feed.has_room(folder, n_bytes):
         return from_pixels(f"since the frozen layers' output takes {n_bytes / 1e9:.1f} GB, more than the disk has free")
 
-    def built() -> store.Store:
+    def built() -> arrays.Store:
         if together.is_first:
             with bar("frozen layers", len(wanted), "view") as advance:
                 feed.build(folder, prefix, contract, wanted, advance, warn)
-        return store.Store(folder, "finetune")
+        return arrays.Store(folder, "finetune")
 
     kept = together.first_then_all(built)
     say(
@@ -319,7 +326,7 @@ def _check_step_0(epoch: Epoch, probe_loss: float, precision: str) -> None:
 
 def checked_parity(found: np.ndarray, expected: np.ndarray) -> float:
     """Return how far onnxruntime's features [N, D] are from PyTorch's; CheckError if that is too far."""
-    apart = graphs.difference(found, expected).relative
+    apart = runtime.difference(found, expected).relative
     if not apart <= MAX_RELATIVE_DIFFERENCE:
         raise CheckError(
             f"onnxruntime's features of the tuned backbone differ from PyTorch's by {apart:.1e} of their size on"
@@ -337,15 +344,15 @@ def _write(prepared: Prepared, tuned: Tuned, layout: Layout) -> None:
     say("exporting the tuned backbone")
     network.eval()
     module = network.backbone.to("cpu", memory_format=torch.contiguous_format)
-    program = graphs.trace(module, network.preprocessing)
-    cut = graphs.to_bytes(graphs.backbone_graph(program))
+    program = trace(module, network.preprocessing)
+    cut = pieces.to_bytes(backbone_graph(program))
     weight = network.head.weight.detach().cpu().numpy().T / tuned.temperature
     bias = network.head.bias.detach().cpu().numpy() / tuned.temperature
     few = dict(zip(val.image_ids[:_GATE_IMAGES], val.paths[:_GATE_IMAGES], strict=True))
     shown = prepared.views.source(few)
     with torch.inference_mode():
         expected = np.asarray(program.module()(torch.from_numpy(shown)))
-    session = graphs.session(cut)
+    session = runtime.session(cut)
     apart = checked_parity(session.run(None, {"pixels": shown})[0], expected)
     say(f"onnxruntime and PyTorch agree on {len(few)} validation images to {apart:.1e}")
     probe_logits = prepared.probe.val_logits

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart import graphs, pixels, quantization
-from headstart.files import read_json, read_safetensors, replacing_folder, write_json
-from headstart.progress import bar, say, show_table, warn
+from headstart.base.files import read_json, read_safetensors, replacing_folder, write_json
+from headstart.base.progress import bar, say, show_table, warn
+from headstart.embedding import pixels
+from headstart.handover import quantization
+from headstart.onnx import runtime
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,7 +55,7 @@ def _try_all(
     """Write int8.json, and backbone.int8.onnx if a way is good enough; `tuned` holds the head of a tuned backbone."""
     import polars as pl
 
-    from headstart import tables  # whose libraries take most of the time of a run that is off
+    from headstart.base import tables
 
     splits = tables.read(layout.splits, tables.SPLITS, "split")
     told = read_json(layout.head / "head.json", "train_head")
@@ -66,7 +68,7 @@ def _try_all(
     calibration = source(dict(some.select("image_id", "path").iter_rows()))
     head = (tuned["weight"], tuned["bias"]) if tuned else _head_of_train(params, layout, train, told)
     judge = Judge(source, val, classes, *head)
-    in_float = judge(graphs.session(backbone))
+    in_float = judge(runtime.session(backbone))
     allowed = params.export.int8_max_accuracy_drop
 
     tries: list[dict[str, Any]] = []
@@ -75,7 +77,7 @@ def _try_all(
     try:
         with bar("quantising", len(quantization.WAYS), "way") as advance:
             for way, model in quantization.quantised(backbone, calibration):
-                session = graphs.session(model)
+                session = runtime.session(model)
                 right = judge(session)
                 lost, at_most = quantization.drop(in_float, right, val["group"].to_numpy())
                 tries.append(
@@ -85,7 +87,7 @@ def _try_all(
                         "drop": round(lost, 6),
                         "drop_high": round(at_most, 6),
                         "is_acceptable": at_most <= allowed,
-                        "speedup": round(speedup(graphs.session(backbone), session, calibration[:1]), 3),
+                        "speedup": round(speedup(runtime.session(backbone), session, calibration[:1]), 3),
                         "n_bytes": len(model),
                         "chosen": False,
                     }
@@ -124,13 +126,14 @@ def _head_of_train(
     params: Params, layout: Layout, train: pl.DataFrame, told: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weight and bias of the head on train alone: the one that ships has learned from validation images too."""
-    from headstart import heads, store
+    from headstart.heads import sweep
+    from headstart.store import arrays
 
-    plain = store.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
-    features = store.Rows(plain, train["image_id"].to_list(), plain.contract.row_shape[1:])
+    plain = arrays.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
+    features = arrays.Rows(plain, train["image_id"].to_list(), plain.contract.row_shape[1:])
     labels = np.array([told["classes"].index(label) for label in train["label"]], np.int64)
-    fits = 4e-6 * len(train) * features.shape[1] < params.train_head.memory_mb - heads.PROCESS_MB
-    return heads.fit(features, labels, len(told["classes"]), told["strength"], hold=fits)
+    fits = 4e-6 * len(train) * features.shape[1] < params.train_head.memory_mb - sweep.PROCESS_MB
+    return sweep.fit(features, labels, len(told["classes"]), told["strength"], hold=fits)
 
 
 class Judge:

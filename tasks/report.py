@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from headstart import explain, feature_space, graphs, head_graph, metrics, pixels, store, tables
-from headstart.features import Views
-from headstart.files import read_csv, read_json, read_safetensors, write_text
-from headstart.learning_curve import Point
-from headstart.progress import bar, say
-from headstart.report import page
+from headstart.base import tables
+from headstart.base.files import read_csv, read_json, read_safetensors, write_text
+from headstart.base.progress import bar, say
+from headstart.embedding import pixels
+from headstart.embedding.views import Views
+from headstart.evaluation import metrics
+from headstart.heads.graph import head_of
+from headstart.heads.learning_curve import Point
+from headstart.onnx import pieces, runtime
+from headstart.report import feature_space, occlusion, page
+from headstart.store import arrays
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -39,7 +44,7 @@ class Read:
     layout: Layout
     predictions: pl.DataFrame  # tables.PREDICTIONS
     training: pl.DataFrame  # tables.SPLITS, of the split train
-    features: store.Store  # of the frozen backbone
+    features: arrays.Store  # of the frozen backbone
     source: pixels.Source
     classes: list[str]
     chosen: str  # 'frozen' | 'tuned'
@@ -67,7 +72,7 @@ def run(params: Params, layout: Layout) -> None:
         layout,
         tables.read(layout.evaluation / "predictions.parquet", tables.PREDICTIONS, "evaluate"),
         splits.filter(pl.col("split") == "train"),
-        store.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store)),
+        arrays.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store)),
         pixels.source(layout.pixels, layout.shards(layout.pixels, params.cluster.store), resizing),
         head["classes"],
         choice["chosen"],
@@ -159,7 +164,7 @@ def _mistakes(read: Read) -> list[page.Mistake]:
     if surest.is_empty():
         return []
     close = surest.head(page.MAX_WITH_NEIGHBOURS)
-    rows = store.Rows(read.features, read.training["image_id"].to_list(), read.features.contract.row_shape[1:])
+    rows = arrays.Rows(read.features, read.training["image_id"].to_list(), read.features.contract.row_shape[1:])
     nearest = feature_space.nearest(read.features.read(close["image_id"].to_list())[:, 0], rows, _N_NEIGHBOURS)
     neighbours = [read.images(read.training[numbers]) for numbers in nearest]
     pictures = read.images(surest)
@@ -168,7 +173,7 @@ def _mistakes(read: Read) -> list[page.Mistake]:
         answer = _answering(read.layout, read.chosen)
         with bar("overlays", len(close), "image") as advance:
             for row, name in enumerate(close["predicted"]):
-                heats[row] = explain.occlusion(pictures[row].pixels, answer, read.classes.index(name))
+                heats[row] = occlusion.occlusion(pictures[row].pixels, answer, read.classes.index(name))
                 advance(1)
     named = zip(pictures, surest["predicted"], surest["probability"], strict=True)
     return [
@@ -180,10 +185,8 @@ def _mistakes(read: Read) -> list[page.Mistake]:
 def _answering(layout: Layout, chosen: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function of uint8 [N, S, S, 3] that gives the probabilities of the model that ships."""
     trained_in, trained_by = (layout.finetune, "finetune") if chosen == "tuned" else (layout.head, "train_head")
-    backbone = graphs.session((layout.finetune if chosen == "tuned" else layout.backbone) / "backbone.onnx")
-    head = graphs.session(
-        graphs.to_bytes(head_graph.head_of(read_safetensors(trained_in / "head.safetensors", trained_by)))
-    )
+    backbone = runtime.session((layout.finetune if chosen == "tuned" else layout.backbone) / "backbone.onnx")
+    head = runtime.session(pieces.to_bytes(head_of(read_safetensors(trained_in / "head.safetensors", trained_by))))
 
     def answer(images: np.ndarray) -> np.ndarray:
         found = backbone.run(None, {"pixels": images})[0]

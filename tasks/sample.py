@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from headstart.files import bundled_with_scikit_learn, replacing_folder
-from headstart.progress import say
+from headstart.base.files import bundled_with_scikit_learn, replacing_folder
+from headstart.base.progress import say
 
 if TYPE_CHECKING:
     from headstart.layout import Layout

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from headstart import tables
-from headstart.errors import DataError, count_and_name
-from headstart.files import write_json
-from headstart.progress import say, warn
-from headstart.tables import SPLIT_NAMES
+from headstart.base import tables
+from headstart.base.errors import DataError, count_and_name
+from headstart.base.files import write_json
+from headstart.base.progress import say, warn
+from headstart.base.tables import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from headstart.layout import Layout

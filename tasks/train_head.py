@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 from scipy.special import softmax
 
-from headstart import heads, learning_curve, novelty, store, tables
-from headstart.files import read_json, replacing_folder, write_csv, write_json, write_safetensors
-from headstart.progress import bar, say, show_table, warn
+from headstart.base import tables
+from headstart.base.files import read_json, replacing_folder, write_csv, write_json, write_safetensors
+from headstart.base.progress import bar, say, show_table, warn
+from headstart.heads import learning_curve, novelty, sweep
+from headstart.store import arrays
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -30,18 +32,18 @@ def run(params: Params, layout: Layout) -> None:
     classes: list[str] = read_json(layout.split_summary, "split")["classes"]
     labels = splits["label"].replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
     image_ids = splits["image_id"].to_list()
-    plain = store.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
-    features = store.Rows(plain, image_ids, plain.contract.row_shape[1:])
+    plain = arrays.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
+    features = arrays.Rows(plain, image_ids, plain.contract.row_shape[1:])
     embedding = read_json(layout.features / "embedding.json", "embed")
     views = None
     if embedding["views"]:
-        augmented = store.Store(layout.views, "embed", layout.shards(layout.views, params.cluster.store))
-        views = store.Rows(augmented, image_ids, augmented.contract.row_shape)
+        augmented = arrays.Store(layout.views, "embed", layout.shards(layout.views, params.cluster.store))
+        views = arrays.Rows(augmented, image_ids, augmented.contract.row_shape)
     n_fits = (settings.folds + 1) * len(set(settings.strengths))
     groups = splits["group"].to_numpy()
     common: dict[str, Any] = {"seed": settings.seed, "memory_mb": settings.memory_mb, "views": views}
     with bar("fitting", n_fits, "fit") as advance:
-        selection = heads.select(
+        selection = sweep.select(
             features,
             labels,
             groups,
@@ -100,7 +102,7 @@ def run(params: Params, layout: Layout) -> None:
     )
 
 
-def _out_of_fold(splits: pl.DataFrame, labels: np.ndarray, selection: heads.Selection) -> pl.DataFrame:
+def _out_of_fold(splits: pl.DataFrame, labels: np.ndarray, selection: sweep.Selection) -> pl.DataFrame:
     """Return `tables.OUT_OF_FOLD`: what heads that had not seen an image said of it."""
     probabilities = softmax(selection.out_of_fold_logits / selection.head.temperature, axis=1)
     return splits[selection.validated].select(
@@ -111,17 +113,17 @@ def _out_of_fold(splits: pl.DataFrame, labels: np.ndarray, selection: heads.Sele
 
 
 def _novelty(
-    features: heads.Rows,
+    features: sweep.Rows,
     labels: np.ndarray,
     groups: np.ndarray,
-    selection: heads.Selection,
+    selection: sweep.Selection,
     n_classes: int,
     params: Params,
 ) -> novelty.Novelty:
     """Return the class centres, and the scale by the folds of the cross-validation, of some or all of its images."""
-    budget = (params.train_head.memory_mb - heads.PROCESS_MB) * 10**6
+    budget = (params.train_head.memory_mb - sweep.PROCESS_MB) * 10**6
     n_images = max(1, min(_MAX_NOVELTY_IMAGES, budget // (24 * features.shape[1])))
     among = selection.validated
-    some = heads.draw(labels[among], groups[among], n_images, params.train_head.seed)
+    some = sweep.draw(labels[among], groups[among], n_images, params.train_head.seed)
     rows = among[some]
     return novelty.fit(features[rows], labels[rows], n_classes, selection.fold_of[some])

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from headstart import cluster, contact_sheet, pixels, store, tables
-from headstart.files import replacing_folder, write_json
-from headstart.progress import bar, say, show_image, warn
+from headstart.base import tables
+from headstart.base.files import replacing_folder, write_json
+from headstart.base.progress import bar, say, show_image, warn
+from headstart.embedding import contact_sheet, pixels
+from headstart.store import arrays
+from headstart.store.workers import workers
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -31,13 +34,13 @@ def run(params: Params, layout: Layout) -> None:
     made_by = pixels.contract(resizing)
     if not params.transform.keep_pixels:
         with replacing_folder(layout.pixels) as folder:
-            write_json(folder / store.MANIFEST, {"fingerprint": made_by.fingerprint, pixels.KEPT: False})
+            write_json(folder / arrays.MANIFEST, {"fingerprint": made_by.fingerprint, pixels.KEPT: False})
         say("transform.keep_pixels is false: images are decoded and resized wherever they are needed")
         _show(splits, resizing)
         return
-    with bar("transforming", len(images), "image") as advance, cluster.workers(params.cluster.address) as pool:
+    with bar("transforming", len(images), "image") as advance, workers(params.cluster.address) as pool:
         shards = layout.shards(layout.pixels, params.cluster.store)
-        n_computed = store.build(layout.pixels, images, made_by, resizing.on_every_core, pool, advance, warn, shards)
+        n_computed = arrays.build(layout.pixels, images, made_by, resizing.on_every_core, pool, advance, warn, shards)
     say(f"{n_computed} images computed, {len(images) - n_computed} were there")
     _show(splits, pixels.source(layout.pixels, shards, resizing))
 

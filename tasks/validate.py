@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import polars as pl
 
-from headstart import tables
-from headstart.errors import DataError, count_and_name, did_you_mean
-from headstart.files import is_local, located, replacing_folder, write_csv, write_json
+from headstart.base import tables
+from headstart.base.errors import DataError, count_and_name, did_you_mean
+from headstart.base.files import is_local, located, replacing_folder, write_csv, write_json
+from headstart.base.progress import bar, say, warn
+from headstart.base.tables import SPLIT_NAMES
 from headstart.images import EXTENSIONS, UnreadableError, decode
-from headstart.progress import bar, say, warn
-from headstart.tables import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from upath import UPath

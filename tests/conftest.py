@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 
-import numpy as np
 import pytest
 from hypothesis import settings
-from PIL import Image
 
-from tests.server import Server
+from tests.support.images import HYMENOPTERA, encoded, photograph
+from tests.support.server import Server
 
 # No example of these tests has a deadline, since machines differ, and none is remembered between runs.
 settings.register_profile("headstart", deadline=None, database=None, derandomize=True)
 settings.load_profile("headstart")
-
-ROOT = Path(__file__).resolve().parents[1]
-HYMENOPTERA = Path(os.environ.get("HEADSTART_TEST_PHOTOGRAPHS", ROOT.parent / "shared" / "data" / "hymenoptera"))
 
 
 @pytest.fixture(scope="session")
@@ -32,21 +26,6 @@ def hymenoptera() -> Path:
             " set HEADSTART_TEST_PHOTOGRAPHS to its folder"
         )
     return HYMENOPTERA
-
-
-def photograph(number: int, height_px: int = 40, width_px: int = 60) -> np.ndarray:
-    """Return a smooth uint8 [H, W, 3] picture, another one for each number."""
-    random = np.random.default_rng(number)
-    small = random.integers(0, 256, (4, 6, 3), np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width_px, height_px), Image.Resampling.BICUBIC))
-
-
-def encoded(image: np.ndarray | Image.Image, image_format: str = "PNG", **options: object) -> bytes:
-    """Return the bytes of an image file."""
-    buffer = io.BytesIO()
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(buffer, image_format, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from headstart.learning_curve import Point
-    from headstart.metrics import Bin, Interval, RiskCoverage
+    from headstart.evaluation.metrics import Bin, Interval, RiskCoverage
+    from headstart.heads.learning_curve import Point
 
 # What stands for a colour of the page while matplotlib draws; dark mode and print have other ones.
 INK, SOFT, LINE, RIGHT, WRONG, PANEL = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"

@@ -12,11 +12,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.metrics import Bin, ClassScores, Interval, RiskCoverage
+from headstart.evaluation.metrics import Bin, ClassScores, Interval, RiskCoverage
 from headstart.report import figures, pictures
 
 if TYPE_CHECKING:
-    from headstart.learning_curve import Point
+    from headstart.heads.learning_curve import Point
 
 MAX_CONFUSION_CLASSES = 40  # above it, only the pairs that are most often confused are listed
 MAX_SHEETS = 40  # classes of which images are shown

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from headstart import params as parameters
-    from headstart.backbones import Preprocessing
+    from headstart.backbones.preprocessing import Preprocessing
 
 _VERSION = "1"  # counted up when other views would be drawn
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.files import replacing
+from headstart.base.files import replacing
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headstart.groups import Group, layer_groups
+from headstart.backbones.groups import Group, layer_groups
 
 if TYPE_CHECKING:
     import torch

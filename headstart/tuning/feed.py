@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from headstart import store
-from headstart.cluster import Workers
-from headstart.errors import CheckError
-from headstart.pixels import Source
+from headstart.base.errors import CheckError
+from headstart.embedding.pixels import Source
+from headstart.store import arrays
+from headstart.store.shards import Contract, fingerprint
+from headstart.store.workers import Workers
 from headstart.tuning.augment import Augmentation, centre
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class PrefixFeed:
     """The trainable part of the network alone, on what the frozen part has made of every view."""
 
     def __init__(
-        self, network: Network, parts: Cut, kept: store.Store, shapes: Shapes, compiled: Callable[[Any], Any]
+        self, network: Network, parts: Cut, kept: arrays.Store, shapes: Shapes, compiled: Callable[[Any], Any]
     ) -> None:
         self.network, self._kept, self._shapes = network, kept, shapes
         self._suffix = compiled(parts.suffix)
@@ -186,14 +187,14 @@ class Prefix:
     dtype: str
     autocast: Callable[[], Any]
 
-    def contract(self, n_frozen: int, **from_what: str) -> store.Contract:
+    def contract(self, n_frozen: int, **from_what: str) -> Contract:
         """Return what a row is, and all that its bytes follow from but for the image and the draw."""
-        made_by = store.fingerprint(
+        made_by = fingerprint(
             views=str(self.views.augmentation), n_frozen=str(n_frozen), batch=str(_BATCH), dtype=self.dtype, **from_what
         )
-        return store.Contract(made_by, (self.shapes.n_values,), self.dtype)
+        return Contract(made_by, (self.shapes.n_values,), self.dtype)
 
-    def __call__(self, wanted: Mapping[str, str], advance: store.Advance) -> np.ndarray:
+    def __call__(self, wanted: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
         """Return [N, n_values] for keys -> 'draw image_id path'."""
         import torch
 
@@ -249,14 +250,14 @@ def n_prefix_passes(phase: Phase, n_views: int, n_train: int, n_val: int) -> tup
 def build(
     folder: Path,
     prefix: Prefix,
-    contract: store.Contract,
+    contract: Contract,
     wanted: Mapping[str, str],
-    advance: store.Advance,
+    advance: arrays.Advance,
     report: Callable[[str], None],
 ) -> None:
     """Bring the store of the frozen part's output up to `wanted`, keys -> 'draw image_id path'."""
     with ThreadPoolExecutor(1) as one:  # augmentation draws from torch's global generator
-        store.build(folder, wanted, contract, prefix, Workers(one, 1, in_process=True), advance, report)
+        arrays.build(folder, wanted, contract, prefix, Workers(one, 1, in_process=True), advance, report)
 
 
 def has_room(folder: Path, n_bytes: int) -> bool:

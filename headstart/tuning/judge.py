@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import log_softmax
 
-from headstart import novelty
-from headstart.heads import draw, fit_temperature
-from headstart.novelty import Novelty
-from headstart.progress import bar
+from headstart.base.progress import bar
+from headstart.heads import novelty
+from headstart.heads.novelty import Novelty
+from headstart.heads.sweep import draw, fit_temperature
 from headstart.tuning.feed import PLAIN, Feed, Images
 from headstart.tuning.network import Network, autocast
 
 if TYPE_CHECKING:
     import onnxruntime
 
-    from headstart.pixels import Source
+    from headstart.embedding.pixels import Source
     from headstart.tuning.setting import Setting
 
 _MAX_NOVELTY_IMAGES = 2000  # of train: some of every class, and no more than a fraction of an epoch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from headstart.errors import CheckError, count_and_name
+from headstart.base.errors import CheckError, count_and_name
 from headstart.tuning import checkpoint
 from headstart.tuning.augment import number_from
 from headstart.tuning.feed import Feed, Images, PixelFeed, draw_of

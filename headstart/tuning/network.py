@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headstart import graphs
-from headstart.groups import Group, layer_groups
+from headstart.backbones.graph import normalisation
+from headstart.backbones.groups import Group, layer_groups
 from headstart.tuning.cut import Cut, cut
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from headstart.backbones import Backbone, Preprocessing
+    from headstart.backbones.networks import Backbone
+    from headstart.backbones.preprocessing import Preprocessing
 
 
 class Network:
@@ -37,7 +38,7 @@ class Network:
             self.head.weight.copy_(torch.from_numpy(weight.T))
             self.head.bias.copy_(torch.from_numpy(bias))
         self.dropout = nn.Dropout(dropout)
-        self._scale, self._shift = (part.to(device) for part in graphs.normalisation(backbone.preprocessing))
+        self._scale, self._shift = (part.to(device) for part in normalisation(backbone.preprocessing))
         self.unfreeze(0)
 
     def top(self, n_groups: int) -> list[Group]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from headstart.cluster import n_cores
-from headstart.errors import ParamError
+from headstart.base.cores import n_cores
+from headstart.base.errors import ParamError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from headstart.errors import ParamError
+from headstart.base.errors import ParamError
 
 Unfreeze = int | Literal["all"] | Mapping[int, int | Literal["all"]]
 

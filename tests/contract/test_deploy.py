@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from flows import serve
 from flows.pipeline import pipeline
 from flows.request import Request
-from tests.conftest import ROOT
+from tests.support.images import ROOT
 
 DEPLOYMENTS: list[dict[str, Any]] = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(ROOT / "deploy" / "docker-compose.yaml")

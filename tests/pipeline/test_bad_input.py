@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from headstart.weights import BUNDLED_FILE, BUNDLED_PACKAGE
-from tests.conftest import encoded, photograph
-from tests.pipeline.conftest import DEFAULT_BACKBONE, Project, write_photographs
+from headstart.backbones.weights import BUNDLED_FILE, BUNDLED_PACKAGE
+from tests.support.images import encoded, photograph
+from tests.support.projects import DEFAULT_BACKBONE, Project, write_photographs
 
 Break = Callable[[Project], str]
 

@@ -20,9 +20,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from headstart import cli
-from tests.conftest import ROOT
-from tests.pipeline.conftest import Project
+from headstart.handover import cli
+from tests.support.images import ROOT
+from tests.support.projects import Project
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_several_classes_are_columns(project: Project, model: Path, capsys: pyte
 
 def test_many_images_show_how_far_it_is(project: Project, model: Path) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "headstart.cli", "predict", str(model), str(project.root / "photos")]
+    command = [sys.executable, "-m", "headstart.handover.cli", "predict", str(model), str(project.root / "photos")]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
     os.close(theirs)
     assert len(done.stdout.splitlines()) == 24

@@ -7,38 +7,26 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.pipeline.conftest import SETTINGS, Project
-from tests.pipeline.orchestration import (
+from tests.support.orchestration import (
     SLOW_OVERRIDES,
-    SLOW_STAGE,
     Api,
     background,
     environment,
     flow,
+    run_in_its_slow_stage,
     stages_running,
     wait_for,
 )
+from tests.support.projects import SETTINGS, Project
 
 ENDS_S = 5.0
 Served = tuple[str, Popen[bytes]]  # a deployment, and the process that waits to run it
-
-
-@contextmanager
-def run_in_its_slow_stage(project: Project, api: Api, *targets: str) -> Iterator[tuple[Popen[bytes], Path]]:
-    """Yield a flow process of which the stage `backbone` is under way, and its log."""
-    log = project.root.parent / "log"
-    command = [sys.executable, "-m", "flows.pipeline", *targets, *SLOW_STAGE]
-    with background(command, log, cwd=project.root, env=environment(project, PREFECT_API_URL=api.url)) as process:
-        wait_for(lambda: "exporting torchvision/resnet18" in log.read_text(), 90)
-        yield process, log
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:

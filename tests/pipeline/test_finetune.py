@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from tests.pipeline.conftest import DEFAULT_BACKBONE, Project, begun
+from tests.support.projects import DEFAULT_BACKBONE, Project, begun
 
 SHORT = ("finetune.enabled=true", "finetune.epochs=3", "finetune.batch_size=6", "finetune.views=2", "finetune.lr=1e-4")
 SCHEDULE = "finetune.unfreeze={1: 0, 2: 1}"
@@ -117,9 +117,10 @@ def test_step_0_is_the_frozen_candidate(tuned: tuple[Project, str]) -> None:
 def test_frozen_layers_leave_as_they_came(tuned: tuple[Project, str]) -> None:
     """Of the shipped tensors those below the unfrozen group are the pretrained ones, bit for bit."""
     project = tuned[0]
-    from headstart import backbones, params
+    from headstart import params
+    from headstart.backbones import networks
 
-    loaded = backbones.load(params.load(project.root / "params.yaml").backbone, Path(), print)
+    loaded = networks.load(params.load(project.root / "params.yaml").backbone, Path(), print)
     written = load_file(project.root / "artifacts/finetune/model.safetensors")
     moved = {
         name

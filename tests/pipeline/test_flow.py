@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tasks.__main__ import STAGES
-from tests.pipeline.conftest import Project, begun, checkout, write_photographs
-from tests.pipeline.orchestration import Api, flow
+from tests.support.orchestration import Api, flow
+from tests.support.projects import Project, begun, checkout, write_photographs
 
 
 @pytest.mark.slow

@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from headstart import graphs, quantization
+from headstart.handover import quantization
 from headstart.images import decode
-from tests.conftest import ROOT
-from tests.pipeline.conftest import Project
+from headstart.onnx import pieces, runtime
+from tests.support.images import ROOT
+from tests.support.projects import Project
 
 
 def record(project: Project) -> dict[str, object]:
@@ -72,7 +73,7 @@ def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project
     jsonschema.validate(facts, json.loads((ROOT / "headstart/model.schema.json").read_text()))
     assert "An int8 model is shipped." in (folder / "model/MODEL_CARD.md").read_text()
     assert "files are those that were exported" in tried.must("headstart", "verify", "artifacts/model")
-    models = [graphs.session(folder / "model" / name) for name in ("model.onnx", "model.int8.onnx")]
+    models = [runtime.session(folder / "model" / name) for name in ("model.onnx", "model.int8.onnx")]
     predictions = pl.read_parquet(folder / "evaluation/predictions.parquet")
     for path in predictions["path"]:
         rgb = decode((tried.root / "photos" / path).read_bytes()).rgb
@@ -85,7 +86,7 @@ def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project
 
 def test_a_backbone_that_cannot_be_quantised_is_told_of_and_stops_nothing(tried: Project) -> None:
     folder = tried.root / "artifacts"
-    earlier = graphs.session(folder / "backbone/backbone.onnx")
+    earlier = runtime.session(folder / "backbone/backbone.onnx")
     n_features, side = earlier.get_outputs()[0].shape[1], earlier.get_inputs()[0].shape[1]
     nodes = [
         helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
@@ -102,8 +103,8 @@ def test_a_backbone_that_cannot_be_quantised_is_told_of_and_stops_nothing(tried:
             numpy_helper.from_array(np.array([0, 0, 0, n_features - 3]), "pads"),
         ],
     )
-    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", graphs.OPSET)])
-    (folder / "backbone/backbone.onnx").write_bytes(graphs.to_bytes(model))
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", pieces.OPSET)])
+    (folder / "backbone/backbone.onnx").write_bytes(pieces.to_bytes(model))
     tried.must("python", "-m", "tasks", "quantize")
     assert record(tried)["chosen"] is None
     assert "onnxruntime cannot quantise this backbone (ValueError: no node is one of" in str(record(tried)["why"])

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
-from tests.pipeline.conftest import Project
+from tests.support.images import ROOT
+from tests.support.projects import Project
 
 EXAMPLES = ROOT / "examples"
 CLOSE = 1e-3

@@ -10,10 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tasks.__main__ import STAGES
-from tests.browser import WAIT_MS, opened
-from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import Api, flow
-from tests.pipeline.test_control import run_in_its_slow_stage
+from tests.support.browser import WAIT_MS, opened
+from tests.support.orchestration import Api, flow, run_in_its_slow_stage
+from tests.support.projects import Project
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import Api, flow, notifying
-from tests.server import Server
+from tests.support.orchestration import Api, flow, notifying
+from tests.support.projects import Project
+from tests.support.server import Server
 
 
 @pytest.fixture

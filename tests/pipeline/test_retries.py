@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.cluster import Cluster
-from tests.conftest import ROOT
-from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import Api, background, environment, flow, free_port, notifying, wait_for
-from tests.server import Server
+from tests.support.cluster import Cluster
+from tests.support.images import ROOT
+from tests.support.orchestration import Api, background, environment, flow, free_port, notifying, wait_for
+from tests.support.projects import Project
+from tests.support.server import Server
 
 STEP = r"""
 import json, os, sys

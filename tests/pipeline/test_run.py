@@ -14,8 +14,8 @@ from playwright.sync_api import expect
 
 from headstart.images import decode
 from tasks.__main__ import STAGES
-from tests.browser import opened
-from tests.pipeline.conftest import DEFAULT_BACKBONE, Project, write_photographs
+from tests.support.browser import opened
+from tests.support.projects import DEFAULT_BACKBONE, Project, write_photographs
 
 
 def metrics_of(project: Project) -> dict[str, float]:

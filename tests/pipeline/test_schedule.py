@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import QUIET, Api, background, environment, free_port, wait_for
+from tests.support.orchestration import QUIET, Api, background, environment, free_port, wait_for
+from tests.support.projects import Project
 
 
 def runs_of(api: Api, deployment: str, *kinds: str) -> list[dict[str, Any]]:

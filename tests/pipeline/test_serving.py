@@ -23,10 +23,10 @@ import polars as pl
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import opened
-from tests.conftest import ROOT, encoded, photograph
-from tests.pipeline.conftest import Project
-from tests.pipeline.orchestration import wait_for
+from tests.support.browser import opened
+from tests.support.images import ROOT, encoded, photograph
+from tests.support.orchestration import wait_for
+from tests.support.projects import Project
 
 
 class Serving:
@@ -52,7 +52,7 @@ class Serving:
 
 @contextmanager
 def served(model: Path, log: Path, *options: str) -> Iterator[Serving]:
-    command = [sys.executable, "-m", "headstart.cli", "serve", str(model), "--port", "0", *options]
+    command = [sys.executable, "-m", "headstart.handover.cli", "serve", str(model), "--port", "0", *options]
     with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
         try:
             yield Serving(process, log)
@@ -208,7 +208,7 @@ def test_told_to_stop_it_answers_what_is_under_way_and_goes(base: Project, tmp_p
 
 def test_without_its_extra_it_says_what_to_install(base: Project, tmp_path: Path) -> None:
     (tmp_path / "uvicorn.py").write_text("raise ImportError('no', name='uvicorn')")
-    command = [sys.executable, "-m", "headstart.cli", "serve", str(base.root / "artifacts/model")]
+    command = [sys.executable, "-m", "headstart.handover.cli", "serve", str(base.root / "artifacts/model")]
     done = subprocess.run(
         command,
         cwd=ROOT,

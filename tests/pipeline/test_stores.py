@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import Project, write_photographs
-from tests.server import Server
+from tests.support.projects import Project, write_photographs
+from tests.support.server import Server
 
 DOWNSTREAM = [(name,) for name in ("features", "head", "evaluation", "model")]
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from headstart import images
-from headstart.errors import DataError
-from headstart.files import sha256_of
+from headstart.base.errors import DataError
+from headstart.base.files import sha256_of
 from headstart.images import EXTENSIONS, UnreadableError, decode, read_unchanged
-from tests.conftest import encoded, photograph
+from tests.support.images import encoded, photograph
 
 RGB = photograph(1)
 

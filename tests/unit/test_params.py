@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from headstart import params
-from headstart.errors import DataError, ParamError
-from tests.conftest import ROOT
+from headstart.base.errors import DataError, ParamError
+from tests.support.images import ROOT
 
 
 def shipped() -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart import confusion_plot, contact_sheet
+from headstart.embedding import contact_sheet
+from headstart.evaluation import confusion_plot
 
 
 @pytest.mark.parametrize("n_classes", [2, 10, 40])

@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from headstart.tuning.augment import Augmentation, centre
-from tests.conftest import photograph
+from tests.support.images import photograph
 
 MEAN = (0.485, 0.456, 0.406)
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headstart.groups import layer_groups
+from headstart.backbones.groups import layer_groups
 from headstart.tuning.cut import NoCutError, cut
-from tests.unit.tuning.setup import backbone
+from tests.support.training import backbone
 
 NETWORKS = ["torchvision/resnet18", "torchvision/shufflenet_v2_x0_5", "timm/test_efficientnet", "timm/convnext_atto"]
 NETWORKS += ["timm/vit_tiny_patch16_224"]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from headstart import store
+from headstart.store.shards import Contract
 from headstart.tuning import feed
 from headstart.tuning.feed import PLAIN, PixelFeed, Shapes
 from headstart.tuning.loop import loss_of
 from headstart.tuning.network import Network
 from headstart.tuning.schedule import Phase
-from tests.unit.tuning.setup import images, kept_feed, network, prefix, same, setting, views
+from tests.support.training import images, kept_feed, network, prefix, same, setting, views
 
 NETWORKS = ["timm/test_resnet", "timm/test_efficientnet", "timm/vit_tiny_patch16_224"]
 
@@ -127,6 +127,6 @@ def test_values_that_half_precision_cannot_hold_are_told(tmp_path: Path) -> None
             parameter.fill_(1e5)
     wanted = {feed.key("a", 0): f"0 {'0' * 64} a.png"}
     half = feed.Prefix(net, small.parts, seen, small.shapes, "float16", small.autocast)
-    contract = store.Contract("f", (small.shapes.n_values,), "float16")
+    contract = Contract("f", (small.shapes.n_values,), "float16")
     with pytest.raises(feed.CheckError, match="values that float16 cannot hold"):
         feed.build(tmp_path, half, contract, wanted, lambda n: None, print)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from headstart.errors import CheckError
-from headstart.heads import fit_temperature
+from headstart.base.errors import CheckError
+from headstart.heads.sweep import fit_temperature
 from headstart.tuning import judge, loop
 from headstart.tuning.feed import PLAIN, PixelFeed
 from headstart.tuning.loop import Tuned, batches_of, tune
 from headstart.tuning.network import Network
 from headstart.tuning.schedule import Phase
-from tests.unit.tuning.setup import images, kept_feed, network, no_bar, pixel_feed, same, setting, state, views
+from tests.support.training import images, kept_feed, network, no_bar, pixel_feed, same, setting, state, views
 
 TRAIN, VAL = images(20), images(9, first=100)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headstart.tuning.lr_range import LOWEST, N_STEPS, Point, plot, proposal, range_test
-from tests.unit.tuning.setup import images, network, pixel_feed, setting
+from tests.support.training import images, network, pixel_feed, setting
 
 
 def test_the_rate_grows_until_the_loss_has_left_its_lowest_value_behind(tmp_path: Path) -> None:

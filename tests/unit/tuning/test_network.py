@@ -6,7 +6,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.tuning.network import optimiser_groups
-from tests.unit.tuning.setup import images, network, source
+from tests.support.training import images, network, source
 
 
 def test_the_probes_answers_are_the_networks() -> None:

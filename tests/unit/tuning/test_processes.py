@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.errors import ParamError
+from headstart.base.errors import ParamError
 from headstart.tuning import processes
 from headstart.tuning.processes import Processes, join
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.errors import ParamError
+from headstart.base.errors import ParamError
 from headstart.tuning.schedule import Phase, Rates, phases
 
 

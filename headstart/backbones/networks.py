@@ -1,0 +1,335 @@
+"""A name and its weights -> a frozen feature extractor, its preprocessing and where its weights came from.
+
+The one place that knows torchvision and timm. They and torch are imported inside functions, because that takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.backbones import weights
+from headstart.backbones.groups import Group, layer_groups
+from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING, Preprocessing
+from headstart.backbones.weights import Published
+from headstart.base import files
+from headstart.base.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from headstart import params as parameters
+
+    State = dict[str, torch.Tensor]
+    Report = Callable[[str], None]
+
+# Names in files that torchvision publishes -> names in its models today, as its own loaders translate them.
+_OLD_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its classifier, in eval mode and frozen: float [B, 3, input_px, input_px] -> float [B, D]."""
+
+    name: str  # canonical: 'torchvision/resnet18', 'timm/tf_efficientnet_lite0'
+    module: torch.nn.Module
+    n_features: int
+    preprocessing: Preprocessing
+    weights: str
+    weights_sha256: str  # of the file; of the state dict's bytes in the order of their names for random weights
+    licence: str
+
+
+def known_names() -> list[str]:
+    """Return every canonical name: 'torchvision/resnet18', ..., 'timm/resnet18', 'timm/resnet18.a1_in1k', ..."""
+    with _quiet():
+        import timm
+        from torchvision import models
+
+        in_timm = dict.fromkeys([*timm.list_models(), *timm.list_models(pretrained=True)])  # the latter carry a tag
+        return [f"torchvision/{name}" for name in models.list_models(module=models)] + [f"timm/{n}" for n in in_timm]
+
+
+def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> Backbone:
+    """Build the backbone that `params` names, with verified weights; downloads go to `weights_folder`, once.
+
+    `report` receives lines for the user. Raises ParamError for whatever params.yaml, a file or the network has wrong.
+    The global random state stays as it was.
+    """
+    with _quiet():
+        import torch
+
+        canonical = _canonical(params.name)
+        library, _, name = canonical.partition("/")
+        published, own = _torchvision_publishes(name) if library == "torchvision" else _timm_publishes(name, report)
+        if params.weights == "bundled":
+            own = BUNDLED_PREPROCESSING
+        published, path = weights.choose(params, canonical, published, weights_folder, report)
+        preprocessing = _preprocessing(params, own)
+        state = weights.read(path) if path else None
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            try:
+                if library == "torchvision":
+                    # Published weights fit one size alone.
+                    px = own.input_px if params.weights == "default" else params.input_px or own.input_px
+                    module, state, known = _from_torchvision(name, px, state)
+                else:
+                    module, state, known = _from_timm(name, params.input_px, state, params.weights)
+                if state:
+                    _fill(module, state, known, params.name, published.weights)
+                n_features = _n_features(module.eval().requires_grad_(False), preprocessing.input_px)
+            except HeadstartError:
+                raise
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+                or_else = "Set backbone.input_px to null, for their own, or choose" if params.input_px else "Choose"
+                raise ParamError(
+                    f"backbone.name is '{params.name}', which does not work at {preprocessing.input_px} pixels with"
+                    f" these weights ({said}). {or_else} another backbone.name in params.yaml."
+                ) from error
+    digest = files.sha256_of(path) if path else _digest(module)
+    return Backbone(canonical, module, n_features, preprocessing, published.weights, digest, published.licence)
+
+
+def save(module: torch.nn.Module, path: Path) -> None:
+    """Write the network's tensors as safetensors, the same bytes for the same tensors."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}, path)
+
+
+def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
+    """Return the network that the stage `backbone` wrote to `folder`, and its preprocessing.
+
+    The code is the library's, found by the name in backbone.json; the file holds tensors alone, and no weights are
+    downloaded. So nothing that comes from DVC's remote can run code. CheckError where the files are not that stage's.
+    """
+    with _quiet():
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        record = files.read_json(folder / "backbone.json", "backbone")
+        path = folder / "backbone.safetensors"
+        files.check_digest(path, record["backbone_safetensors_sha256"], "backbone")
+        own = {each.name: record["preprocessing"][each.name] for each in fields(Preprocessing)}
+        preprocessing = Preprocessing(**own | {name: tuple(own[name]) for name in ("mean", "std")})
+        library, _, name = _canonical(record["name"]).partition("/")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            if library == "torchvision":
+                module, *_ = _from_torchvision(name, preprocessing.input_px, None)
+            else:
+                module, *_ = _from_timm(name, preprocessing.input_px, None, weights="random")
+        state = module.state_dict()  # carries the versions that some layers ask for
+        try:
+            held = load_file(path)
+            if odd := sorted(held.keys() ^ state.keys()):
+                raise ValueError(f"{len(odd)} names differ: {count_and_name(odd)}")
+            state.update(held)
+            module.load_state_dict(state)
+        except (RuntimeError, ValueError, SafetensorError) as error:
+            said = str(error).splitlines()[-1].strip()
+            raise CheckError(
+                f"{path} does not hold the tensors of {record['name']} ({said}). Run `dvc repro --force backbone`."
+            ) from None
+    return module.eval().requires_grad_(False), preprocessing
+
+
+def groups_of(params: parameters.Backbone, name: str) -> tuple[Backbone, list[Group]]:
+    """Return a network with random weights, so that none are downloaded, and its layer groups."""
+    empty = {"name": name, "weights": "random", "sha256": None, "input_px": None}
+    backbone = load(params.model_copy(update=empty), Path(), lambda message: None)
+    return backbone, layer_groups(backbone.module)
+
+
+# Names, and what the libraries say
+
+
+def _canonical(name: str) -> str:
+    known = known_names()
+    for canonical in (name, f"torchvision/{name}", f"timm/{name}"):
+        if canonical in known:
+            return canonical
+    hint = did_you_mean(name, known if "/" in name else [each.partition("/")[2] for each in known])
+    raise ParamError(f"backbone.name is '{name}', which is not known.{hint} Set backbone.name in params.yaml.")
+
+
+def _torchvision_publishes(name: str) -> tuple[Published, Preprocessing]:
+    from torchvision import models
+
+    best = models.get_model_weights(name).DEFAULT
+    own = best.transforms()
+    (input_px,), (resize_px,) = own.crop_size, own.resize_size
+    licence = "BSD-3-Clause (torchvision); the weights were trained on ImageNet-1k, see its terms"
+    own = Preprocessing(input_px, input_px / resize_px, own.interpolation.value, tuple(own.mean), tuple(own.std))
+    licence, file_name = best.meta.get("license", licence), best.url.rpartition("/")[2]
+    return Published(f"torchvision: {best}", licence, best.url, file_name, is_on_hub=False), own
+
+
+def _timm_publishes(name: str, report: Report) -> tuple[Published, Preprocessing]:
+    import timm
+    from timm.data.config import resolve_data_config
+
+    cfg: Any = timm.get_pretrained_cfg(name)
+    own = resolve_data_config(pretrained_cfg=cfg.to_dict())  # type: ignore[no-untyped-call]
+    channels, height_px, width_px = own["input_size"]
+    if channels != 3 or height_px != width_px:
+        raise ParamError(
+            f"backbone.name is '{name}', which takes {channels} x {height_px} x {width_px}."
+            " A square input of 3 channels was expected. Set backbone.name in params.yaml."
+        )
+    url, file_name = cfg.url or "", (cfg.url or "").rpartition("/")[2]
+    if cfg.hf_hub_id:  # preferred, as timm does
+        endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+        hub_file = cfg.hf_hub_filename or "model.safetensors"
+        url = f"{endpoint}/{cfg.hf_hub_id}/resolve/main/{hub_file}"
+        file_name = cfg.hf_hub_id.rpartition("/")[2] + Path(hub_file).suffix
+    if own["crop_mode"] != "center":
+        report(f"{name} was trained with crop mode '{own['crop_mode']}'; centre cropping is used")
+    own = Preprocessing(height_px, own["crop_pct"], own["interpolation"], tuple(own["mean"]), tuple(own["std"]))
+    said, licence = f"timm: {cfg.hf_hub_id or file_name}", cfg.license or "unknown: timm does not say"
+    return Published(said, licence, url, file_name, is_on_hub=bool(cfg.hf_hub_id)), own
+
+
+def _preprocessing(params: parameters.Backbone, own: Preprocessing) -> Preprocessing:
+    chosen = replace(own, **{key: value for key in asdict(own) if (value := getattr(params, key)) is not None})
+    if chosen.interpolation not in ("bilinear", "bicubic"):
+        raise ParamError(
+            f"backbone.interpolation is null, and '{params.name}' was trained with '{chosen.interpolation}'."
+            " bilinear or bicubic was expected. Set backbone.interpolation in params.yaml."
+        )
+    return chosen
+
+
+# Modules and their tensors
+
+
+def _from_timm(
+    name: str, input_px: int | None, state: State | None, weights: str
+) -> tuple[torch.nn.Module, State | None, set[str]]:
+    """Return the model without its classifier, what is left to be filled into it, and all names of the whole model."""
+    import timm
+
+    cfg: Any = timm.get_pretrained_cfg(name)
+    sized: dict[str, Any] = {"img_size": input_px} if input_px and cfg.fixed_input_size else {}
+    if weights == "default":  # timm renames what it publishes, and resamples position embeddings
+        overlay = {"state_dict": state}
+        module: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
+        state = None
+    else:
+        module = timm.create_model(name, pretrained=False, **sized)
+    if state and weights == "bundled":  # the same tensors in the same order, under other names
+        state = dict(zip(module.state_dict(), state.values(), strict=True))
+    known = set(module.state_dict())
+    module.reset_classifier(0)
+    return module, state, known
+
+
+def _from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn.Module, State | None, set[str]]:
+    """Return the same for torchvision, without auxiliary heads either, `state` under the names that it has today."""
+    import torch
+    from torch import nn
+    from torchvision import models
+
+    sized: dict[str, dict[str, Any]] = {"vit": {"image_size": px}, "maxvit": {"input_size": (px, px)}}
+    model: Any = models.get_model(name, weights=None, **sized.get(name.partition("_")[0], {}))
+    known = set(model.state_dict())
+    if hasattr(model, "transform_input"):  # GoogLeNet, Inception: their weights want 0.5 for mean and std
+        model.transform_input = True
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(model, auxiliary):
+            setattr(model, auxiliary, None)
+            model.aux_logits = False
+    executed: list[tuple[str, int]] = []
+    hooks = []
+    for path, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+            hooks.append(layer.register_forward_hook(lambda *_, seen=(path, width): executed.append(seen)))
+    with torch.no_grad():
+        n_classes = model.eval()(_noise(1, px)).shape[-1]
+    for hook in hooks:
+        hook.remove()
+    model.set_submodule([path for path, width in executed if width == n_classes][-1], nn.Identity())
+    for old, new in _OLD_NAMES:
+        state = {old.sub(new, key): value for key, value in state.items()} if state else None
+    return model, state, known
+
+
+def _fill(module: torch.nn.Module, state: State, known: set[str], name: str, source: str) -> None:
+    """Copy `state` into `module`; ParamError if a tensor is missing, has another shape, or is none of the model's.
+
+    The tensors of the classifier, `known` but not in `module`, may be there, may be missing and may have any shape.
+    """
+    needed = module.state_dict()  # carries the versions that some layers ask for
+    offenders = []
+    for key, tensor in needed.items():
+        if key not in state:
+            if not key.endswith("num_batches_tracked"):
+                offenders.append(f"{key} is missing")
+        elif state[key].shape != tensor.shape:
+            offenders.append(f"{key} is {list(state[key].shape)}, not {list(tensor.shape)}")
+    # Without a dimension are counters, which files of all ages have more or fewer of.
+    offenders += [f"{key} is none of its tensors" for key in state if key not in known and state[key].ndim]
+    if offenders:
+        raise ParamError(
+            f"the weights ({source}) do not fit '{name}': {len(offenders)} of {len(needed)} tensors differ"
+            f" ({count_and_name(offenders)}). Weights of the same model were expected."
+            " Set backbone.name or backbone.weights in params.yaml."
+        )
+    needed.update((key, state[key]) for key in needed.keys() & state.keys())
+    module.load_state_dict(needed)
+
+
+def _n_features(module: torch.nn.Module, input_px: int) -> int:
+    """Return D; ValueError if `module` gives anything but finite [B, D]."""
+    import torch
+
+    with torch.no_grad():
+        features: torch.Tensor = module(_noise(2, input_px))
+    if features.ndim != 2 or len(features) != 2:
+        raise ValueError(f"features of shape {list(features.shape)} for two images")
+    if not torch.isfinite(features).all():
+        raise ValueError("features that are not finite")
+    return features.shape[1]
+
+
+def _noise(n_images: int, input_px: int) -> torch.Tensor:
+    import torch
+
+    return torch.randn(n_images, 3, input_px, input_px, generator=torch.Generator().manual_seed(0))
+
+
+def _digest(module: torch.nn.Module) -> str:
+    sha256 = hashlib.sha256()
+    for _, tensor in sorted(module.state_dict().items()):
+        sha256.update(tensor.contiguous().numpy().tobytes())
+    return sha256.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torchvision and timm warn of among themselves from the user."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

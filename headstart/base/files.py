@@ -1,0 +1,183 @@
+"""Parquet, JSON, CSV and safetensors in and out. Every write goes to the side, is synced, and is renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from headstart.base.errors import CheckError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+
+def located(where: str, relative_to: Path) -> Path:
+    """Return the path of a file name, relative to a folder unless absolute, or of a URL, which fsspec reads."""
+    scheme, colon, rest = where.partition("://")
+    if not colon:
+        return relative_to / where
+    if scheme in ("file", "local"):
+        return Path(rest)
+    from upath import UPath
+
+    return cast(Path, UPath(where))
+
+
+def is_local(path: Path) -> bool:
+    """Return whether `path` is of this machine's file system, not a URL."""
+    return isinstance(path, Path)
+
+
+def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
+    """Write a file of several parts: to the side and renamed, or at once, as object stores do.
+
+    Several processes may write the same file.
+    """
+    if is_local(path):
+        with replacing(path, f"{uuid4().hex[:8]}.") as beside, beside.open("wb") as file:
+            for part in parts:
+                file.write(part if isinstance(part, bytes) else part.data)
+    else:
+        path.write_bytes(b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts))
+
+
+@contextmanager
+def replacing(path: Path, tag: str = "") -> Iterator[Path]:
+    """Yield a name beside `path` to write to; on success it becomes `path` in one step, on failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{tag}partial")
+    try:
+        yield beside
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`; on success it takes its place whole, on failure `folder` is as it was."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
+    for leftover in (beside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with `\\n` line ends on every system."""
+    with replacing(path) as beside:
+        beside.write_bytes(text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON in the order given, indented; NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Return what the JSON file holds; CheckError if it is missing or broken, naming the stage that makes it."""
+    try:
+        return json.loads(_existing(path, made_by).read_bytes())
+    except ValueError as error:
+        raise CheckError(f"{path} is not valid JSON ({error}). Run `dvc repro --force {made_by}`.") from None
+
+
+def write_csv(path: Path, table: pl.DataFrame) -> None:
+    """Write a CSV with a header."""
+    with replacing(path) as beside:
+        table.write_csv(beside)
+
+
+def read_csv(path: Path, made_by: str) -> pl.DataFrame:
+    """Return the table; CheckError if it is missing or broken, naming the stage that makes it."""
+    import polars as pl
+
+    try:
+        return pl.read_csv(_existing(path, made_by), infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
+
+
+def write_parquet(path: Path, table: pl.DataFrame) -> None:
+    """Write a parquet file whose bytes follow from the table alone."""
+    with replacing(path) as beside:
+        table.write_parquet(beside, compression="zstd", statistics=False)
+
+
+def read_parquet(path: Path, made_by: str) -> pl.DataFrame:
+    """Return the table; CheckError if it is missing or broken, naming the stage that makes it."""
+    import polars as pl
+
+    try:
+        return pl.read_parquet(_existing(path, made_by))
+    except pl.exceptions.PolarsError as error:
+        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as safetensors."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    with replacing(path) as beside:
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside)
+
+
+def read_safetensors(path: Path, made_by: str) -> dict[str, np.ndarray]:
+    """Return the named arrays; CheckError if the file is missing or broken, naming the stage that makes it."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(_existing(path, made_by))
+    except SafetensorError as error:
+        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
+
+
+def bundled_with_scikit_learn(name: str) -> Path:
+    """Return a file of scikit-learn's `datasets` folder; CheckError if it is not installed."""
+    package = importlib.util.find_spec("sklearn")  # found, not imported: that takes seconds
+    if package is None or package.origin is None:
+        raise CheckError(f"scikit-learn, which has {name}, is not installed. Run `make setup`.")
+    return Path(package.origin).parent / "datasets" / name
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, sha256: str, made_by: str) -> None:
+    """CheckError unless a file has that SHA-256, naming the stage that makes it."""
+    found = sha256_of(_existing(path, made_by))
+    if found != sha256:
+        raise CheckError(
+            f"{path} has SHA-256 {found[:12]}.., and {sha256[:12]}.. was expected: it is not the file that {made_by}"
+            f" wrote. Run `dvc repro --force {made_by}`."
+        )
+
+
+def _existing(path: Path, made_by: str) -> Path:
+    if not path.is_file():
+        raise CheckError(f"{path} is missing. The stage {made_by} makes it. Run `dvc repro {made_by}`.")
+    return path

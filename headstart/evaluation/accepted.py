@@ -1,0 +1,95 @@
+"""The accepted model: a version of dvc.yaml's artifact that a git tag of GTO's names. What it is, and what beats it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.base.errors import CheckError
+from headstart.evaluation import metrics
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+
+NAME = "classifier"  # of the artifact in dvc.yaml
+_SIGNIFICANT = 0.05  # level of the tests
+_TAG = re.compile(rf"{NAME}@(v(\d+)\.(\d+)\.(\d+))")
+
+
+def tag_of(version: str) -> str:
+    """Return the tag of a version such as v1.0.0."""
+    return f"{NAME}@{version}"
+
+
+def newest(tags: Iterable[str]) -> str | None:
+    """Return the newest version among git's tags, None if no model has been accepted."""
+    found = [match for tag in tags if (match := _TAG.fullmatch(tag))]
+    return max(found, key=lambda match: tuple(map(int, match.groups()[1:])))[1] if found else None
+
+
+def fetch(version: str, layout: Layout, destination: Path) -> Path:
+    """Write model.onnx of that version of the project to `destination`, from DVC's cache or remote.
+
+    DVC's command does it, so that no stage imports DVC. CheckError with its words where it cannot.
+    """
+    path = (layout.model / "model.onnx").relative_to(layout.root).as_posix()
+    command = [sys.executable, "-m", "dvc", "get", ".", path, "--rev", tag_of(version), "--out", str(destination)]
+    done = subprocess.run(command, cwd=layout.root, capture_output=True, text=True)
+    if done.returncode or not destination.is_file():
+        said = done.stderr.strip().splitlines() or ["DVC said nothing"]
+        raise CheckError(
+            f"{path} of the accepted {version} cannot be fetched: {said[-1].removeprefix('ERROR: ')}. The tag"
+            f" '{tag_of(version)}' and its files in DVC's cache or remote were expected. Run `git fetch --tags` and"
+            " name a DVC remote that has them, or set export.gate to another version or null."
+        )
+    return destination
+
+
+def compare(
+    version: str, new_right: np.ndarray, accepted_right: np.ndarray, groups: np.ndarray, n_samples: int, seed: int
+) -> dict[str, Any]:
+    """Return what the same images, bool [N] each, say of the new model beside the accepted one.
+
+    The new one is worse if that is significant at 5 %, one-sided, by McNemar's exact test, which few images do not
+    mislead, and by the paired difference with groups [N] kept whole, which images that resemble each other do not.
+    """
+    only_accepted, only_new, p_value = metrics.mcnemar(accepted_right, new_right)
+    is_worse, is_better = _beats(accepted_right, new_right, groups), _beats(new_right, accepted_right, groups)
+    right = accepted_right.astype(np.int64)
+    resampled = metrics.bootstrap(np.ones_like(right), right, groups, 2, n_samples, seed).accuracy
+    accuracy = float(right.mean())
+    interval = metrics.accuracy_interval(resampled, accuracy, len(np.unique(groups)))
+    beside = f"{new_right.mean():.2%} right beside {accuracy:.2%}"
+    beside += f", {only_accepted} lost and {only_new} won, p = {p_value:.3f}"
+    if is_worse:
+        why = f"The model is worse than the accepted {version} by more than chance: {beside}."
+    elif is_better:
+        why = f"The model is better than the accepted {version} by more than chance: {beside}."
+    else:
+        why = f"The model is no worse than the accepted {version} as far as chance lets one tell: {beside}."
+    return {
+        "accepted": {
+            "version": version,
+            "accuracy": round(accuracy, 6),
+            "accuracy_low": round(interval.low, 6),
+            "accuracy_high": round(interval.high, 6),
+        },
+        "only_accepted_right": only_accepted,
+        "only_new_right": only_new,
+        "p_value": round(p_value, 6),
+        "is_worse": is_worse,
+        "why": why,
+    }
+
+
+def _beats(first_right: np.ndarray, second_right: np.ndarray, groups: np.ndarray) -> bool:
+    """Return whether the first of two models is better by both tests."""
+    only_first, only_second, p_value = metrics.mcnemar(first_right, second_right)
+    lead = metrics.advantage((~second_right).astype(float), (~first_right).astype(float), groups)
+    return only_first > only_second and p_value / 2 < _SIGNIFICANT and lead.is_clear(1)

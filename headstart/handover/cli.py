@@ -1,0 +1,267 @@
+"""`headstart predict | verify | info | serve`: for those who deploy a finished model.
+
+onnxruntime, Pillow and numpy only, and nothing of the pipeline; `serve` takes FastAPI and uvicorn too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import glob
+import hashlib
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from headstart.base.errors import CheckError, HeadstartError, count_and_name
+from headstart.handover.model import Answer, Model, file_of
+from headstart.images import UnreadableError, decode
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of the images in a folder
+BAD_IMAGES = 2  # exit status where some images could not be read and the rest was answered
+
+
+class Named(NamedTuple):
+    """An image and what the model says of it."""
+
+    path: str
+    answer: Answer
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Print the most probable classes of each image; an unreadable one is told on stderr and the rest goes on."""
+    model = Model(arguments.model)
+    paths = list(_named(arguments.images))
+    if not paths:
+        raise CheckError("no image is named. Files, folders, patterns, or - for a list on stdin were expected.")
+    write = {"table": _table, "json": _json_lines, "csv": _csv}["json" if arguments.json else arguments.format]
+    shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
+    began, n_bad = time.monotonic(), 0
+    printer = write(max(map(len, paths)), arguments.top)
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(paths), arguments.batch):
+            chunk = paths[first : first + arguments.batch]
+            for answer in _answers(model, chunk, list(pool.map(_pixels, chunk)), arguments.top):
+                if isinstance(answer, Named):
+                    printer(answer)
+                else:
+                    n_bad += 1
+                    print(f"predict: {answer} An image was expected.", file=sys.stderr)
+            if shows_progress:
+                done = first + len(chunk)
+                rate = done / (time.monotonic() - began)
+                told = f"\rpredict: {done}/{len(paths)} images, {rate:.0f} a second"
+                print(told, end="", file=sys.stderr, flush=True)
+    if shows_progress:
+        print(file=sys.stderr)
+    return BAD_IMAGES if n_bad else 0
+
+
+def _named(words: Iterable[str]) -> Iterator[str]:
+    """Yield the path of each image that the words name: files, folders, patterns, - for one path a line on stdin."""
+    for word in words:
+        path = Path(word)
+        if word == "-":
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        elif path.is_dir():
+            yield from sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
+        elif not path.exists() and glob.has_magic(word):
+            found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's takes no absolute pattern
+            yield from sorted(each for each in found if Path(each).is_file())
+        else:
+            yield word
+
+
+def _pixels(path: str) -> np.ndarray | str:
+    """Return uint8 [H, W, 3], or why not."""
+    try:
+        return decode(Path(path).read_bytes()).rgb
+    except (UnreadableError, OSError) as error:
+        return f"{path}: {error.strerror if isinstance(error, OSError) else error}."
+
+
+def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | str], top: int) -> Iterator[Named | str]:
+    """Yield an answer an image, in order, or why there is none. Images of one size go through the model together."""
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, image in enumerate(pixels):
+        if not isinstance(image, str):
+            rows_of.setdefault(image.shape, []).append(row)
+    found: dict[int, Answer] = {}
+    for rows in rows_of.values():
+        found.update(zip(rows, model(np.stack([np.asarray(pixels[row]) for row in rows]), top), strict=True))
+    for row, image in enumerate(pixels):
+        yield image if isinstance(image, str) else Named(paths[row], found[row])
+
+
+def _table(width: int, top: int) -> Callable[[Named], None]:
+    def write(named: Named) -> None:
+        ranked = "  ".join(f"{label} {probability:.4f}" for label, probability in named.answer.ranked)
+        print(f"{named.path:<{width}}  {ranked}{'  abstains' if named.answer.abstains else ''}")
+
+    return write
+
+
+def _json_lines(width: int, top: int) -> Callable[[Named], None]:
+    def write(named: Named) -> None:
+        path, answer = named
+        ranked = [{"label": name, "probability": value} for name, value in answer.ranked]
+        line = {"path": path, "label": answer.label, "probability": answer.probability, "top": ranked}
+        line |= {"abstains": answer.abstains, "novelty": answer.novelty}
+        print(json.dumps(line, ensure_ascii=False))
+
+    return write
+
+
+def _csv(width: int, top: int) -> Callable[[Named], None]:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    ranks = [""] if top == 1 else [f"_{rank + 1}" for rank in range(top)]
+    names = [f"{name}{rank}" for rank in ranks for name in ("label", "probability")]
+    writer.writerow(["path", *names, "abstains", "novelty"])
+
+    def write(named: Named) -> None:
+        values = [value for each in named.answer.ranked for value in each]
+        values += [""] * (len(names) - len(values))  # fewer classes than were asked for
+        writer.writerow([named.path, *values, str(named.answer.abstains).lower(), named.answer.novelty])
+
+    return write
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Compare checksums and replay the conformance vectors; CheckError where this machine has or answers other ones."""
+    file = file_of(arguments.model)
+    folder = file.parent
+    n_files = _check_sums(folder)
+    expected = _read_json(folder / "conformance" / "expected.json")
+    model = Model(file)
+    wrong, furthest = [], 0.0
+    for vector in expected["images"]:
+        pixels = _pixels(str(folder / "conformance" / vector["file"]))
+        if isinstance(pixels, str):
+            raise CheckError(f"{pixels} An image was expected. Copy the whole folder again.")
+        probabilities = model.probabilities(pixels[None])[0]
+        difference = float(np.abs(probabilities - np.asarray(vector["probabilities"], np.float32)).max())
+        furthest = max(furthest, difference)
+        if not difference <= expected["tolerance"] or model.classes[int(probabilities.argmax())] != vector["label"]:
+            wrong.append(vector["file"])
+    n_images = len(expected["images"])
+    if wrong:
+        raise CheckError(
+            f"{len(wrong)} of {n_images} conformance images differ ({count_and_name(wrong)}), by up to {furthest:.1e}."
+            f" At most {expected['tolerance']:.0e} was expected. Compare the versions of onnxruntime and Pillow here"
+            " with those that `headstart info` names."
+        )
+    print(f"verify: {n_files} files are those that were exported")
+    opset = _read_json(folder / "model.json").get("opset")
+    print(f"verify: onnxruntime {onnxruntime.__version__} has every operator of the model, opset {opset}")
+    print(f"verify: {n_images} conformance images agree to {furthest:.1e}")
+    return 0
+
+
+def _check_sums(folder: Path) -> int:
+    """Return how many files SHA256SUMS names; CheckError if one is another than at the export, or is missing."""
+    listed = folder / "SHA256SUMS"
+    try:
+        promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
+        pairs = [(digest, name) for digest, name in promised]
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
+    for digest, name in pairs:
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise CheckError(
+                f"{folder / name} cannot be read ({error.strerror}). Copy the whole folder again."
+            ) from None
+        if found != digest:
+            raise CheckError(
+                f"{folder / name} has SHA-256 {found[:12]}.. and SHA256SUMS promises {digest[:12]}... The file that was"
+                " exported was expected. Copy the whole folder again."
+            )
+    return len(pairs)
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Print what the model says of itself."""
+    model = Model(arguments.model)
+    print(f"{'file':<22}{model.file}")
+    for name, value in sorted(model.metadata.items()):
+        print(f"{name:<22}{', '.join(model.classes) if name == 'classes' else value}")
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Answer over HTTP until SIGINT or SIGTERM; CheckError where the extra is not installed."""
+    try:
+        from headstart.handover import serving
+    except ImportError as error:
+        raise CheckError(f"{error.name} is not installed. Run `pip install 'headstart[serve]'`.") from None
+    serving.run(Model(arguments.model), arguments.host, arguments.port, arguments.max_mb)
+    return 0
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{path} cannot be read ({error}). The folder that `export` wrote was expected.") from None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headstart", description="Run, verify, describe or serve a finished model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("predict", help="name the class of images")
+    command.add_argument("model", type=Path, metavar="MODEL", help="artifacts/model, or a model.onnx")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; - reads a list on stdin")
+    command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="json: an object a line")
+    command.add_argument("--json", action="store_true", help="the same as --format json")
+    command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images read at a time (default: 8)")
+    command.add_argument("--top", type=_positive, default=1, metavar="K", help="the K most probable classes")
+    command.set_defaults(run=predict)
+
+    command = commands.add_parser("verify", help="compare checksums, replay the conformance vectors on this machine")
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.set_defaults(run=verify)
+
+    command = commands.add_parser("info", help="classes, backbone, preprocessing, digests, versions")
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.set_defaults(run=info)
+    command = commands.add_parser("serve", help="answer over HTTP, with a page to try the model in a browser")
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0: reachable from other machines (default: 127.0.0.1)"
+    )
+    command.add_argument("--port", type=int, default=8000, help="0: a free one (default: 8000)")
+    command.add_argument("--max-mb", type=_positive, default=20, metavar="MB", help="of an image file (default: 20)")
+    command.set_defaults(run=serve)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 for an error that is told in one line, 2 for bad images or a wrong command line."""
+    options = _parser().parse_args(arguments)
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
+    try:
+        return int(options.run(options))
+    except HeadstartError as error:
+        print(f"{options.run.__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

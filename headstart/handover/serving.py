@@ -1,0 +1,131 @@
+"""A finished model over HTTP: POST an image, get its label; and a page to try it in a browser.
+
+Small on purpose: one process, one model, no queue. Behind a proxy, a process a core.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel, Field
+
+from headstart.handover.model import Model
+from headstart.images import UnreadableError, decode
+
+_STOPS_WITHIN_S = 10  # of what is under way when it is told to stop
+_THROWN_AWAY = 5  # times the limit; who sends more than that is cut off
+_WARM_UP_PX = 64
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+
+
+class Prediction(BaseModel):
+    """What the model says of an image."""
+
+    label: str
+    probability: Annotated[float, Field(description="of the label, calibrated, 0..1")]
+    abstains: Annotated[bool, Field(description="the probability is below the model's threshold: better ask a person")]
+    novelty: Annotated[
+        float | None,
+        Field(description="0..1: the share of held-out images that are nearer to what the model was trained on"),
+    ]
+    probabilities: Annotated[dict[str, float], Field(description="of every class, most probable first")]
+
+
+class About(BaseModel):
+    """What the model says of itself."""
+
+    classes: list[str]
+    abstain_below: float
+    metadata: dict[str, str]
+
+
+def application(model: Model, max_mb: int) -> FastAPI:
+    """Return the application; it is ready once the model has answered an image."""
+    app = FastAPIOffline(title="headstart", version=version("headstart"), description="One image in, one label out.")
+    page = (Path(__file__).parent / "serving.html").read_text(encoding="utf-8")
+    limit = max_mb * 1_000_000
+    at_a_time = anyio.CapacityLimiter(os.cpu_count() or 1)  # more would only take memory
+    too_large = f"more than {max_mb} MB. Send a smaller file, or start `headstart serve` with a larger --max-mb."
+    model(np.zeros((1, _WARM_UP_PX, _WARM_UP_PX, 3), np.uint8))
+
+    async def body_of(request: Request) -> bytes:
+        """Return the body; no more than the limit is kept, and what exceeds it is thrown away.
+
+        Who is still sending when the connection closes does not hear why, so up to some point it is let finish.
+        """
+        announced = int(request.headers.get("content-length", 0))  # the server has seen to it that it is a number
+        asks_first = "expect" in request.headers
+        if announced > _THROWN_AWAY * limit or (announced > limit and asks_first):
+            raise HTTPException(413, too_large)
+        body, n_bytes = bytearray(), 0
+        async for part in request.stream():
+            n_bytes += len(part)
+            if n_bytes <= limit:
+                body += part
+            elif n_bytes > _THROWN_AWAY * limit:
+                break
+        if n_bytes > limit:
+            raise HTTPException(413, too_large)
+        return bytes(body)
+
+    @app.get("/", include_in_schema=False)
+    def show() -> Response:
+        return Response(page, media_type="text/html; charset=utf-8")
+
+    @app.get("/health", summary="200 as long as the process is alive")
+    def health() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/ready", summary="200 once the model answers")
+    def ready() -> dict[str, str]:
+        return {"status": "ready"}
+
+    @app.get("/model", summary="Classes, threshold, and what else the model says of itself")
+    def about() -> About:
+        return About(classes=model.classes, abstain_below=model.abstain_below, metadata=model.metadata)
+
+    @app.post(
+        "/predict",
+        summary="The label of an image: the file's bytes are the body",
+        openapi_extra={"requestBody": {"required": True, "content": {"image/*": _IMAGE}}},
+        responses={413: {"description": "The file is too large."}, 422: {"description": "It is no image."}},
+    )
+    async def predict(request: Request) -> Prediction:
+        data = await body_of(request)
+        try:
+            return await anyio.to_thread.run_sync(_prediction, model, data, limiter=at_a_time)
+        except UnreadableError as error:
+            raise HTTPException(422, f"{error}. An image file as the request's body was expected.") from None
+
+    return app
+
+
+def _prediction(model: Model, data: bytes) -> Prediction:
+    (answer,) = model(decode(data).rgb[None])
+    return Prediction(
+        label=answer.label,
+        probability=answer.probability,
+        abstains=answer.abstains,
+        novelty=answer.novelty,
+        probabilities=dict(answer.ranked),
+    )
+
+
+def run(model: Model, host: str, port: int, max_mb: int) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are then answered, new ones refused."""
+    uvicorn.run(
+        application(model, max_mb),
+        host=host,
+        port=port,
+        timeout_graceful_shutdown=_STOPS_WITHIN_S,
+        log_level="info",
+        server_header=False,
+    )

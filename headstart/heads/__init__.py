@@ -1,0 +1,1 @@
+"""Heads on features: how they are chosen, fitted and written."""

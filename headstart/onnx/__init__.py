@@ -1,0 +1,1 @@
+"""ONNX pieces: joined, written, run."""

@@ -1,0 +1,324 @@
+"""The content-addressed array store: one row an image, keyed by the SHA-256 of the image's bytes.
+
+A folder of shards and a manifest. A shard holds the rows whose keys share their leading bits, sorted by key, as one
+safetensors file. Which shards there are, and every byte in them, is a pure function of (set of keys, fingerprint of
+what computed the values), never of history: so a rerun after `kill -9` ends in the same bytes, and shards that nothing
+touched keep theirs. Every shard carries its own fingerprint and digest, so rows can be trusted without the manifest,
+which is written last: its presence means that the build completed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Lock
+from typing import NamedTuple
+
+import numpy as np
+
+from headstart.base.errors import CheckError, count_and_name
+from headstart.base.files import write_json
+from headstart.store.shards import Contract as Contract
+from headstart.store.shards import DamagedError, OtherContractError, Shard, claimed_keys
+from headstart.store.shards import fingerprint as fingerprint
+from headstart.store.shards import write as write_shard
+from headstart.store.workers import Workers, each
+
+ROWS_PER_SHARD = 512  # at most this many on average, and fewer of large rows: what a kill loses, and memory holds
+BYTES_PER_SHARD = 512 * 256 * 256 * 3  # 100 MB: 512 rows of pixels of 256 px
+MANIFEST = "manifest.json"
+_OPEN_SHARDS = 4
+_SHARDS_PER_JOB = 8
+_SHARD_NAME = re.compile(r"shard-([0-9]{6})-of-([0-9]{6})\.safetensors")
+
+Advance = Callable[[int], None]
+Compute = Callable[[Mapping[str, str], Advance], np.ndarray]  # image_id -> where its bytes are; progress
+
+
+def rows_per_shard(contract: Contract) -> int:
+    """Return how many rows a shard has on average at most: `ROWS_PER_SHARD`, or as many as `BYTES_PER_SHARD` hold."""
+    return min(ROWS_PER_SHARD, max(1, BYTES_PER_SHARD // max(contract.row_bytes, 1)))
+
+
+def n_shards(n_rows: int, contract: Contract) -> int:
+    """Return the number of shards: the least power of two that keeps them at `rows_per_shard` on average."""
+    return 1 << max(0, (max(n_rows, 1) - 1) // rows_per_shard(contract)).bit_length()
+
+
+def build(
+    folder: Path,
+    images: Mapping[str, str],
+    contract: Contract,
+    compute: Compute,
+    pool: Workers,
+    advance: Advance = lambda n: None,
+    report: Callable[[str], None] = lambda message: None,
+    shards: Path | None = None,
+) -> int:
+    """Make the store hold exactly `images` (image_id -> where its bytes are); return how many rows were computed.
+
+    The manifest is written to `folder`, and so are the shards unless `shards` names another place, such as a bucket.
+    Shards are jobs of `pool`. `compute(images, advance)` returns [len(images), *row_shape] in their order and is called
+    for the missing rows of a job; where workers are other processes it has to be picklable. Rows of a damaged shard
+    are computed again, and `report` names it. `advance` is told of every row, those already there included.
+    """
+    wanted = sorted(images)
+    shards = shards or folder
+    total = n_shards(len(wanted), contract)
+    earlier: dict[int, set[str]] = {}  # shards of an earlier build by their number, finished or not
+    for path in _files(shards):
+        if path.name.endswith(".partial"):
+            path.unlink()
+        elif match := _SHARD_NAME.fullmatch(path.name):
+            earlier.setdefault(int(match[2]), set()).add(path.name)
+    stopping = Event()
+
+    def advance_or_stop(n: int) -> None:
+        if stopping.is_set():
+            raise CheckError("interrupted")
+        advance(n)
+
+    tell = advance_or_stop if pool.in_process else _tell_nobody
+    plans = (
+        _Plan(_name(index, total), {one: images[one] for one in ids}, _overlapping(earlier, index, total))
+        for index, ids in enumerate(_partition(wanted, total))
+    )
+    jobs = ((shards, job, contract, compute, tell) for job in _jobs(plans, shards, contract))
+    digests: dict[str, str] = {}
+    n_computed = 0
+    told: set[str] = set()
+    with closing(each(pool, _bring_up, jobs, stopping.set)) as finished:
+        for job in finished:
+            for made in job:
+                digests[made.name] = made.digest
+                n_computed += made.n_computed
+                if not pool.in_process:
+                    advance(made.n_rows)
+                for message in set(made.damaged) - told:  # two jobs may have met the same damage
+                    told.add(message)
+                    report(message)
+    write_json(
+        folder / MANIFEST,
+        {
+            "fingerprint": contract.fingerprint,
+            "dtype": contract.dtype,
+            "row_shape": list(contract.row_shape),
+            "n_rows": len(wanted),
+            "shards": dict(sorted(digests.items())),
+        },
+    )
+    for place in {folder, shards}:
+        for path in _files(place):
+            if not (path.name in digests and place == shards) and path.name != MANIFEST:
+                path.unlink()
+    return n_computed
+
+
+def _files(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+class _Plan(NamedTuple):
+    """What a shard is to hold, and which earlier shards may have some of it."""
+
+    name: str
+    images: dict[str, str]
+    earlier: list[str]
+
+
+class _Made(NamedTuple):
+    """What became of one shard."""
+
+    name: str
+    digest: str
+    n_rows: int
+    n_computed: int
+    damaged: list[str]
+
+
+def _jobs(plans: Iterable[_Plan], folder: Path, contract: Contract) -> Iterator[list[_Plan]]:
+    """Yield one shard a job where all of it is missing, several where little is: few rows then share full batches."""
+    job: list[_Plan] = []
+    n_missing = 0
+    for plan in plans:
+        present = set().union(*(claimed_keys(folder / name, contract) for name in plan.earlier))
+        job.append(plan)
+        n_missing += sum(image_id not in present for image_id in plan.images)
+        if n_missing >= rows_per_shard(contract) / 4 or len(job) == _SHARDS_PER_JOB:
+            yield job
+            job, n_missing = [], 0
+    if job:
+        yield job
+
+
+def _bring_up(folder: Path, job: list[_Plan], contract: Contract, compute: Compute, advance: Advance) -> list[_Made]:
+    """Make some shards of what is there and of what is not: a pure function, on whichever machine."""
+    made: list[_Made] = []
+    to_write: list[tuple[_Plan, list[Shard], list[str]]] = []
+    missing: dict[str, str] = {}
+    for plan in job:
+        sound, damaged = _sound(folder, plan.earlier, contract)
+        same = next(
+            (shard for shard in sound if shard.name == plan.name and shard.image_ids == list(plan.images)), None
+        )
+        if same:
+            advance(len(plan.images))
+            made.append(_Made(plan.name, same.digest, len(plan.images), 0, damaged))
+            continue
+        present = set().union(*(shard.rows for shard in sound))
+        missing |= {image_id: where for image_id, where in plan.images.items() if image_id not in present}
+        to_write.append((plan, sound, damaged))
+    computed = compute(missing, advance) if missing else np.empty((0, *contract.row_shape))
+    row_of = {image_id: row for row, image_id in enumerate(missing)}
+    for plan, sound, damaged in to_write:
+        values = np.empty((len(plan.images), *contract.row_shape), contract.dtype)
+        n_computed = 0
+        for row, image_id in enumerate(plan.images):
+            if image_id in row_of:
+                values[row] = computed[row_of[image_id]]
+                n_computed += 1
+            else:
+                shard = next(shard for shard in sound if image_id in shard.rows)
+                values[row] = shard.values[shard.rows[image_id]]
+        advance(len(plan.images) - n_computed)
+        digest = write_shard(folder / plan.name, list(plan.images), values, contract)
+        made.append(_Made(plan.name, digest, len(plan.images), n_computed, damaged))
+    return made
+
+
+def _sound(folder: Path, names: list[str], contract: Contract) -> tuple[list[Shard], list[str]]:
+    """Return the verified shards of this contract, and a message for each damaged one."""
+    sound, damaged = [], []
+    for name in names:
+        try:
+            sound.append(Shard(folder / name, contract))
+        except (OtherContractError, FileNotFoundError):
+            continue
+        except DamagedError as damage:
+            damaged.append(f"{folder.name}/{name} is damaged ({damage}) and is computed again")
+    return sound, damaged
+
+
+def _tell_nobody(n: int) -> None:
+    """Take the place of a progress bar that is another process's."""
+
+
+class Store:
+    """A finished store. Every shard is verified once, when first touched, and read through a memory map."""
+
+    def __init__(self, folder: Path, made_by: str, shards: Path | None = None) -> None:
+        """Open the store; CheckError if it is missing or its build did not complete. `shards` as in `build`."""
+        self._folder, self._made_by = shards or folder, made_by
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            self.contract = Contract(manifest["fingerprint"], tuple(manifest["row_shape"]), manifest["dtype"])
+            self._digests: dict[str, str] = manifest["shards"]
+        except (OSError, ValueError, KeyError):
+            raise CheckError(f"{folder} holds no finished store. Run `dvc repro {made_by}`.") from None
+        self._verified: set[int] = set()
+        self._open: OrderedDict[int, Shard] = OrderedDict()  # the latest few, so that memory does not grow
+        self._lock = Lock()
+        self._opening = [Lock() for _ in range(_OPEN_SHARDS)]
+
+    def read(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return [len(image_ids), *row_shape] in the order asked for; CheckError if any is missing."""
+        return self.take(self.places(image_ids))
+
+    def places(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return where images are, int64 [N, 2]: shard and row; CheckError if any is missing."""
+        found = np.empty((len(image_ids), 2), np.int64)
+        by_shard: dict[int, list[int]] = {}
+        for number, image_id in enumerate(image_ids):
+            by_shard.setdefault(_shard_of(image_id, len(self._digests)), []).append(number)
+        missing = []
+        for index, numbers in sorted(by_shard.items()):
+            rows = self._shard(index).rows
+            for number in numbers:
+                row = rows.get(image_ids[number], -1)
+                found[number] = index, row
+                if row < 0:
+                    missing.append(f"{image_ids[number][:12]}..")
+        if missing:
+            raise CheckError(
+                f"{self._folder.name} lacks {len(missing)} of {len(image_ids)} images ({count_and_name(missing)})."
+                f" Run `dvc repro {self._made_by}`."
+            )
+        return found
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """Return [N, *row_shape] of what `places` returned."""
+        values = np.empty((len(places), *self.contract.row_shape), self.contract.dtype)
+        for index in np.unique(places[:, 0]):
+            here = np.flatnonzero(places[:, 0] == index)
+            values[here] = self._shard(int(index)).values[places[here, 1]]
+        return values
+
+    def _shard(self, index: int) -> Shard:
+        with self._opening[index % len(self._opening)]:  # threads that want the same shard open it once
+            with self._lock:
+                if index in self._open:
+                    self._open.move_to_end(index)
+                    return self._open[index]
+            shard = self._opened(index)
+            with self._lock:
+                self._verified.add(index)
+                self._open[index] = shard
+                while len(self._open) > _OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            return shard
+
+    def _opened(self, index: int) -> Shard:
+        name = _name(index, len(self._digests))
+        try:
+            shard = Shard(self._folder / name, self.contract, verify=index not in self._verified)
+            if shard.digest != self._digests[name]:
+                raise DamagedError("it is not the shard that the manifest names")
+        except (DamagedError, OtherContractError, OSError, KeyError) as error:
+            said = str(error) or "something else computed it"
+            raise CheckError(
+                f"{self._folder / name} is damaged: {said}. Run `dvc repro --force {self._made_by}`."
+            ) from None
+        return shard
+
+
+class Rows:
+    """The rows of some images of a store, read when they are asked for: what `headstart.heads` takes for an array."""
+
+    def __init__(self, store: Store, image_ids: Sequence[str], row_shape: tuple[int, ...]) -> None:
+        self._store, self._places = store, store.places(image_ids)
+        self.shape = (len(image_ids), *row_shape)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of these numbers, [len(rows), *row_shape]."""
+        return self._store.take(self._places[rows]).reshape(len(rows), *self.shape[1:])
+
+
+def _overlapping(earlier: dict[int, set[str]], index: int, total: int) -> list[str]:
+    """Return the names of earlier shards that may hold rows of shard `index` of `total`, whatever their own number."""
+    names = []
+    for other_total, known in sorted(earlier.items()):
+        first, last = index * other_total // total, ((index + 1) * other_total - 1) // total
+        names += [name for other in range(first, last + 1) if (name := _name(other, other_total)) in known]
+    return names
+
+
+def _name(index: int, total: int) -> str:
+    return f"shard-{index:06d}-of-{total:06d}.safetensors"
+
+
+def _shard_of(image_id: str, total: int) -> int:
+    return int(image_id[:8], 16) * total >> 32
+
+
+def _partition(sorted_ids: list[str], total: int) -> Iterator[list[str]]:
+    start = 0
+    for index in range(total):
+        end = start
+        while end < len(sorted_ids) and _shard_of(sorted_ids[end], total) == index:
+            end += 1
+        yield sorted_ids[start:end]
+        start = end

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from headstart.base import files
+from headstart.base.errors import CheckError
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"n": 1})
+    with pytest.raises(RuntimeError), files.replacing(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert files.read_json(path, "x") == {"n": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failed_folder_leaves_the_earlier_one_and_nothing_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with files.replacing_folder(folder) as beside:
+        (beside / "a").write_text("old")
+    with pytest.raises(RuntimeError), files.replacing_folder(folder) as beside:
+        (beside / "a").write_text("new")
+        raise RuntimeError
+    assert (folder / "a").read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_replaced_folder_keeps_nothing_of_the_earlier_one(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for name in ("old", "new"):
+        with files.replacing_folder(folder) as beside:
+            (beside / name).write_text(name)
+    assert [item.name for item in folder.iterdir()] == ["new"]
+
+
+def test_leftovers_of_a_killed_run_do_not_stop_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".model.partial").mkdir()
+    (tmp_path / ".model.old").mkdir()
+    with files.replacing_folder(tmp_path / "model") as beside:
+        (beside / "a").write_text("a")
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_same_table_gives_the_same_parquet_bytes(tmp_path: Path) -> None:
+    table = pl.DataFrame({"a": range(1000), "b": [str(number) for number in range(1000)]})
+    for name in ("one", "two"):
+        files.write_parquet(tmp_path / name, table)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert files.read_parquet(tmp_path / "one", "x").equals(table)
+
+
+def test_json_refuses_nan_and_keeps_the_order(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"x": math.nan})
+    files.write_json(tmp_path / "a.json", {"z": 1, "a": "é"})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "z": 1,\n  "a": "é"\n}\n'.encode()
+
+
+@pytest.mark.parametrize("read", [files.read_json, files.read_parquet, files.read_safetensors])
+def test_a_missing_or_broken_file_names_the_stage_that_makes_it(tmp_path: Path, read: object) -> None:
+    path = tmp_path / "a"
+    with pytest.raises(CheckError, match="The stage split makes it"):
+        read(path, "split")  # type: ignore[operator]
+    path.write_bytes(b"no such thing")
+    with pytest.raises(CheckError, match="dvc repro --force split"):
+        read(path, "split")  # type: ignore[operator]
+
+
+def test_safetensors_come_back_as_they_went(tmp_path: Path) -> None:
+    arrays = {"weight": np.arange(12, dtype=np.float32).reshape(3, 4).T, "bias": np.ones(3, np.float32)}
+    files.write_safetensors(tmp_path / "a.safetensors", arrays)
+    found = files.read_safetensors(tmp_path / "a.safetensors", "x")
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_a_single_number_keeps_having_no_dimension(tmp_path: Path) -> None:
+    files.write_safetensors(tmp_path / "a.safetensors", {"n": np.array(7), "matrix": np.eye(3)[:, ::2]})
+    found = files.read_safetensors(tmp_path / "a.safetensors", "test")
+    assert found["n"].shape == ()
+    assert np.array_equal(found["matrix"], np.eye(3)[:, ::2])

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from flows import events
+from headstart.base import progress
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log of the run, which is no run of Prefect's here."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(events, "get_run_logger", lambda: logging.getLogger("run"))
+    return caplog
+
+
+def tell(told: events.Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(progress.EVENTS_VARIABLE, str(told.path))
+
+
+def test_lines_go_to_the_log_with_their_levels_and_what_is_broken_is_dropped(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with events.listening("embed", []) as told:
+        tell(told, monkeypatch)
+        progress.begin("embed")
+        progress.say("one")
+        with told.path.open("a") as file:
+            file.write("{half a li\n[]\n" + '{"kind": "log"}\n{"kind": "unknown"}\n')
+        progress.warn("two")
+        progress.fail("three", may_heal=True)
+    assert told.started
+    assert (told.errors, told.may_heal, told.interrupted) == (["three"], True, False)
+    heard = [(record.levelname, record.getMessage()) for record in log.records if "not understood" not in record.msg]
+    assert heard == [("INFO", "one"), ("WARNING", "two")]
+    assert len(log.records) == 5  # three lines were not understood
+
+
+def test_progress_is_sent_once_a_second_and_its_end_always(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[float, str]] = []
+    monkeypatch.setattr(
+        events, "create_progress_artifact", lambda done, key, description: sent.append((done, key)) or uuid4()
+    )
+    monkeypatch.setattr(
+        events, "update_progress_artifact", lambda bar, done, description: sent.append((done, description))
+    )
+    with events.posting() as posters, events.listening("train_head", posters) as told:
+        tell(told, monkeypatch)
+        for done in range(1, 101):
+            progress.emit("progress", what="fitting", done=done, total=100, unit="fit", rate=7.0)
+    assert sent[0][1] == "train-head-progress"
+    assert sent[-1] == (100.0, "fitting: 100 of 100 fits, 7.0 a second")
+    assert len(sent) == 2
+
+
+def test_a_server_that_hangs_stops_neither_the_stage_nor_the_log_nor_for_long_the_run(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+    monkeypatch.setattr(events, "create_table_artifact", lambda *_, **__: hangs.wait(60))
+    monkeypatch.setattr(events, "_LAST_POST_S", 0.5)
+    began = time.monotonic()
+    with events.posting() as posters, events.listening("embed", posters) as told:
+        tell(told, monkeypatch)
+        progress.show_table("rows", [{"a": 1}], "a table")
+        progress.say("said after it")
+    assert "said after it" in log.text
+    assert time.monotonic() - began < 10
+    hangs.set()
+
+
+def test_a_server_that_is_gone_is_a_warning(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise ConnectionError("no server")
+
+    monkeypatch.setattr(events, "create_markdown_artifact", gone)
+    with events.posting() as posters, events.listening("embed", posters) as told:
+        tell(told, monkeypatch)
+        progress.show_image("sheet", lambda: b"\x89PNG", "images")
+    assert "the page lacks something that the stage has shown: no server" in log.text
+
+
+def test_pictures_carry_their_kind() -> None:
+    assert events.data_uri("iVBORw0KGgo=").startswith("data:image/png;base64,iVBOR")
+    assert events.data_uri("/9j/4AAQSkZJ").startswith("data:image/jpeg;base64,/9j/")
+
+
+def test_a_run_that_is_cancelled_does_not_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hangs = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), events.posting() as posters:
+        posters.append(threading.Thread(target=hangs.wait, args=(60,), daemon=True))
+        posters[0].start()
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 5
+    hangs.set()
