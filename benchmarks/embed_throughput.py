@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import arguments, assign, machine, multiplied, project, result, run, table
-from headstart import params
+from headstart import params, params_file
 from headstart.backbones import networks
 from headstart.base import progress, tables
-from headstart.base.files import read_json
 from headstart.embedding import engines
 from headstart.layout import Layout
+from headstart.onnx import backbone_folder
 from headstart.store import arrays
 from tasks import embed, transform
 
@@ -58,13 +58,13 @@ def naive_loop(values: params.Params, layout: Layout, data: Path, n_images: int)
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
 
-    facts = read_json(layout.backbone / "backbone.json", "backbone")["preprocessing"]
+    facts = backbone_folder.read(layout.backbone).preprocessing
     module = networks.load(values.backbone, layout.weights, lambda line: None).module
     steps = [
-        transforms.Resize(facts["resize_px"], transforms.InterpolationMode(facts["interpolation"])),
-        transforms.CenterCrop(facts["input_px"]),
+        transforms.Resize(facts.resize_px, transforms.InterpolationMode(facts.interpolation)),
+        transforms.CenterCrop(facts.input_px),
         transforms.ToTensor(),
-        transforms.Normalize(facts["mean"], facts["std"]),
+        transforms.Normalize(facts.mean, facts.std),
     ]
     images = Subset(datasets.ImageFolder(str(data), transforms.Compose(steps)), range(n_images))
     torch.set_num_threads(os.cpu_count() or 1)
@@ -87,13 +87,14 @@ def measure(name: str, data: Path, n_images: int, n_naive: int, repeats: int) ->
         assign(root, backbone__name=name, backbone__weights=weights, data__root="photos")
         for stage in ("validate", "split", "backbone"):
             run(root, "python", "-m", "tasks", stage)
-        values, layout = params.load(root / "params.yaml"), Layout(root)
+        values = params_file.load(root / "params.yaml")
+        layout = Layout.of(root, values)
         kind = engines.kind(values.embed.engine)
         transform.run(values, layout)
         seconds: dict[str, list[float]] = {"bare": [], "transform": [], "embed": [], "naive": []}
         for _ in range(repeats):  # side by side, so that a slow minute hits all
             seconds["bare"].append(n_images / bare_limit(layout, kind, n_images))
-            shutil.rmtree(layout.pixels)
+            shutil.rmtree(layout.pixels.folder)
             seconds["transform"].append(timed(lambda: transform.run(values, layout)))
             shutil.rmtree(layout.features, ignore_errors=True)
             seconds["embed"].append(timed(lambda: embed.run(values, layout)))

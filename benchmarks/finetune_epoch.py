@@ -20,23 +20,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness import arguments, machine, result, table
-from headstart import params
+from headstart import params, params_file
 from headstart.backbones import networks
 from headstart.backbones.graph import normalisation, resize_graph
+from headstart.base.dataset import Images
+from headstart.base.files import Place
 from headstart.images import decode
 from headstart.onnx import pieces, runtime
 from headstart.store import arrays
-from headstart.tuning import feed, loop
+from headstart.tuning import feed, loop, training
 from headstart.tuning.augment import Augmentation
+from headstart.tuning.history import Epoch
 from headstart.tuning.network import Network, autocast
 from headstart.tuning.processes import Processes
+from headstart.tuning.recipe import Recipe
 from headstart.tuning.schedule import phases
 
 TARGET_SPEEDUP = 5.0
 N_VIEWS = 2
 
 
-def pixels_of(data: Path, backbone: networks.Backbone, n_images: int) -> tuple[feed.Images, dict[str, np.ndarray]]:
+def pixels_of(data: Path, backbone: networks.Backbone, n_images: int) -> tuple[Images, dict[str, np.ndarray]]:
     """Return photographs of class folders, resized as the stage `transform` does, and their labels."""
     facts = backbone.preprocessing
     session = runtime.session(pieces.to_bytes(resize_graph(facts.resize_px, facts.interpolation)))
@@ -46,36 +50,36 @@ def pixels_of(data: Path, backbone: networks.Backbone, n_images: int) -> tuple[f
     ids = [f"{number:064x}" for number in range(len(files))]
     rows = (session.run(None, {"image": decode(path.read_bytes()).rgb[None]})[0][0] for path in files)
     labels = np.array([names.index(path.parent.name) for path in files])
-    return feed.Images(ids, [path.name for path in files], labels), dict(zip(ids, rows, strict=True))
+    return Images(ids, [path.name for path in files], labels, np.array(ids)), dict(zip(ids, rows, strict=True))
 
 
 def plain_loop(
-    network: Network, views: feed.Views, train: feed.Images, val: feed.Images, setting: loop.Setting
+    network: Network, views: feed.TrainingViews, train: Images, val: Images, recipe: Recipe
 ) -> tuple[list[float], list[float]]:
     """Return the seconds and the training loss of each epoch."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    settings = setting.params
+    settings = recipe.params
     model = network.backbone.to(memory_format=torch.contiguous_format)
-    network.unfreeze(setting.most_unfrozen)
-    optimiser = loop.optimiser_of(settings, network, setting.most_unfrozen)
-    trainable = list(network.parameters(setting.most_unfrozen).values())
+    network.unfreeze(recipe.most_unfrozen)
+    optimiser = training.optimiser_of(settings, network, recipe.most_unfrozen)
+    trainable = list(network.parameters(recipe.most_unfrozen).values())
     scale, shift = normalisation(network.preprocessing)
 
-    def batch(images: feed.Images, rows: np.ndarray, draw: int) -> torch.Tensor:
+    def batch(images: Images, rows: np.ndarray, draw: int) -> torch.Tensor:
         some = [views.of(images.image_ids[row], images.paths[row], draw) for row in rows]
         return torch.stack(some).float() * scale + shift
 
     seconds, losses = [], []
     for epoch in range(1, settings.epochs + 1):
         began, total = time.perf_counter(), 0.0
-        network.unfreeze(setting.most_unfrozen)
-        batches = loop.batches_of(len(train), settings.batch_size, settings.seed, epoch)
+        network.unfreeze(recipe.most_unfrozen)
+        batches = training.batches_of(len(train), settings.batch_size, settings.seed, epoch)
         for step, rows in enumerate(batches):
             for group in optimiser.param_groups:
-                rate = setting.rates.at(epoch - 1 + (step + 1) / len(batches))
-                group["lr"] = rate * setting.rates.of_group(group["depth"])
+                rate = recipe.rates.at(epoch - 1 + (step + 1) / len(batches))
+                group["lr"] = rate * recipe.rates.of_group(group["depth"])
             optimiser.zero_grad()
             logits = network.head(model(batch(train, rows, feed.draw_of(epoch, settings.views))))
             loss = cross_entropy(logits, torch.from_numpy(train.labels[rows]))
@@ -93,10 +97,10 @@ def plain_loop(
 
 
 def from_prefix(
-    network: Network, views: feed.Views, train: feed.Images, val: feed.Images, setting: loop.Setting, folder: Path
+    network: Network, views: feed.TrainingViews, train: Images, val: Images, recipe: Recipe, folder: Path
 ) -> tuple[list[float], list[float], float]:
     """Return the seconds and the training loss of each epoch of the stage's loop, and what the store took once."""
-    (phase,) = setting.phases
+    (phase,) = recipe.phases
     began = time.perf_counter()
     prefix = feed.prefix_of(
         network, network.cut(phase.n_unfrozen), views, "float32", partial(autocast, "cpu", "float32")
@@ -109,13 +113,13 @@ def from_prefix(
     }
     feed.build(folder, prefix, prefix.contract(n_frozen=1), wanted, lambda n: None, print)
     once = time.perf_counter() - began
-    kept = feed.PrefixFeed(network, prefix.parts, arrays.Store(folder, "finetune"), prefix.shapes, _same)
+    kept = feed.PrefixFeed(network, prefix.parts, arrays.Store(Place.of(folder), "finetune"), prefix.shapes, _same)
     moments: list[float] = []
 
-    def told(epoch: loop.Epoch, pace: object) -> None:
+    def told(epoch: Epoch, pace: object) -> None:
         moments.append(time.perf_counter())
 
-    tuned = loop.tune(network, train, val, setting, lambda phase: kept, _no_bar, told)
+    tuned = loop.tune(network, train, val, recipe, lambda phase: kept, _no_bar, told)
     return list(np.diff(moments)), [line.train_loss or 0.0 for line in tuned.history[1:]], once
 
 
@@ -138,10 +142,10 @@ class Trial(NamedTuple):
     """A network with a head, and what it trains on."""
 
     network: Network
-    views: feed.Views
-    train: feed.Images
-    val: feed.Images
-    setting: loop.Setting
+    views: feed.TrainingViews
+    train: Images
+    val: Images
+    recipe: Recipe
 
 
 def begun(data: Path, wanted: Any, settings: params.Finetune, n_images: int, folder: Path) -> Trial:
@@ -149,14 +153,11 @@ def begun(data: Path, wanted: Any, settings: params.Finetune, n_images: int, fol
     backbone = networks.load(wanted, folder, print)
     images, pixels = pixels_of(data, backbone, n_images)
     n_val = len(images) // 6
-    val, train = (
-        feed.Images(images.image_ids[some], images.paths[some], images.labels[some])
-        for some in (slice(n_val), slice(n_val, None))
-    )
+    val, train = (images[some] for some in (slice(n_val), slice(n_val, None)))
     n_classes = int(images.labels.max()) + 1
     weight = np.random.default_rng(0).normal(size=(backbone.n_features, n_classes)).astype(np.float32) * 0.01
     network = Network(backbone, weight, np.zeros(n_classes, np.float32), 0.0, "cpu", train_norms=False)
-    setting = loop.Setting(
+    recipe = Recipe(
         settings,
         phases(settings.unfreeze, settings.epochs, len(network.groups)),
         n_classes,
@@ -167,17 +168,17 @@ def begun(data: Path, wanted: Any, settings: params.Finetune, n_images: int, fol
     )
     return Trial(
         network,
-        feed.Views(partial(_of, pixels), Augmentation.of(settings, backbone.preprocessing)),
+        feed.TrainingViews(partial(_of, pixels), Augmentation.of(settings, backbone.preprocessing.record)),
         train,
         val,
-        setting,
+        recipe,
     )
 
 
 def main() -> None:
     """Time both on both networks, one and two groups unfrozen, and print the ratios."""
     given = arguments(__doc__, epochs=4, images=240)
-    values = params.load(Path(__file__).resolve().parents[1] / "params.yaml")
+    values = params_file.load(Path(__file__).resolve().parents[1] / "params.yaml")
     rows, speedups, apart = [], {}, 0.0
     for name, weights in (("tf_efficientnet_lite0", "bundled"), ("resnet50", "random")):
         wanted = values.backbone.model_copy(update={"name": name, "weights": weights})

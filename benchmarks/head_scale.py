@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import ROOT, arguments, machine, result, table
-from headstart import params
+from headstart import params_file
+from headstart.base.files import Place
 from headstart.heads import sweep
+from headstart.heads.design import Source
+from headstart.heads.kinds import KINDS
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
 from headstart.store.workers import workers
@@ -50,22 +53,23 @@ def image_ids(n_rows: int) -> list[str]:
 
 def train(folder: Path, n_rows: int, memory_mb: int) -> None:
     """Train on the store as the stage `train_head` does, and print seconds, megabytes and the head's quality."""
-    values = params.load(ROOT / "params.yaml").train_head
+    values = params_file.load(ROOT / "params.yaml").train_head
     known = image_ids(n_rows)
-    opened = arrays.Store(folder, "embed")
+    opened = arrays.Store(Place.of(folder), "embed")
     began = time.perf_counter()
+    labels = np.array([label_of(image_id) for image_id in known])
     selection = sweep.select(
-        arrays.Rows(opened, known, (N_FEATURES,)),
-        np.array([label_of(image_id) for image_id in known]),
+        Source(arrays.Rows(opened, known, (N_FEATURES,)), None, labels),
         np.arange(n_rows),
         N_CLASSES,
+        kind=KINDS["softmax"],
         strengths=values.strengths,
         folds=values.folds,
         seed=values.seed,
         memory_mb=memory_mb,
     )
     seconds = time.perf_counter() - began
-    chosen = next(candidate for candidate in selection.candidates if candidate.chosen)
+    chosen = selection.chosen
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 * 1.024
     print(json.dumps([seconds, peak_mb, len(selection.validated), chosen.strength, chosen.cv_accuracy]))
 
@@ -81,7 +85,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="headstart-benchmark-") as name:
             began = time.perf_counter()
             with workers(None) as pool:
-                arrays.build(Path(name), dict.fromkeys(image_ids(n_rows), ""), CONTRACT, rows_of, pool)
+                arrays.build(Place.of(Path(name)), dict.fromkeys(image_ids(n_rows), ""), CONTRACT, rows_of, pool)
             built_s = time.perf_counter() - began
             size_mb = sum(path.stat().st_size for path in Path(name).iterdir()) / 1e6
             command = [sys.executable, "-m", "benchmarks.head_scale", "--train-on", name, "--rows", str(n_rows)]

@@ -9,20 +9,24 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms import v2
 
 from benchmarks.harness import ROOT, arguments, machine, result, table
-from headstart import images, params
+from headstart import images, params_file
 from headstart.backbones import networks
 from headstart.backbones.preprocessing import Preprocessing
-from headstart.base import tables
 from headstart.base.cores import n_cores
-from headstart.base.files import located, read_json, read_safetensors, write_json
-from headstart.handover import latency
+from headstart.base.files import located, write_json
+from headstart.evaluation import folder as evaluation
+from headstart.evaluation.candidates import pieces_of
+from headstart.handover import folder, latency
 from headstart.layout import Layout
-from headstart.onnx import runtime
+from headstart.onnx import finetune_folder, runtime
+from headstart.onnx.model_folder import INT8_MODEL, MODEL
 
 EAGER = "PyTorch, eager"
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -41,16 +45,16 @@ def in_onnxruntime(layout: Layout, name: str, threads: int) -> Answer:
 
 def in_pytorch(layout: Layout) -> Answer:
     """Return the same by the modules that the model was exported from, and torchvision's transforms."""
-    record = read_json(layout.model / "model.json", "export")
-    is_tuned = record["candidate"] == "tuned"
-    head = read_safetensors((layout.finetune if is_tuned else layout.head) / "head.safetensors", "train_head")
-    backbone = networks.load(params.load(layout.params).backbone, layout.weights, print)
-    if is_tuned:
-        tensors = read_safetensors(layout.finetune / "model.safetensors", "finetune")
-        own = {name: torch.from_numpy(value) for name, value in tensors.items() if name.startswith("backbone.")}
+    chosen = folder.read_model(layout.model).candidate
+    tensors = onnx.load(pieces_of(layout, chosen).head).graph.initializer
+    head = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in tensors}
+    backbone = networks.load(params_file.load(layout.params).backbone, layout.weights, print)
+    if chosen == "tuned":
+        own = load_file(layout.finetune / finetune_folder.MODEL)
+        own = {name: value for name, value in own.items() if name.startswith("backbone.")}
         backbone.module.load_state_dict({name.removeprefix("backbone."): value for name, value in own.items()})
-    linear = nn.Linear(*head["weight"].shape)
-    linear.load_state_dict({"weight": torch.from_numpy(head["weight"].T), "bias": torch.from_numpy(head["bias"])})
+    linear = nn.Linear(*head["head_weight"].shape)
+    linear.load_state_dict({"weight": head["head_weight"].T, "bias": head["head_bias"]})
     network = nn.Sequential(backbone.module, linear, nn.Softmax(1)).eval()
     prepare = transforms(backbone.preprocessing)
 
@@ -75,13 +79,12 @@ def transforms(of: Preprocessing) -> nn.Module:
 def main() -> None:
     """Measure, print, write."""
     options = arguments(__doc__, data=False, seconds=2.0)
-    layout = Layout(ROOT)
-    record = read_json(layout.model / "model.json", "export")
-    predictions = tables.read(layout.evaluation / "predictions.parquet", tables.PREDICTIONS, "evaluate")
-    folder = layout.images_folder(params.load(layout.params).data.root)
-    rgb = images.decode(located(predictions["path"][0], folder).read_bytes()).rgb
+    layout = Layout.of(ROOT, params_file.load(ROOT / "params.yaml"))
+    record = folder.read_model(layout.model)
+    first = evaluation.predictions(layout.evaluation)["path"][0]
+    rgb = images.decode(located(first, layout.images).read_bytes()).rgb
     eager = in_pytorch(layout)
-    files = ["model.onnx", *(["model.int8.onnx"] if record["int8"] else [])]
+    files = [MODEL, *([INT8_MODEL] if record.int8 else [])]
     measured = []
     for threads in sorted({1, n_cores()}):
         torch.set_num_threads(threads)
@@ -95,7 +98,7 @@ def main() -> None:
                 measured.append(latency.measure(name, answer, shown, threads, options.seconds))
     rows = [[*each] for each in sorted(measured, key=lambda each: (each.threads, each.batch, each.what))]
     print(machine())
-    print(f"An image of {rgb.shape[1]} x {rgb.shape[0]} pixels, {record['backbone']}\n")
+    print(f"An image of {rgb.shape[1]} x {rgb.shape[0]} pixels, {record.backbone}\n")
     table(latency.Latency._fields, rows)
     try:
         timings = json.loads(layout.timings.read_bytes())

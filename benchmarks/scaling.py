@@ -21,11 +21,11 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import ROOT, arguments, assign, machine, multiplied, project, result, run, table
-from headstart import images, params
+from headstart import images, params_file
 from headstart.base import tables
-from headstart.base.files import read_json
 from headstart.embedding import engines, pixels
 from headstart.layout import Layout
+from headstart.onnx import backbone_folder
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
 from headstart.store.workers import workers
@@ -53,16 +53,17 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         assign(root, data__root="photos")
         for stage in ("validate", "split", "backbone"):
             run(root, "python", "-m", "tasks", stage)
-        values, layout = params.load(root / "params.yaml"), Layout(root)
-        folder = layout.images_folder(values.data.root)
+        values = params_file.load(root / "params.yaml")
+        layout = Layout.of(root, values)
+        folder = layout.images
         known = tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").rows()
-        listing = validate.list_images(layout.data_root(values.data.root), values.data.root)
-        resizing = pixels.resizing(layout.backbone, folder)
+        listing = validate.list_images(layout.data_root, values.data.root)
+        resizing = pixels.resizing(layout)
         kind = engines.kind("onnxruntime")
         engine = engines.opened(kind, layout.backbone)
         batch = resizing(dict(known[: kind.batch_size]))
         engine(batch)
-        n_features = read_json(layout.backbone / "backbone.json", "backbone")["n_features"]
+        n_features = backbone_folder.read(layout.backbone).n_features
         return {
             "validate_ms": milliseconds(lambda found: validate.look(folder, found), listing.found),
             "transform_ms": milliseconds(lambda item: resizing(dict([item])), known),
@@ -94,7 +95,7 @@ def row_costs(n_rows: int) -> dict[str, float]:
         layout = Layout(Path(name))
         tables.write(layout.manifest, manifest, tables.MANIFEST)
         began = time.perf_counter()
-        split.run(params.load(ROOT / "params.yaml"), layout)
+        split.run(params_file.load(ROOT / "params.yaml"), layout)
         split_s = time.perf_counter() - began
         known = dict(tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").iter_rows())
         contract = Contract(fingerprint(made="nothing"), (1, 8), "float16")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import arguments, assign, machine, project, result, run, table
-from headstart import params
+from headstart import params_file
 from headstart.backbones import networks
 from headstart.layout import Layout
 
@@ -93,7 +93,7 @@ def main() -> None:
             runs.append(seconds)
             run(root, "headstart", "verify", "artifacts/model")
             accuracy = json.loads((root / "artifacts/evaluation/metrics.json").read_text())["test"]["accuracy"]
-            values, layout = params.load(root / "params.yaml"), Layout(root)
+            values, layout = params_file.load(root / "params.yaml"), Layout(root)
             print(f"dvc repro, {moment} the loop: {seconds:.1f} s, {accuracy:.4f} on the held-out images", flush=True)
             if moment == "before":
                 network = networks.load(values.backbone, layout.weights, print)

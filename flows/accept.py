@@ -13,8 +13,8 @@ from pathlib import Path
 
 from flows.request import Request
 from headstart.base.errors import CheckError, HeadstartError, ParamError
-from headstart.base.files import read_json
 from headstart.evaluation import accepted
+from headstart.evaluation.folder import scores
 from headstart.handover.cli import main as headstart
 from headstart.layout import Layout
 
@@ -94,10 +94,8 @@ def main() -> int:
     except HeadstartError as error:
         print(f"accept: {error}", file=sys.stderr)
         return 1
-    test = read_json(Layout(ROOT).evaluation / "metrics.json", "evaluate")["test"]
-    print(
-        f"accept: {accepted.tag_of(version)} is this commit's model: {test['accuracy']:.2%} of {test['n_images']} right"
-    )
+    test = scores(Layout(ROOT).evaluation)
+    print(f"accept: {accepted.tag_of(version)} is this commit's model: {test.accuracy:.2%} of {test.n_images} right")
     print(f"accept: export.gate in params.yaml is {version} now, which later models are held to; commit it")
     print(f"accept: `git push origin {accepted.tag_of(version)}` and `make push` hand it to others")
     return 0

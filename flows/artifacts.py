@@ -10,9 +10,13 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from headstart.base.files import read_csv, read_json
+from headstart.base import validation
+from headstart.base.validation import ValidationSummary
 from headstart.evaluation import accepted
+from headstart.evaluation import folder as evaluation
+from headstart.handover import folder
 from headstart.layout import Layout
+from headstart.onnx.model_folder import CARD
 
 METRICS, MODEL, VALIDATION = "metrics", "model", "validation"  # the artifacts' keys
 _MAX_ROWS = 50
@@ -37,11 +41,11 @@ def score_rows(
     return rows
 
 
-def validation_sheet(summary: Mapping[str, Any], quarantined: list[tuple[str, str]]) -> str:
+def validation_sheet(summary: ValidationSummary, quarantined: list[tuple[str, str]]) -> str:
     """Return Markdown: how many images there are of each class, and what was set aside with which reason."""
-    lines = [f"{summary['n_images']} images of {summary['n_classes']} classes, read as {summary['form']}", ""]
+    lines = [f"{summary.n_images} images of {summary.n_classes} classes, read as {summary.form}", ""]
     lines += ["| class | images |", "|---|---|"]
-    lines += [f"| {name} | {count} |" for name, count in list(summary["images_per_class"].items())[:_MAX_ROWS]]
+    lines += [f"| {name} | {count} |" for name, count in list(summary.images_per_class.items())[:_MAX_ROWS]]
     lines += ["", f"{len(quarantined)} files were set aside."]
     if quarantined:
         lines += ["", "| file | reason |", "|---|---|"]
@@ -50,16 +54,15 @@ def validation_sheet(summary: Mapping[str, Any], quarantined: list[tuple[str, st
 
 
 def _validation(layout: Layout) -> None:
-    summary = read_json(layout.validation / "summary.json", "validate")
-    quarantined = list(read_csv(layout.validation / "quarantine.csv", "validate").iter_rows())
-    create_markdown_artifact(validation_sheet(summary, quarantined), key=VALIDATION, description="What was found")
+    sheet = validation_sheet(ValidationSummary.of(layout), validation.quarantined(layout))
+    create_markdown_artifact(sheet, key=VALIDATION, description="What was found")
 
 
 def _metrics(layout: Layout) -> None:
     from dvc.repo import Repo
 
-    test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
-    path = (layout.evaluation / "metrics.json").relative_to(layout.root).as_posix()
+    test = evaluation.scores(layout.evaluation).model_dump()
+    path = (layout.evaluation / evaluation.METRICS).relative_to(layout.root).as_posix()
     with Repo(str(layout.root)) as repo:  # one of its own: to look at another commit would disturb the one that runs
         version = accepted.newest(repo.scm.list_tags())
         tag = version and accepted.tag_of(version)
@@ -69,7 +72,7 @@ def _metrics(layout: Layout) -> None:
 
 
 def _model(layout: Layout) -> None:
-    facts = read_json(layout.model / "model.json", "export")
-    card = (layout.model / "MODEL_CARD.md").read_text(encoding="utf-8")
-    sheet = f"{card}\nSHA-256 of model.onnx: `{facts['model_sha256']}`\n"
+    digest = folder.read_model(layout.model).model_sha256
+    card = (layout.model / CARD).read_text(encoding="utf-8")
+    sheet = f"{card}\nSHA-256 of model.onnx: `{digest}`\n"
     create_markdown_artifact(sheet, key=MODEL, description="The model's hand-over sheet")

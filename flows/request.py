@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from headstart import params
+from headstart import params, params_file
 
 Value = bool | int | float | str | list[float] | dict[str, int | str] | None
 
@@ -42,7 +42,7 @@ class Request(BaseModel):
 
     def write(self, file: Path) -> params.Params:
         """Write the overrides to params.yaml, checked, and return the outcome; ParamError leaves the file as it was."""
-        return params.assign(file, self.assignments())
+        return params_file.assign(file, self.assignments())
 
 
 def run_name(values: params.Params, note: str) -> str:

@@ -62,11 +62,9 @@ def as_task_runs(
             fresh = stage.reload() if n_tries else stage
             n_tries += 1
             with listening(name, posters) as told:
-                path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-                environment = {EVENTS_VARIABLE: str(told.path), "PATH": path}
                 error = None
                 try:
-                    result = reproduce(fresh, upstream=upstream, run_env=environment, **options)
+                    result = reproduce(fresh, upstream=upstream, run_env=_environment(told.path), **options)
                 except Exception as failed:  # DVC's many; the stage's own words are better than any of them
                     error = failed
                 except BaseException:  # cancelled: leave no process behind
@@ -95,6 +93,12 @@ def as_task_runs(
         return result
 
     return repro_fn
+
+
+def _environment(events: Path) -> dict[str, str]:
+    """Return what a stage's process gets beside this one's environment: where to tell events, and this interpreter."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {EVENTS_VARIABLE: str(events), "PATH": path}
 
 
 def as_task_run(name: str, transfer: Callable[[], str]) -> None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headstart.base.files import located
+from headstart.base.files import Place, located
+
+if TYPE_CHECKING:
+    from headstart.params import Params
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below `root`, the folder that holds params.yaml and dvc.yaml."""
+    """Paths below `root`, the folder that holds params.yaml and dvc.yaml, and where the images and the shards lie."""
 
     root: Path
+    data: str = ""  # data.root
+    store: str | None = None  # cluster.store: where the shards of pixels and features lie, if not in artifacts/
+
+    @classmethod
+    def of(cls, root: Path, params: Params) -> Layout:
+        """Return the layout of the project at `root` with these parameters."""
+        return cls(root, params.data.root, params.cluster.store)
 
     @property
     def params(self) -> Path:
@@ -28,6 +39,17 @@ class Layout:
     def digits(self) -> Path:
         """The embedded default dataset."""
         return self.root / "data" / "digits"
+
+    @property
+    def data_root(self) -> Path:
+        """The images, or the manifest that names them: relative to the project, absolute, or a URL."""
+        return located(self.data, self.root)
+
+    @property
+    def images(self) -> Path:
+        """The folder that paths of images are relative to: the data's, or where their manifest lies."""
+        path = self.data_root
+        return path.parent if path.suffix.lower() in (".csv", ".parquet") and not path.is_dir() else path
 
     @property
     def artifacts(self) -> Path:
@@ -51,42 +73,42 @@ class Layout:
 
     @property
     def split_summary(self) -> Path:
-        """Classes in their order, images per class and split, warnings."""
+        """Classes in their order, images of each class and split, warnings."""
         return self.artifacts / "split_summary.json"
 
     @property
     def backbone(self) -> Path:
-        """resize.onnx, backbone.onnx and backbone.json."""
+        """resize.onnx, backbone.onnx, backbone.safetensors and backbone.json."""
         return self.artifacts / "backbone"
 
     @property
-    def pixels(self) -> Path:
+    def pixels(self) -> Place:
         """Store of uint8 [S, S, 3]."""
-        return self.artifacts / "pixels"
+        return self._place(self.artifacts / "pixels")
 
     @property
     def features(self) -> Path:
-        """embedding.json, and the stores below."""
+        """embedding.json, and the two stores below."""
         return self.artifacts / "features"
 
     @property
-    def plain_features(self) -> Path:
+    def plain_features(self) -> Place:
         """Store of float [1, D]: every image as it is."""
-        return self.features / "plain"
+        return self._place(self.features / "plain")
 
     @property
-    def views(self) -> Path:
+    def views(self) -> Place:
         """Store of float [V, D]: random crops of every image of train and val, where `embed.views` asks for them."""
-        return self.features / "views"
+        return self._place(self.features / "views")
 
     @property
     def head(self) -> Path:
-        """head.safetensors, head.json, candidates.csv."""
+        """head.onnx, head.json, candidates.csv, learning_curve.csv, out_of_fold.parquet."""
         return self.artifacts / "head"
 
     @property
     def finetune(self) -> Path:
-        """finetune.json; with fine-tuning backbone.onnx, head.safetensors, model.safetensors and more beside it."""
+        """finetune.json; with fine-tuning backbone.onnx, head.onnx, model.safetensors and more beside it."""
         return self.artifacts / "finetune"
 
     @property
@@ -96,7 +118,7 @@ class Layout:
 
     @property
     def evaluation(self) -> Path:
-        """metrics.json, predictions.parquet, the data of the plots, report.html."""
+        """metrics.json, predictions.parquet and the data of the plots."""
         return self.artifacts / "evaluation"
 
     @property
@@ -105,8 +127,13 @@ class Layout:
         return self.artifacts / "int8"
 
     @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.artifacts / "report.html"
+
+    @property
     def model(self) -> Path:
-        """What is handed over: model.onnx, model.json, conformance vectors, MODEL_CARD.md."""
+        """What is handed over: model.onnx, model.json, conformance images, MODEL_CARD.md."""
         return self.artifacts / "model"
 
     @property
@@ -114,15 +141,7 @@ class Layout:
         """Seconds a stage took when it last ran here; tracked by neither git nor DVC."""
         return self.artifacts / "timings.json"
 
-    def shards(self, folder: Path, store: str | None) -> Path:
-        """Return where the shards of the store `folder` lie: in it, or below `store`, a path or URL all workers see."""
-        return located(store, self.root) / folder.relative_to(self.artifacts).as_posix() if store else folder
-
-    def data_root(self, root: str) -> Path:
-        """Return the path of `data.root`: relative to the project, absolute, or a URL."""
-        return located(root, self.root)
-
-    def images_folder(self, root: str) -> Path:
-        """Return the folder that paths in the manifest are relative to: `data.root`, or where that file lies."""
-        path = self.data_root(root)
-        return path.parent if path.suffix.lower() in (".csv", ".parquet") and not path.is_dir() else path
+    def _place(self, folder: Path) -> Place:
+        if not self.store:
+            return Place(folder, folder)
+        return Place(folder, located(self.store, self.root) / folder.relative_to(self.artifacts).as_posix())

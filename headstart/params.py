@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
@@ -270,11 +268,6 @@ class Params(_Section):
     export: Export
 
 
-def load(path: Path) -> Params:
-    """Return the checked parameters; ParamError on anything unknown, missing or out of range."""
-    return parse(_read(path), path.name)
-
-
 def parse(values: object, where: str = "params.yaml") -> Params:
     """Check nested plain values, as YAML gives them, and return the parameters."""
     if not isinstance(values, dict):
@@ -284,75 +277,6 @@ def parse(values: object, where: str = "params.yaml") -> Params:
     except ValidationError as error:
         unknown_first = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         raise ParamError(_explain(unknown_first[0], len(unknown_first), where)) from None
-
-
-def assign(path: Path, assignments: list[str], check: Callable[[Params], None] = lambda params: None) -> Params:
-    """Write `section.name=value` assignments into params.yaml once they are checked; return the outcome.
-
-    Comments are kept. `check` may raise to refuse the assignments; the file is then as it was.
-    Values are read as YAML, so `split.seed=1` is a number and `backbone.sha256=null` is nothing.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    from headstart.base.files import replacing
-
-    document = _read(path)
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        *sections, last = name.strip().split(".")
-        if not equals or not sections:
-            raise ParamError(f"'{assignment}' is not an assignment. `section.name=value` was expected.")
-        target = document
-        for section in sections:
-            target = target.get(section) if isinstance(target, dict) else None
-        if not isinstance(target, dict) or last not in target:
-            hint = did_you_mean(name, _dotted(document))
-            raise ParamError(f"{name} is not a parameter.{hint} See {path.name} for all of them.")
-        try:
-            target[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe").load(text)
-        except YAMLError:
-            raise ParamError(f"{name}={text} is not a YAML value. Quote it, or mend it.") from None
-    params = parse(document, path.name)
-    check(params)
-    if assignments:
-        with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
-            _yaml().dump(document, file)
-    return params
-
-
-def _tidy_path(text: str) -> str:
-    """Return a path as a shell's completion gives it, without its trailing slash and with `~` spelt out, or a URL."""
-    text = text.removeprefix("file://")
-    return Path(text).expanduser().as_posix() if text and "://" not in text else text
-
-
-def _yaml() -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.representer import RoundTripRepresenter
-
-    class Representer(RoundTripRepresenter):
-        """Its own class, since a class's representers are everybody's: DVC writes its lock file by the other."""
-
-    Representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
-    yaml = YAML()  # keeps comments and order
-    yaml.Representer = Representer
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    return yaml
-
-
-def _read(path: Path) -> Any:
-    from ruamel.yaml.error import YAMLError
-
-    if not path.is_file():
-        raise ParamError(f"{path} does not exist. Run from the folder that holds params.yaml.")
-    try:
-        return _yaml().load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise ParamError(f"{path.name} is not valid YAML{line}. Mend it, or restore it with git.") from None
 
 
 def _explain(error: Any, n_errors: int, where: str) -> str:
@@ -376,7 +300,3 @@ def _dotted_fields() -> list[str]:
         section = field.alias or name
         names += [section, *(f"{section}.{inner}" for inner in field.annotation.model_fields)]  # type: ignore[union-attr]
     return names
-
-
-def _dotted(document: dict[str, Any]) -> list[str]:
-    return [f"{section}.{name}" for section, values in document.items() for name in values]

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 import tasks
-from headstart import params
+from headstart import params_file
 from headstart.base import progress
 from headstart.base.errors import HeadstartError, ParamError, RejectedError, UnreachableError, did_you_mean
 from headstart.layout import Layout
@@ -39,11 +39,12 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     warnings.filterwarnings("ignore", module=r"PIL\..*")  # what is wrong with an image is told by `validate`
-    layout = Layout(Path.cwd())
+    root = Path.cwd()
+    layout = Layout(root)
     progress.begin("params" if name == "set" else name)
     try:
         if name == "set":
-            params.assign(layout.params, rest, lambda values: _check_data(values, layout))
+            params_file.assign(layout.params, rest, lambda values: _check_data(Layout.of(root, values)))
         elif name == "summary":
             _summary(layout)
         elif name not in STAGES:
@@ -52,11 +53,12 @@ def main(arguments: list[str]) -> int:
         elif (name, *rest[:1]) == ("backbone", "--list") and len(rest) == 2:
             _list_groups(rest[1], layout)
         elif (name, *rest) == ("finetune", "--find-lr"):
-            importlib.import_module("tasks.finetune").find_lr(params.load(layout.params), layout)
+            values = params_file.load(layout.params)
+            importlib.import_module("tasks.finetune").find_lr(values, Layout.of(root, values))
         elif rest:
             raise ParamError(f"'{rest[0]}' is one word too many. A stage takes its parameters from params.yaml.")
         else:
-            _run(name, layout)
+            _run(name, root)
     except HeadstartError as error:
         may_heal, rejected = isinstance(error, UnreachableError), isinstance(error, RejectedError)
         progress.fail(str(error), may_heal=may_heal, rejected=rejected)
@@ -68,9 +70,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(stage: str, layout: Layout) -> None:
+def _run(stage: str, root: Path) -> None:
     _stop_with_parent()
-    values = params.load(layout.params)
+    values = params_file.load(root / "params.yaml")
+    layout = Layout.of(root, values)
     began = time.monotonic()
     importlib.import_module(f"tasks.{stage}").run(values, layout)
     if progress.is_muted():  # a process that another one started
@@ -81,7 +84,7 @@ def _run(stage: str, layout: Layout) -> None:
 def _list_groups(name: str, layout: Layout) -> None:
     from headstart.backbones import networks
 
-    wanted = params.load(layout.params).backbone
+    wanted = params_file.load(layout.params).backbone
     backbone, groups = networks.groups_of(wanted, name)
     width = max(len(group.name) for group in groups)
     print(f"{backbone.name}: {len(groups)} layer groups from the input to the head\n")
@@ -91,24 +94,24 @@ def _list_groups(name: str, layout: Layout) -> None:
     print(f"  {'head':{width}}  {f'{backbone.n_features:,} a class':>13}  0: always")
 
 
-def _check_data(values: params.Params, layout: Layout) -> None:
+def _check_data(layout: Layout) -> None:
     from tasks.validate import list_images
 
-    if layout.data_root(values.data.root) != layout.digits:  # `sample` writes that one
-        list_images(layout.data_root(values.data.root), values.data.root)
+    if layout.data_root != layout.digits:  # `sample` writes that one
+        list_images(layout.data_root, layout.data)
 
 
 def _summary(layout: Layout) -> None:
-    from headstart.base.files import read_json
+    from headstart.evaluation.folder import scores
+    from headstart.onnx.model_folder import MODEL
 
-    test = read_json(layout.evaluation / "metrics.json", "evaluate")["test"]
-    relative = {path: path.relative_to(layout.root) for path in (layout.model, layout.evaluation)}
+    test = scores(layout.evaluation)
     print()
-    print(f"  model          {relative[layout.model] / 'model.onnx'}")
-    print(f"  report         {relative[layout.evaluation] / 'report.html'}")
+    print(f"  model          {(layout.model / MODEL).relative_to(layout.root)}")
+    print(f"  report         {layout.report.relative_to(layout.root)}")
     print(
-        f"  test accuracy  {test['accuracy']:.2%} (95 % interval {test['accuracy_low']:.2%} to"
-        f" {test['accuracy_high']:.2%}) on {test['n_images']} images"
+        f"  test accuracy  {test.accuracy:.2%} (95 % interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%}) on"
+        f" {test.n_images} images"
     )
 
 

@@ -9,64 +9,16 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
 from headstart.backbones import networks
-from headstart.backbones.graph import backbone_graph, resize_graph, trace
-from headstart.backbones.networks import Backbone
-from headstart.base.errors import CheckError, ParamError
-from headstart.base.files import bundled_with_scikit_learn, replacing_folder, sha256_of, write_json
+from headstart.backbones.export import export
+from headstart.base.files import replacing_folder, sha256_of
 from headstart.base.progress import say
-from headstart.onnx import pieces, runtime
+from headstart.onnx import backbone_folder
+from headstart.onnx.backbone_folder import BACKBONE, RESIZE, TENSORS, BackboneRecord
 
 if TYPE_CHECKING:
-    import onnx
-
     from headstart.layout import Layout
     from headstart.params import Params
-
-MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square; 1e-6 to 1e-5 is usual
-MAX_BYTES = 2_000_000_000  # protobuf's limit for one message is 2 GiB, and there are nodes and the head beside weights
-
-
-def photographs() -> list[np.ndarray]:
-    """Return four real photographs of different shapes, uint8 [H, W, 3], from scikit-learn's bundled two."""
-    china, flower = (
-        np.asarray(Image.open(bundled_with_scikit_learn(f"images/{name}.jpg"))) for name in ("china", "flower")
-    )
-    return [china, flower, china[:, 100:300], flower[60:360]]
-
-
-def reference_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
-    """Return PyTorch's features [N, D] for uint8 [N, S, S, 3], with torchvision's own crop and normalisation."""
-    import torch
-    from torchvision.transforms.v2 import functional
-
-    settings = backbone.preprocessing
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    images = functional.center_crop(images, [settings.input_px, settings.input_px]).float() / 255
-    with torch.inference_mode():
-        features = backbone.module(functional.normalize(images, list(settings.mean), list(settings.std)))
-    return np.asarray(features)
-
-
-def exported(backbone: Backbone) -> onnx.ModelProto:
-    """Return the backbone as an ONNX graph; ParamError where it is too large, or torch.onnx cannot export it."""
-    n_bytes = sum(tensor.nbytes for tensor in backbone.module.state_dict().values())
-    if n_bytes > MAX_BYTES:
-        raise ParamError(
-            f"backbone.name is '{backbone.name}', whose weights take {n_bytes / 1e6:.0f} MB. An ONNX file can hold"
-            f" {MAX_BYTES / 1e6:.0f} MB. Choose a smaller backbone.name in params.yaml."
-        )
-    try:
-        return backbone_graph(trace(backbone.module, backbone.preprocessing))
-    except Exception as error:  # the exporter's own, and whatever a network raises while it is traced
-        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise ParamError(
-            f"backbone.name is '{backbone.name}', which torch.onnx cannot export ({said})."
-            " Choose another backbone.name in params.yaml."
-        ) from error
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -75,43 +27,23 @@ def run(params: Params, layout: Layout) -> None:
     settings = backbone.preprocessing
     said = f"{settings.input_px} px, {backbone.n_features} features ({backbone.weights})"
     say(f"exporting {backbone.name}, {said}; this takes up to a minute")
-    resize = resize_graph(settings.resize_px, settings.interpolation)
-    cut = exported(backbone)
+    made = export(backbone)
+    say(f"onnxruntime and PyTorch agree on {made.n_photographs} photographs to {made.relative_difference:.1e}")
 
-    resizer = runtime.session(pieces.to_bytes(resize))
-    pixels = np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in photographs()])
-    found = runtime.session(pieces.to_bytes(cut)).run(None, {"pixels": pixels})[0]
-    apart = runtime.difference(found, reference_features(backbone, pixels))
-    if not apart.relative <= MAX_RELATIVE_DIFFERENCE:
-        raise CheckError(
-            f"onnxruntime's features of {backbone.name} differ from PyTorch's by {apart.relative:.1e} of their size. At"
-            f" most {MAX_RELATIVE_DIFFERENCE:.0e} was expected. Choose another backbone.name in params.yaml."
+    with replacing_folder(layout.backbone) as beside:
+        (beside / RESIZE).write_bytes(made.resize)
+        (beside / BACKBONE).write_bytes(made.backbone)
+        networks.save(backbone.module, beside / TENSORS)
+        record = BackboneRecord(
+            name=backbone.name,
+            weights=backbone.weights,
+            weights_sha256=backbone.weights_sha256,
+            licence=backbone.licence,
+            n_features=backbone.n_features,
+            preprocessing=settings.record,
+            resize_onnx_sha256=sha256_of(beside / RESIZE),
+            backbone_onnx_sha256=sha256_of(beside / BACKBONE),
+            backbone_safetensors_sha256=sha256_of(beside / TENSORS),
+            versions={name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
         )
-    say(f"onnxruntime and PyTorch agree on {len(pixels)} photographs to {apart.relative:.1e}")
-
-    with replacing_folder(layout.backbone) as folder:
-        (folder / "resize.onnx").write_bytes(pieces.to_bytes(resize))
-        (folder / "backbone.onnx").write_bytes(pieces.to_bytes(cut))
-        networks.save(backbone.module, folder / "backbone.safetensors")
-        write_json(
-            folder / "backbone.json",
-            {
-                "name": backbone.name,
-                "weights": backbone.weights,
-                "weights_sha256": backbone.weights_sha256,
-                "licence": backbone.licence,
-                "n_features": backbone.n_features,
-                "preprocessing": {
-                    "resize_px": settings.resize_px,
-                    "input_px": settings.input_px,
-                    "crop_fraction": settings.crop_fraction,
-                    "interpolation": settings.interpolation,
-                    "mean": list(settings.mean),
-                    "std": list(settings.std),
-                },
-                "resize_onnx_sha256": sha256_of(folder / "resize.onnx"),
-                "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
-                "backbone_safetensors_sha256": sha256_of(folder / "backbone.safetensors"),
-                "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
-            },
-        )
+        backbone_folder.write(beside, record)

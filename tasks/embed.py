@@ -9,14 +9,14 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import polars as pl
-
-from headstart.base import tables
-from headstart.base.files import read_json, write_json
+from headstart.base import dataset
+from headstart.base.dataset import TRAIN, VAL
 from headstart.base.progress import bar, say, warn
-from headstart.embedding import engines, pixels
-from headstart.embedding.features import Embedding
+from headstart.embedding import engines, features, pixels
+from headstart.embedding.compute import Embedding
+from headstart.embedding.features import EmbeddingRecord
 from headstart.embedding.views import Views
+from headstart.onnx import backbone_folder
 from headstart.store import arrays
 from headstart.store.workers import workers
 
@@ -30,43 +30,43 @@ _PARITY_IMAGES = 4
 def run(params: Params, layout: Layout) -> None:
     """Bring the feature stores up to the splits."""
     settings = params.embed
-    splits = tables.read(layout.splits, tables.SPLITS, "split")
-    backbone = read_json(layout.backbone / "backbone.json", "backbone")
-    resizing = pixels.resizing(layout.backbone, layout.images_folder(params.data.root))
-    source = pixels.source(layout.pixels, layout.shards(layout.pixels, params.cluster.store), resizing)
+    data = dataset.read(layout)
+    backbone = backbone_folder.read(layout.backbone)
     kind = engines.kind(settings.engine)
     batch_size = settings.batch_size or kind.batch_size
-    digest = backbone["backbone_onnx_sha256"]  # held to the file where it is opened
-    plain = Embedding(layout.backbone, digest, kind, batch_size, source, settings.dtype, views=None)
-    images = dict(splits.select("image_id", "path").iter_rows())
-    stores = [("embedding", layout.plain_features, plain, images)]
+    source = pixels.opened(layout)
+
+    def embedding(views: Views | None) -> Embedding:
+        digest = backbone.backbone_onnx_sha256  # compared with the file where that is opened
+        return Embedding(layout.backbone, digest, kind, batch_size, source, settings.dtype, views)
+
+    images = data.of(*dataset.SPLITS).where
+    stores = [("embedding", layout.plain_features, embedding(views=None), images)]
     if settings.views:
-        trained_on = splits.filter(pl.col("split") != "test").select("image_id", "path")
-        facts = backbone["preprocessing"]
-        views = Views(settings.views, settings.seed, facts["input_px"], facts["interpolation"])
-        augmented = Embedding(layout.backbone, digest, kind, batch_size, source, settings.dtype, views)
-        stores.append(("embedding views", layout.views, augmented, dict(trained_on.iter_rows())))
+        facts = backbone.preprocessing
+        views = Views(settings.views, settings.seed, facts.input_px, facts.interpolation)
+        stores.append(("embedding views", layout.views, embedding(views), data.of(TRAIN, VAL).where))
     if kind.name != "onnxruntime":
         few = dict(list(images.items())[:_PARITY_IMAGES])
-        apart = engines.check_parity(kind, plain.engine()[0], layout.backbone, source(few))
+        apart = engines.check_parity(kind, embedding(views=None).engine()[0], layout.backbone, source(few))
         say(f"{kind} and onnxruntime agree on {len(few)} images to {apart:.1e}")
 
+    of_pixels = pixels.contract(pixels.resizing(layout))
     with workers(params.cluster.address) as pool:
-        for what, folder, embedding, wanted in stores:
-            made_by = embedding.contract(pixels.contract(resizing), backbone["n_features"])
-            shards = layout.shards(folder, params.cluster.store)
+        for what, place, computing, wanted in stores:
+            contract = computing.contract(of_pixels, backbone.n_features)
             with bar(what, len(wanted), "image") as advance:
-                n_computed = arrays.build(folder, wanted, made_by, embedding, pool, advance, warn, shards)
+                n_computed = arrays.build(place, wanted, contract, computing, pool, advance, warn)
             say(f"{n_computed} images computed, {len(wanted) - n_computed} were there")
     if not settings.views:
-        shutil.rmtree(layout.views, ignore_errors=True)
-    write_json(
-        layout.features / "embedding.json",
-        {
-            "engine": str(kind),
-            "precision": kind.precision,
-            "dtype": settings.dtype,
-            "batch_size": batch_size,
-            "views": settings.views,
-        },
+        shutil.rmtree(layout.views.folder, ignore_errors=True)
+    features.write_record(
+        layout,
+        EmbeddingRecord(
+            engine=str(kind),
+            precision=kind.precision,
+            dtype=settings.dtype,
+            batch_size=batch_size,
+            views=settings.views,
+        ),
     )

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from headstart.base import tables
+from headstart.base import dataset, tables
+from headstart.base.dataset import SplitSummary
 from headstart.base.errors import DataError, count_and_name
-from headstart.base.files import write_json
 from headstart.base.progress import say, warn
 from headstart.base.tables import SPLIT_NAMES
 
@@ -206,19 +206,16 @@ def run(params: Params, layout: Layout) -> None:
     splits = manifest.select("image_id", "path", "label", "group").with_columns(split=pl.Series(outcome.splits))
     counts = Counter(splits.select("split", "label").iter_rows())
     classes = sorted(set(splits["label"]))
-    tables.write(layout.splits, splits, tables.SPLITS)
-    write_json(
-        layout.split_summary,
-        {
-            "classes": classes,
-            "n_images": {split: sum(counts[split, label] for label in classes) for split in SPLIT_NAMES},
-            "images_per_class": {split: {label: counts[split, label] for label in classes} for split in SPLIT_NAMES},
-            "notes": outcome.notes,
-            "warnings": outcome.warnings,
-        },
+    summary = SplitSummary(
+        classes=classes,
+        n_images={split: sum(counts[split, label] for label in classes) for split in SPLIT_NAMES},
+        images_per_class={split: {label: counts[split, label] for label in classes} for split in SPLIT_NAMES},
+        notes=outcome.notes,
+        warnings=outcome.warnings,
     )
+    dataset.write(layout, splits, summary)
     for note in outcome.notes:
         say(note)
     for warning in outcome.warnings:
         warn(warning)
-    say(", ".join(f"{split} {sum(counts[split, label] for label in classes)}" for split in SPLIT_NAMES) + " images")
+    say(", ".join(f"{split} {n_images}" for split, n_images in summary.n_images.items()) + " images")

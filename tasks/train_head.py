@@ -1,129 +1,178 @@
 """Choose and fit the head on the features of train + val.
 
-Reads the feature stores and the splits; writes artifacts/head/: the head, its cross-validation, the learning curve and
-what the model needs to tell how new an image is. The test split has no part in anything here.
+Reads the features and the splits; writes artifacts/head/: head.onnx, its cross-validation, the learning curve. The test
+split has no part in anything here. A head whose features, labels, parameters and code are as they were is kept.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from scipy.special import softmax
 
-from headstart.base import tables
-from headstart.base.files import read_json, replacing_folder, write_csv, write_json, write_safetensors
+from headstart.base import dataset
+from headstart.base.dataset import TRAIN, VAL, Images
+from headstart.base.errors import CheckError
+from headstart.base.files import are_as_promised, replacing_folder, sums, write_csv
 from headstart.base.progress import bar, say, show_table, warn
-from headstart.heads import learning_curve, novelty, sweep
-from headstart.store import arrays
+from headstart.embedding import features
+from headstart.heads import contract, learning_curve, novelty, sweep
+from headstart.heads.design import Budget, Rows, Source
+from headstart.heads.folds import draw
+from headstart.heads.graph import head_graph
+from headstart.heads.kinds import KINDS
+from headstart.onnx import head_folder
+from headstart.onnx.head_folder import HeadRecord
+from headstart.onnx.pieces import to_bytes
+from headstart.store.shards import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headstart.embedding.features import Features
+    from headstart.heads.sweep import Selection
     from headstart.layout import Layout
-    from headstart.params import Params
+    from headstart.params import Params, TrainHead
 
 _MAX_NOVELTY_IMAGES = 10_000  # more would not make a class centre any surer
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Read, select, write."""
+    """Read, select, write; or keep what is there, if it follows from the same."""
     settings = params.train_head
-    splits = tables.read(layout.splits, tables.SPLITS, "split").filter(pl.col("split") != "test")
-    classes: list[str] = read_json(layout.split_summary, "split")["classes"]
-    labels = splits["label"].replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
-    image_ids = splits["image_id"].to_list()
-    plain = arrays.Store(layout.plain_features, "embed", layout.shards(layout.plain_features, params.cluster.store))
-    features = arrays.Rows(plain, image_ids, plain.contract.row_shape[1:])
-    embedding = read_json(layout.features / "embedding.json", "embed")
-    views = None
-    if embedding["views"]:
-        augmented = arrays.Store(layout.views, "embed", layout.shards(layout.views, params.cluster.store))
-        views = arrays.Rows(augmented, image_ids, augmented.contract.row_shape)
-    n_fits = (settings.folds + 1) * len(set(settings.strengths))
-    groups = splits["group"].to_numpy()
-    common: dict[str, Any] = {"seed": settings.seed, "memory_mb": settings.memory_mb, "views": views}
-    with bar("fitting", n_fits, "fit") as advance:
-        selection = sweep.select(
-            features,
-            labels,
-            groups,
-            len(classes),
-            strengths=settings.strengths,
-            folds=settings.folds,
-            advance=advance,
-            **common,
-        )
+    data = dataset.read(layout)
+    images, cached = data.of(TRAIN, VAL), features.opened(layout)
+    made_for = _made_for(settings, images, data.classes, cached)
+    if _is_there(layout, made_for):
+        say("the features, labels, parameters and code are those of the head that is there; it is kept")
+        return
+    source = Source(cached.rows(images.image_ids), cached.view_rows(images.image_ids), images.labels)
+    selection = _selected(settings, source, images, len(data.classes))
     with bar("learning curve", selection.n_folds * len(learning_curve.FRACTIONS), "fit") as advance:
-        curve = learning_curve.measure(features, labels, groups, len(classes), selection, advance=advance, **common)
-    chosen = next(candidate for candidate in selection.candidates if candidate.chosen)
-    if selection.n_folds < settings.folds:
-        warn(f"{selection.n_folds} folds instead of {settings.folds}: the smallest class has no more groups")
-    if len(selection.validated) < len(splits):
-        warn(
-            f"cross-validated on {len(selection.validated)} of {len(splits)} images: enough to choose a strength, or as"
-            " many as train_head.memory_mb holds; fitted on all of them"
+        curve = learning_curve.measure(
+            source,
+            images.groups,
+            len(data.classes),
+            selection,
+            seed=settings.seed,
+            memory_mb=settings.memory_mb,
+            advance=advance,
         )
-    if len(selection.candidates) > 1 and chosen in (selection.candidates[0], selection.candidates[-1]):
-        warn(f"strength {chosen.strength:g} is at the end of train_head.strengths; a wider range may do better")
-
+    _warn(settings, selection, len(images))
+    scale = _novelty(settings, source.features, images, selection, len(data.classes))
     with replacing_folder(layout.head) as folder:
-        tensors = {"weight": selection.head.weight, "bias": selection.head.bias}
-        tensors |= _novelty(features, labels, groups, selection, len(classes), params).tensors()
-        write_safetensors(folder / "head.safetensors", tensors)
-        tables.write(folder / "out_of_fold.parquet", _out_of_fold(splits, labels, selection), tables.OUT_OF_FOLD)
-        points = pl.DataFrame(curve, schema=learning_curve.Point._fields, orient="row")
-        write_csv(folder / "learning_curve.csv", points.with_columns(pl.col(pl.Float64).round(6)))
-        write_csv(
-            folder / "candidates.csv",
-            pl.DataFrame([candidate._asdict() for candidate in selection.candidates]).with_columns(
-                pl.col("cv_accuracy", "cv_accuracy_std", "cv_log_loss", "temperature").round(6)
-            ),
-        )
-        write_json(
-            folder / "head.json",
-            {
-                "kind": "multinomial logistic regression, L2, standardiser and temperature folded in",
-                "classes": classes,
-                "strength": chosen.strength,
-                "temperature": round(chosen.temperature, 6),
-                "n_images": len(splits),
-                "n_views": embedding["views"],
-                "n_folds": selection.n_folds,
-                "n_cross_validated": len(selection.validated),
-                "cv_accuracy": round(chosen.cv_accuracy, 6),
-                "cv_log_loss": round(chosen.cv_log_loss, 6),
-                "embedding": embedding,
-            },
-        )
+        (folder / head_folder.HEAD).write_bytes(to_bytes(head_graph(selection.head, scale)))
+        write_csv(folder / head_folder.CANDIDATES, _rounded(selection.candidates))
+        write_csv(folder / head_folder.LEARNING_CURVE, _rounded(curve))
+        head_folder.write_out_of_fold(folder, _out_of_fold(images, selection))
+        head_folder.write(folder, _record(selection, data.classes, len(images), cached, made_for, sums(folder)))
     show_table("head-candidates", [each._asdict() for each in selection.candidates], "Cross-validation in train + val")
     say(
-        f"strength {chosen.strength:g} of {len(selection.candidates)}: {chosen.cv_accuracy:.2%} right in"
-        f" {selection.n_folds}-fold cross-validation on {len(selection.validated)} images"
+        f"strength {selection.chosen.strength:g} of {len(selection.candidates)}:"
+        f" {selection.chosen.cv_accuracy:.2%} right in {selection.n_folds}-fold cross-validation on"
+        f" {len(selection.validated)} images"
     )
 
 
-def _out_of_fold(splits: pl.DataFrame, labels: np.ndarray, selection: sweep.Selection) -> pl.DataFrame:
-    """Return `tables.OUT_OF_FOLD`: what heads that had not seen an image said of it."""
-    probabilities = softmax(selection.out_of_fold_logits / selection.head.temperature, axis=1)
-    return splits[selection.validated].select(
-        "image_id",
-        correct=pl.Series(probabilities.argmax(1) == labels[selection.validated]),
-        probability=pl.Series(probabilities.max(1).astype(np.float32)),
+def _made_for(settings: TrainHead, images: Images, classes: list[str], cached: Features) -> str:
+    """Return the digest of all that the head follows from."""
+    return fingerprint(
+        version=contract.VERSION,
+        libraries=f"numpy {version('numpy')} scipy {version('scipy')}",
+        params=settings.model_dump_json(),
+        classes=json.dumps(classes),
+        images=json.dumps([*zip(images.image_ids, images.labels.tolist(), images.groups.tolist(), strict=True)]),
+        features=cached.digest,
     )
 
 
-def _novelty(
-    features: sweep.Rows,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    selection: sweep.Selection,
-    n_classes: int,
-    params: Params,
-) -> novelty.Novelty:
+def _is_there(layout: Layout, made_for: str) -> bool:
+    try:
+        there = head_folder.read(layout.head)
+    except CheckError:
+        return False
+    return there.made_for == made_for and are_as_promised(layout.head, there.files)
+
+
+def _selected(settings: TrainHead, source: Source, images: Images, n_classes: int) -> Selection:
+    n_fits = (settings.folds + 1) * len(set(settings.strengths))
+    with bar("fitting", n_fits, "fit") as advance:
+        return sweep.select(
+            source,
+            images.groups,
+            n_classes,
+            kind=KINDS["softmax"],
+            strengths=settings.strengths,
+            folds=settings.folds,
+            seed=settings.seed,
+            memory_mb=settings.memory_mb,
+            advance=advance,
+        )
+
+
+def _warn(settings: TrainHead, selection: Selection, n_images: int) -> None:
+    """Tell what of the cross-validation a user should look at."""
+    if selection.n_folds < settings.folds:
+        warn(f"{selection.n_folds} folds instead of {settings.folds}: the smallest class has no more groups")
+    if len(selection.validated) < n_images:
+        warn(
+            f"cross-validated on {len(selection.validated)} of {n_images} images: enough to choose a strength, or as"
+            " many as train_head.memory_mb holds; fitted on all of them"
+        )
+    if len(selection.candidates) > 1 and selection.chosen in (selection.candidates[0], selection.candidates[-1]):
+        warn(
+            f"strength {selection.chosen.strength:g} is at the end of train_head.strengths; a wider range may do better"
+        )
+
+
+def _novelty(settings: TrainHead, rows: Rows, images: Images, selection: Selection, n_classes: int) -> novelty.Novelty:
     """Return the class centres, and the scale by the folds of the cross-validation, of some or all of its images."""
-    budget = (params.train_head.memory_mb - sweep.PROCESS_MB) * 10**6
-    n_images = max(1, min(_MAX_NOVELTY_IMAGES, budget // (24 * features.shape[1])))
+    n_images = min(_MAX_NOVELTY_IMAGES, Budget(settings.memory_mb).how_many(24 * rows.shape[1]))
     among = selection.validated
-    some = sweep.draw(labels[among], groups[among], n_images, params.train_head.seed)
-    rows = among[some]
-    return novelty.fit(features[rows], labels[rows], n_classes, selection.fold_of[some])
+    some = draw(images.labels[among], images.groups[among], n_images, settings.seed)
+    return novelty.fit(rows[among[some]], images.labels[among[some]], n_classes, selection.fold_of[some])
+
+
+def _record(
+    selection: Selection, classes: list[str], n_images: int, cached: Features, made_for: str, files: dict[str, str]
+) -> HeadRecord:
+    return HeadRecord(
+        kind=selection.kind.NAME,
+        words=selection.kind.WORDS,
+        classes=classes,
+        strength=selection.chosen.strength,
+        temperature=round(selection.chosen.temperature, 6),
+        n_images=n_images,
+        n_views=cached.record.views,
+        n_folds=selection.n_folds,
+        n_cross_validated=len(selection.validated),
+        cv_accuracy=round(selection.chosen.cv_accuracy, 6),
+        cv_log_loss=round(selection.chosen.cv_log_loss, 6),
+        precision=cached.record.precision,
+        dtype=cached.record.dtype,
+        made_for=made_for,
+        files=files,
+    )
+
+
+def _rounded(rows: Sequence[sweep.Candidate] | Sequence[learning_curve.Point]) -> pl.DataFrame:
+    """Return the table of named tuples, their floats to 6 decimals, but for the strengths, which are parameters."""
+    table = pl.DataFrame([row._asdict() for row in rows])
+    return table.with_columns(pl.col(pl.Float64).exclude("strength").round(6))
+
+
+def _out_of_fold(images: Images, selection: Selection) -> pl.DataFrame:
+    """Return `tables.OUT_OF_FOLD`: what heads that had not seen an image said of it."""
+    probabilities = softmax(selection.out_of_fold_logits / selection.chosen.temperature, axis=1)
+    validated = images[selection.validated]
+    return pl.DataFrame(
+        {
+            "image_id": validated.image_ids,
+            "correct": probabilities.argmax(1) == validated.labels,
+            "probability": probabilities.max(1).astype(np.float32),
+        }
+    )

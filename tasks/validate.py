@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import polars as pl
 
-from headstart.base import tables
+from headstart.base import tables, validation
+from headstart.base.cores import n_cores
 from headstart.base.errors import DataError, count_and_name, did_you_mean
-from headstart.base.files import is_local, located, replacing_folder, write_csv, write_json
+from headstart.base.files import is_local, located
 from headstart.base.progress import bar, say, warn
 from headstart.base.tables import SPLIT_NAMES
+from headstart.base.validation import ValidationSummary
 from headstart.images import EXTENSIONS, UnreadableError, decode
 
 if TYPE_CHECKING:
@@ -260,10 +262,9 @@ def check_usable(usable: list[Looked], quarantined: list[tuple[str, str]], max_f
 def run(params: Params, layout: Layout) -> None:
     """List, look, set aside, check and write; nothing is written unless the checks pass."""
     shown = params.data.root
-    listing = list_images(layout.data_root(shown), shown)
+    listing = list_images(layout.data_root, shown)
     say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")
-    workers = os.cpu_count() or 1
-    with bar("checking", len(listing.found), "image") as advance, ThreadPoolExecutor(workers) as pool:
+    with bar("checking", len(listing.found), "image") as advance, ThreadPoolExecutor(n_cores()) as pool:
         looked = []
         for item in pool.map(lambda found: look(listing.folder, found), listing.found):
             looked.append(item)
@@ -273,25 +274,20 @@ def run(params: Params, layout: Layout) -> None:
     quarantined = sorted([*listing.stray, *((item.found.path, item.reason) for item in looked if item.reason)])
     check_usable(usable, quarantined, params.validate_.max_quarantined_fraction, shown)
     manifest = tables.check(manifest_of(usable), tables.MANIFEST)
-
-    with replacing_folder(layout.validation) as folder:
-        write_csv(folder / "quarantine.csv", pl.DataFrame(quarantined, ["path", "reason"], orient="row"))
-        write_json(
-            folder / "summary.json",
-            {
-                "form": listing.form,
-                "n_files": len(usable) + len(quarantined),
-                "n_images": len(usable),
-                "n_quarantined": len(quarantined),
-                "n_classes": manifest["label"].n_unique(),
-                "n_groups": manifest["group"].n_unique(),
-                "images_per_class": dict(sorted(Counter(manifest["label"]).items())),
-                "formats": dict(sorted(Counter(manifest["format"]).items())),
-                "data_sha256": tables.data_digest(manifest),
-            },
-        )
+    summary = ValidationSummary(
+        form=listing.form,
+        n_files=len(usable) + len(quarantined),
+        n_images=len(usable),
+        n_quarantined=len(quarantined),
+        n_classes=manifest["label"].n_unique(),
+        n_groups=manifest["group"].n_unique(),
+        images_per_class=dict(sorted(Counter(manifest["label"]).items())),
+        formats=dict(sorted(Counter(manifest["format"]).items())),
+        data_sha256=tables.data_digest(manifest),
+    )
+    validation.write(layout.validation, summary, quarantined)
     tables.write(layout.manifest, manifest, tables.MANIFEST)
-    say(f"{len(usable)} images of {manifest['label'].n_unique()} classes can be used")
+    say(f"{len(usable)} images of {summary.n_classes} classes can be used")
     if quarantined:
         warn(
             f"{len(quarantined)} files are set aside ({count_and_name(path for path, _ in quarantined)}), listed with"

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING, Preprocessi
 from headstart.backbones.weights import Published
 from headstart.base import files
 from headstart.base.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
+from headstart.onnx import backbone_folder
 
 if TYPE_CHECKING:
     import torch
@@ -122,12 +123,10 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        record = files.read_json(folder / "backbone.json", "backbone")
-        path = folder / "backbone.safetensors"
-        files.check_digest(path, record["backbone_safetensors_sha256"], "backbone")
-        own = {each.name: record["preprocessing"][each.name] for each in fields(Preprocessing)}
-        preprocessing = Preprocessing(**own | {name: tuple(own[name]) for name in ("mean", "std")})
-        library, _, name = _canonical(record["name"]).partition("/")
+        known = backbone_folder.read(folder)
+        path = backbone_folder.piece(folder, backbone_folder.TENSORS)
+        preprocessing = Preprocessing.of(known.preprocessing)
+        library, _, name = _canonical(known.name).partition("/")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             if library == "torchvision":
@@ -144,7 +143,7 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
         except (RuntimeError, ValueError, SafetensorError) as error:
             said = str(error).splitlines()[-1].strip()
             raise CheckError(
-                f"{path} does not hold the tensors of {record['name']} ({said}). Run `dvc repro --force backbone`."
+                f"{path} does not hold the tensors of {known.name} ({said}). Run `dvc repro --force backbone`."
             ) from None
     return module.eval().requires_grad_(False), preprocessing
 

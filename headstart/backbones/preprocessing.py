@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from headstart.onnx.backbone_folder import PreprocessingRecord
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,16 @@ class Preprocessing:
     def resize_px(self) -> int:
         """The side of the resized square that `input_px` is cropped from, never below it."""
         return max(self.input_px, round(self.input_px / self.crop_fraction))
+
+    @property
+    def record(self) -> PreprocessingRecord:
+        """The same as backbone.json has it."""
+        return PreprocessingRecord(resize_px=self.resize_px, **asdict(self))
+
+    @classmethod
+    def of(cls, record: PreprocessingRecord) -> Preprocessing:
+        """Return what a backbone.json says."""
+        return cls(**record.model_dump(exclude={"resize_px"}))
 
 
 # EfficientNet-Lite's own, from the TPU repository that its bundled weights come from.

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from uuid import uuid4
 
 from headstart.base.errors import CheckError
@@ -18,6 +18,18 @@ from headstart.base.errors import CheckError
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
+
+
+class Place(NamedTuple):
+    """Where a store lies: its manifest in a folder that DVC tracks, its shards there or where all workers see them."""
+
+    folder: Path
+    shards: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> Place:
+        """Return the place of a store that lies in one folder."""
+        return cls(folder, folder)
 
 
 def located(where: str, relative_to: Path) -> Path:
@@ -93,28 +105,20 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, made_by: str) -> Any:
-    """Return what the JSON file holds; CheckError if it is missing or broken, naming the stage that makes it."""
-    try:
-        return json.loads(_existing(path, made_by).read_bytes())
-    except ValueError as error:
-        raise CheckError(f"{path} is not valid JSON ({error}). Run `dvc repro --force {made_by}`.") from None
-
-
 def write_csv(path: Path, table: pl.DataFrame) -> None:
     """Write a CSV with a header."""
     with replacing(path) as beside:
         table.write_csv(beside)
 
 
-def read_csv(path: Path, made_by: str) -> pl.DataFrame:
+def read_csv(path: Path, stage: str) -> pl.DataFrame:
     """Return the table; CheckError if it is missing or broken, naming the stage that makes it."""
     import polars as pl
 
     try:
-        return pl.read_csv(_existing(path, made_by), infer_schema_length=None)
+        return pl.read_csv(existing(path, stage), infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
+        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {stage}`.") from None
 
 
 def write_parquet(path: Path, table: pl.DataFrame) -> None:
@@ -123,14 +127,14 @@ def write_parquet(path: Path, table: pl.DataFrame) -> None:
         table.write_parquet(beside, compression="zstd", statistics=False)
 
 
-def read_parquet(path: Path, made_by: str) -> pl.DataFrame:
+def read_parquet(path: Path, stage: str) -> pl.DataFrame:
     """Return the table; CheckError if it is missing or broken, naming the stage that makes it."""
     import polars as pl
 
     try:
-        return pl.read_parquet(_existing(path, made_by))
+        return pl.read_parquet(existing(path, stage))
     except pl.exceptions.PolarsError as error:
-        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
+        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {stage}`.") from None
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -140,17 +144,6 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     with replacing(path) as beside:
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside)
-
-
-def read_safetensors(path: Path, made_by: str) -> dict[str, np.ndarray]:
-    """Return the named arrays; CheckError if the file is missing or broken, naming the stage that makes it."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(_existing(path, made_by))
-    except SafetensorError as error:
-        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {made_by}`.") from None
 
 
 def bundled_with_scikit_learn(name: str) -> Path:
@@ -167,17 +160,28 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_digest(path: Path, sha256: str, made_by: str) -> None:
+def check_digest(path: Path, sha256: str, stage: str) -> None:
     """CheckError unless a file has that SHA-256, naming the stage that makes it."""
-    found = sha256_of(_existing(path, made_by))
+    found = sha256_of(existing(path, stage))
     if found != sha256:
         raise CheckError(
-            f"{path} has SHA-256 {found[:12]}.., and {sha256[:12]}.. was expected: it is not the file that {made_by}"
-            f" wrote. Run `dvc repro --force {made_by}`."
+            f"{path} has SHA-256 {found[:12]}.., and {sha256[:12]}.. was expected: it is not the file that {stage}"
+            f" wrote. Run `dvc repro --force {stage}`."
         )
 
 
-def _existing(path: Path, made_by: str) -> Path:
+def existing(path: Path, stage: str) -> Path:
+    """Return `path`; CheckError, naming the stage that makes it, if there is no such file."""
     if not path.is_file():
-        raise CheckError(f"{path} is missing. The stage {made_by} makes it. Run `dvc repro {made_by}`.")
+        raise CheckError(f"{path} is missing. The stage {stage} makes it. Run `dvc repro {stage}`.")
     return path
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file directly in `folder`, by its name."""
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def are_as_promised(folder: Path, promised: Mapping[str, str]) -> bool:
+    """Return whether `folder` holds each of these files with this SHA-256."""
+    return all((folder / name).is_file() and sha256_of(folder / name) == digest for name, digest in promised.items())

@@ -111,13 +111,13 @@ def write(path: Path, table: pl.DataFrame, schema: pa.DataFrameSchema) -> None:
     write_parquet(path, check(table, schema))
 
 
-def read(path: Path, schema: pa.DataFrameSchema, made_by: str) -> pl.DataFrame:
+def read(path: Path, schema: pa.DataFrameSchema, stage: str) -> pl.DataFrame:
     """Return the checked table at `path`; CheckError if it is missing, broken or does not fit."""
-    table = read_parquet(path, made_by)
+    table = read_parquet(path, stage)
     try:
         return check(table, schema, CheckError)
     except CheckError as error:
-        raise CheckError(f"{path}: {error}. Run `dvc repro --force {made_by}`.") from None
+        raise CheckError(f"{path}: {error}. Run `dvc repro --force {stage}`.") from None
 
 
 def data_digest(manifest: pl.DataFrame) -> str:

@@ -20,13 +20,15 @@ import numpy as np
 from headstart.backbones.graph import from_pixels
 from headstart.base.cores import n_cores
 from headstart.base.errors import CheckError, ParamError
+from headstart.embedding.batches import CPU_BATCH, Engine
 from headstart.onnx import runtime
+from headstart.onnx.backbone_folder import BACKBONE
 
 NAMES = ("auto", "onnxruntime", "openvino", "torch")
 # How far an image's features may be from onnxruntime's: the norm of the difference as a share of their norm.
 # Measured on photographs: 1e-6, 7e-3 and 6e-2.
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1.5e-1}
-_CPU_BATCH, _GPU_BATCH = 4, 256  # activations of 4 images stay in a core's cache
+_GPU_BATCH = 256
 _GPU_THREADS = 4  # beside a thread a core: some wait for the GPU while all cores decode
 
 
@@ -62,16 +64,13 @@ def kind(name: str) -> Kind:
 
         native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precision = "bfloat16" if "BF16" in native else "float32"
-        return Kind(name, f"openvino {version('openvino')}", precision, "cpu", _CPU_BATCH, n_cores())
+        return Kind(name, f"openvino {version('openvino')}", precision, "cpu", CPU_BATCH, n_cores())
     if name == "torch":
         library = f"torch {version('torch')}"
         if not _cuda():
-            return Kind(name, library, "float32", "cpu", _CPU_BATCH, n_cores())
+            return Kind(name, library, "float32", "cpu", CPU_BATCH, n_cores())
         return Kind(name, library, "float16", "cuda", _GPU_BATCH, n_cores() + _GPU_THREADS)
-    return Kind(name, f"onnxruntime {version('onnxruntime')}", "float32", "cpu", _CPU_BATCH, n_cores())
-
-
-Engine = Callable[[np.ndarray], np.ndarray]  # thread-safe
+    return Kind(name, f"onnxruntime {version('onnxruntime')}", "float32", "cpu", CPU_BATCH, n_cores())
 
 
 def opened(chosen: Kind, backbone: Path) -> Engine:
@@ -102,7 +101,7 @@ def distance(features: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _onnxruntime(chosen: Kind, backbone: Path) -> Engine:
-    session = runtime.session(backbone / "backbone.onnx", threads=1)
+    session = runtime.session(backbone / BACKBONE, threads=1)
 
     def run(pixels: np.ndarray) -> np.ndarray:
         features: np.ndarray = session.run(None, {"pixels": pixels})[0]
@@ -115,7 +114,7 @@ def _openvino(chosen: Kind, backbone: Path) -> Engine:
     import openvino
 
     compiled = openvino.Core().compile_model(
-        str(backbone / "backbone.onnx"),
+        str(backbone / BACKBONE),
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[chosen.precision],

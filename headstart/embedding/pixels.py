@@ -10,20 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ConfigDict
 
 from headstart import images
 from headstart.base.cores import n_cores
 from headstart.base.errors import CheckError
-from headstart.base.files import check_digest, located, read_json, sha256_of
-from headstart.onnx import runtime
+from headstart.base.files import Place, located, replacing_folder, sha256_of
+from headstart.base.records import Record
+from headstart.onnx import backbone_folder, runtime
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
 
 if TYPE_CHECKING:
     import onnxruntime
 
-KEPT = "kept"  # false in a manifest whose rows are made on the spot
+    from headstart.layout import Layout
+
 Source = Callable[[Mapping[str, str]], np.ndarray]  # image_id -> where its bytes are; uint8 [N, S, S, 3] in that order
+
+
+class Note(Record):
+    """What a pixel store's manifest says first: what makes its rows, and whether they are kept."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    fingerprint: str
+    kept: bool = True  # False: they are made where they are read, and nothing else is in the manifest
 
 
 @dataclass(frozen=True)
@@ -68,28 +80,32 @@ class Kept:
         return _opened(self).read(list(wanted))
 
 
-def resizing(backbone: Path, images_folder: Path) -> Resizing:
-    """Return what makes pixels, as the stage `backbone` has written it to its folder."""
-    record = read_json(backbone / "backbone.json", "backbone")
-    check_digest(backbone / "resize.onnx", record["resize_onnx_sha256"], "backbone")
-    graph = (backbone / "resize.onnx").read_bytes()
-    return Resizing(graph, record["preprocessing"]["resize_px"], images_folder)
+def resizing(layout: Layout) -> Resizing:
+    """Return what makes pixels of the project's images: resize.onnx as the stage `backbone` has written it."""
+    graph = backbone_folder.piece(layout.backbone, backbone_folder.RESIZE).read_bytes()
+    return Resizing(graph, backbone_folder.read(layout.backbone).preprocessing.resize_px, layout.images)
 
 
 def contract(making: Resizing) -> Contract:
     """Return what a row of pixels is, and all that its bytes follow from but for the image."""
-    made_by = fingerprint(resize=making.graph.hex(), decoder=images.decoder())
-    return Contract(made_by, (making.size_px, making.size_px, 3), "uint8")
+    fingerprinted = fingerprint(resize=making.graph.hex(), decoder=images.decoder())
+    return Contract(fingerprinted, (making.size_px, making.size_px, 3), "uint8")
 
 
-def source(folder: Path, shards: Path, making: Resizing) -> Source:
-    """Return where pixels come from: the store in `folder` if it is kept, else the images themselves."""
-    record = read_json(folder / arrays.MANIFEST, "transform")
-    if record.get("fingerprint") != contract(making).fingerprint:
-        raise CheckError(f"{folder} was made by something else. Run `dvc repro transform`.")
-    if record.get(KEPT) is False:
-        return making
-    return Kept(folder, shards, sha256_of(folder / arrays.MANIFEST))
+def write_note(layout: Layout, making: Resizing) -> None:
+    """Write in the store's place that its rows are made where they are read."""
+    with replacing_folder(layout.pixels.folder) as folder:
+        Note(fingerprint=contract(making).fingerprint, kept=False).write(folder / arrays.MANIFEST)
+
+
+def opened(layout: Layout) -> Source:
+    """Return where the project's pixels come from: the store if it is kept, else the images themselves."""
+    making, (folder, shards) = resizing(layout), layout.pixels
+    manifest = folder / arrays.MANIFEST
+    note = Note.read(manifest, "transform")
+    if note.fingerprint != contract(making).fingerprint:
+        raise CheckError(f"{folder} holds pixels of another resize.onnx or decoder. Run `dvc repro transform`.")
+    return Kept(folder, shards, sha256_of(manifest)) if note.kept else making
 
 
 @lru_cache
@@ -100,7 +116,7 @@ def threads(n_threads: int) -> ThreadPoolExecutor:
 
 @lru_cache(4)
 def _opened(kept: Kept) -> arrays.Store:
-    return arrays.Store(kept.folder, "transform", kept.shards)
+    return arrays.Store(Place(kept.folder, kept.shards), "transform")
 
 
 @lru_cache(4)

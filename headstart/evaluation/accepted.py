@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headstart.base.errors import CheckError
 from headstart.evaluation import metrics
+from headstart.evaluation.folder import AcceptedScores, Comparison
+from headstart.onnx.model_folder import MODEL
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -38,7 +40,7 @@ def fetch(version: str, layout: Layout, destination: Path) -> Path:
 
     DVC's command does it, so that no stage imports DVC. CheckError with its words where it cannot.
     """
-    path = (layout.model / "model.onnx").relative_to(layout.root).as_posix()
+    path = (layout.model / MODEL).relative_to(layout.root).as_posix()
     command = [sys.executable, "-m", "dvc", "get", ".", path, "--rev", tag_of(version), "--out", str(destination)]
     done = subprocess.run(command, cwd=layout.root, capture_output=True, text=True)
     if done.returncode or not destination.is_file():
@@ -53,7 +55,7 @@ def fetch(version: str, layout: Layout, destination: Path) -> Path:
 
 def compare(
     version: str, new_right: np.ndarray, accepted_right: np.ndarray, groups: np.ndarray, n_samples: int, seed: int
-) -> dict[str, Any]:
+) -> Comparison:
     """Return what the same images, bool [N] each, say of the new model beside the accepted one.
 
     The new one is worse if that is significant at 5 %, one-sided, by McNemar's exact test, which few images do not
@@ -73,19 +75,19 @@ def compare(
         why = f"The model is better than the accepted {version} by more than chance: {beside}."
     else:
         why = f"The model is no worse than the accepted {version} as far as chance lets one tell: {beside}."
-    return {
-        "accepted": {
-            "version": version,
-            "accuracy": round(accuracy, 6),
-            "accuracy_low": round(interval.low, 6),
-            "accuracy_high": round(interval.high, 6),
-        },
-        "only_accepted_right": only_accepted,
-        "only_new_right": only_new,
-        "p_value": round(p_value, 6),
-        "is_worse": is_worse,
-        "why": why,
-    }
+    return Comparison(
+        accepted=AcceptedScores(
+            version=version,
+            accuracy=round(accuracy, 6),
+            accuracy_low=round(interval.low, 6),
+            accuracy_high=round(interval.high, 6),
+        ),
+        only_accepted_right=only_accepted,
+        only_new_right=only_new,
+        p_value=round(p_value, 6),
+        is_worse=is_worse,
+        why=why,
+    )
 
 
 def _beats(first_right: np.ndarray, second_right: np.ndarray, groups: np.ndarray) -> bool:

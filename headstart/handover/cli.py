@@ -24,6 +24,7 @@ import onnxruntime
 from headstart.base.errors import CheckError, HeadstartError, count_and_name
 from headstart.handover.model import Answer, Model, file_of
 from headstart.images import UnreadableError, decode
+from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of the images in a folder
 BAD_IMAGES = 2  # exit status where some images could not be read and the rest was answered
@@ -139,11 +140,11 @@ def verify(arguments: argparse.Namespace) -> int:
     file = file_of(arguments.model)
     folder = file.parent
     n_files = _check_sums(folder)
-    expected = _read_json(folder / "conformance" / "expected.json")
+    expected = _read_json(folder / CONFORMANCE / EXPECTED)
     model = Model(file)
     wrong, furthest = [], 0.0
     for vector in expected["images"]:
-        pixels = _pixels(str(folder / "conformance" / vector["file"]))
+        pixels = _pixels(str(folder / CONFORMANCE / vector["file"]))
         if isinstance(pixels, str):
             raise CheckError(f"{pixels} An image was expected. Copy the whole folder again.")
         probabilities = model.probabilities(pixels[None])[0]
@@ -159,7 +160,7 @@ def verify(arguments: argparse.Namespace) -> int:
             " with those that `headstart info` names."
         )
     print(f"verify: {n_files} files are those that were exported")
-    opset = _read_json(folder / "model.json").get("opset")
+    opset = _read_json(folder / RECORD).get("opset")
     print(f"verify: onnxruntime {onnxruntime.__version__} has every operator of the model, opset {opset}")
     print(f"verify: {n_images} conformance images agree to {furthest:.1e}")
     return 0
@@ -167,7 +168,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _check_sums(folder: Path) -> int:
     """Return how many files SHA256SUMS names; CheckError if one is another than at the export, or is missing."""
-    listed = folder / "SHA256SUMS"
+    listed = folder / SUMS
     try:
         promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
         pairs = [(digest, name) for digest, name in promised]
@@ -182,7 +183,7 @@ def _check_sums(folder: Path) -> int:
             ) from None
         if found != digest:
             raise CheckError(
-                f"{folder / name} has SHA-256 {found[:12]}.. and SHA256SUMS promises {digest[:12]}... The file that was"
+                f"{folder / name} has SHA-256 {found[:12]}.. and {SUMS} promises {digest[:12]}... The file that was"
                 " exported was expected. Copy the whole folder again."
             )
     return len(pairs)

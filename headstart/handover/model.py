@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headstart.base.errors import CheckError
+from headstart.onnx.model_folder import MODEL
 from headstart.onnx.runtime import session
 
 FORMAT = 1  # of the handed-over folder; model.schema.json describes its model.json. Older ones are read for ever
@@ -74,7 +75,7 @@ class Model:
 
 def file_of(path: Path) -> Path:
     """Return the model.onnx that `path` is or holds; CheckError if there is none."""
-    file = path / "model.onnx" if path.is_dir() else path
+    file = path / MODEL if path.is_dir() else path
     if not file.is_file():
         raise CheckError(f"{file} does not exist. A model.onnx, or a folder with one, was expected.")
     return file

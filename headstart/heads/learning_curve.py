@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from headstart.base.cores import n_cores
-
-if TYPE_CHECKING:
-    from headstart.heads import sweep
+from headstart.heads.calibration import log_loss
+from headstart.heads.contract import Advance
+from headstart.heads.design import Budget, Source, scores_of
+from headstart.heads.folds import draw
+from headstart.heads.sweep import Selection, fit
 
 FRACTIONS = (0.1, 0.25, 0.5)  # of what the whole cross-validation learns from; that itself is the last point
 
@@ -27,59 +29,45 @@ class Point(NamedTuple):
 
 
 def measure(
-    features: sweep.Rows,
-    labels: np.ndarray,
+    source: Source,
     groups: np.ndarray,
     n_classes: int,
-    selection: sweep.Selection,
+    selection: Selection,
     *,
     seed: int,
     memory_mb: int,
-    views: sweep.Rows | None = None,
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Advance = lambda n: None,
 ) -> list[Point]:
-    """Return a point a fraction, the whole last. Arguments as of `sweep.select`, which has returned `selection`.
+    """Return a point for each fraction, the whole last. Arguments as of `sweep.select`, which returned `selection`.
 
     The folds, the strength and the temperature are those of the selection. A smaller part would want a stronger
     penalty, so the curve is a little too steep. Parts are drawn in whole groups, a smaller one lies within a
     larger one, and each has two groups of every class at least. `advance` is told of n_folds * len(FRACTIONS) fits.
     """
-    from scipy.special import log_softmax
-    from threadpoolctl import threadpool_limits
-
-    from headstart.heads import sweep
-
-    validated, fold_of, n_folds = selection.validated, selection.fold_of, selection.n_folds
-    strength, temperature = selection.head.strength, selection.head.temperature
-    jobs = [(row, fold) for row in range(len(FRACTIONS)) for fold in range(n_folds)]
+    labels, validated, fold_of = source.labels, selection.validated, selection.fold_of
+    jobs = [(row, fold) for row in range(len(FRACTIONS)) for fold in range(selection.n_folds)]
     logits = np.zeros((len(FRACTIONS) + 1, len(validated), n_classes))
     logits[-1] = selection.out_of_fold_logits
-    n_learned = np.zeros((len(FRACTIONS) + 1, n_folds))
-    n_learned[-1] = [int((fold_of != fold).sum()) for fold in range(n_folds)]
+    n_learned = np.zeros((len(FRACTIONS) + 1, selection.n_folds))
+    n_learned[-1] = [int((fold_of != fold).sum()) for fold in range(selection.n_folds)]
 
-    def fit(job: tuple[int, int]) -> None:
+    def learn(job: tuple[int, int]) -> None:
         row, fold = job
         others, held_out = validated[fold_of != fold], validated[fold_of == fold]
         n_wanted = max(1, round(FRACTIONS[row] * len(others)))
-        part = others[sweep.draw(labels[others], groups[others], n_wanted, seed)]
-        weight, bias = sweep.fit(features, labels, n_classes, strength, views, images=part, n_threads=1)
-        logits[row, fold_of == fold] = sweep.scores(features, held_out, weight, bias)
+        part = others[draw(labels[others], groups[others], n_wanted, seed)]
+        head = fit(selection.kind, source, n_classes, selection.chosen.strength, part, n_threads=1)
+        logits[row, fold_of == fold] = scores_of(head, source.features, held_out)
         n_learned[row, fold] = len(part)
         advance(1)
 
-    per_image = 1 + (views.shape[1] if views is not None else 0)
-    largest = 4e-6 * per_image * features.shape[1] * len(validated) / 2
-    at_a_time = int(min(n_cores(), max(1, (memory_mb - sweep.PROCESS_MB) // max(largest, 1e-6))))
-    with threadpool_limits(1), ThreadPoolExecutor(at_a_time) as pool:
-        list(pool.map(fit, jobs))
-    truth = labels[validated]
+    largest = source.row_bytes() * len(validated) / 2
+    with threadpool_limits(1), ThreadPoolExecutor(min(n_cores(), Budget(memory_mb).how_many(largest))) as pool:
+        list(pool.map(learn, jobs))
     points = []
     for row, fraction in enumerate((*FRACTIONS, 1.0)):
-        right = logits[row].argmax(1) == truth
-        log_p = log_softmax(logits[row] / temperature, axis=1)
-        per_fold = [right[fold_of == fold].mean() for fold in range(n_folds)]
-        loss = -log_p[np.arange(len(truth)), truth].mean()
-        points.append(
-            Point(fraction, round(n_learned[row].mean()), float(right.mean()), float(np.std(per_fold)), float(loss))
-        )
+        right = logits[row].argmax(1) == labels[validated]
+        per_fold = [right[fold_of == fold].mean() for fold in range(selection.n_folds)]
+        loss = log_loss(logits[row] / selection.chosen.temperature, labels[validated])
+        points.append(Point(fraction, round(n_learned[row].mean()), float(right.mean()), float(np.std(per_fold)), loss))
     return points

@@ -6,7 +6,6 @@ et al. 2013, section 3), read off a scale of held-out images of the known classe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,15 +25,6 @@ class Novelty(NamedTuple):
         nearest = _cosines(features, self.centres)
         n_farther = len(self.similarities) - np.searchsorted(self.similarities, nearest.astype(np.float32), "right")
         return (n_farther / len(self.similarities)).astype(np.float32)
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Return it as `of_tensors` reads it."""
-        return {"novelty_centres": self.centres, "novelty_similarities": self.similarities}
-
-
-def of_tensors(tensors: Mapping[str, np.ndarray]) -> Novelty:
-    """Return what `Novelty.tensors` gave."""
-    return Novelty(tensors["novelty_centres"], tensors["novelty_similarities"])
 
 
 def fit(features: np.ndarray, labels: np.ndarray, n_classes: int, fold_of: np.ndarray) -> Novelty:

@@ -10,7 +10,7 @@ import numpy as np
 from headstart.base.errors import ParamError
 
 if TYPE_CHECKING:
-    from headstart.heads.sweep import Rows
+    from headstart.store.arrays import Rows
 
 _BLOCK_ROWS = 2048
 _SMALLEST = 1e-12

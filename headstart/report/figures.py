@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from headstart.evaluation.metrics import Bin, Interval, RiskCoverage
-    from headstart.heads.learning_curve import Point
 
 # What stands for a colour of the page while matplotlib draws; dark mode and print have other ones.
 INK, SOFT, LINE, RIGHT, WRONG, PANEL = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
@@ -124,12 +123,12 @@ def class_balance(images_per_class: Mapping[str, Mapping[str, int]], classes: Se
         return done()
 
 
-def learning_curve(points: Sequence[Point]) -> str:
-    """Return cross-validated accuracy by the number of images learned from."""
+def learning_curve(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return cross-validated accuracy by the number of images learned from; `points`: a `learning_curve.Point` each."""
     with _drawn("learning-curve", (5.0, 3.0)) as (axes, done):
-        numbers = [point.n_images for point in points]
-        accuracies = np.array([point.accuracy for point in points])
-        spread = np.array([point.accuracy_std for point in points])
+        numbers = [point["n_images"] for point in points]
+        accuracies = np.array([point["accuracy"] for point in points])
+        spread = np.array([point["accuracy_std"] for point in points])
         axes.fill_between(numbers, accuracies - spread, np.minimum(accuracies + spread, 1), color=RIGHT, alpha=0.15)
         axes.plot(numbers, accuracies, "o-", color=RIGHT)
         axes.set_xscale("log")

@@ -9,7 +9,6 @@ which is written last: its presence means that the build completed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from headstart.base.errors import CheckError, count_and_name
-from headstart.base.files import write_json
+from headstart.base.files import Place, sha256_of
+from headstart.base.records import Record
 from headstart.store.shards import Contract as Contract
 from headstart.store.shards import DamagedError, OtherContractError, Shard, claimed_keys
 from headstart.store.shards import fingerprint as fingerprint
@@ -39,6 +39,16 @@ Advance = Callable[[int], None]
 Compute = Callable[[Mapping[str, str], Advance], np.ndarray]  # image_id -> where its bytes are; progress
 
 
+class Manifest(Record):
+    """manifest.json of a finished store."""
+
+    fingerprint: str
+    dtype: str
+    row_shape: tuple[int, ...]
+    n_rows: int
+    shards: dict[str, str]  # the digest of each
+
+
 def rows_per_shard(contract: Contract) -> int:
     """Return how many rows a shard has on average at most: `ROWS_PER_SHARD`, or as many as `BYTES_PER_SHARD` hold."""
     return min(ROWS_PER_SHARD, max(1, BYTES_PER_SHARD // max(contract.row_bytes, 1)))
@@ -50,31 +60,24 @@ def n_shards(n_rows: int, contract: Contract) -> int:
 
 
 def build(
-    folder: Path,
+    place: Place,
     images: Mapping[str, str],
     contract: Contract,
     compute: Compute,
     pool: Workers,
     advance: Advance = lambda n: None,
     report: Callable[[str], None] = lambda message: None,
-    shards: Path | None = None,
 ) -> int:
     """Make the store hold exactly `images` (image_id -> where its bytes are); return how many rows were computed.
 
-    The manifest is written to `folder`, and so are the shards unless `shards` names another place, such as a bucket.
     Shards are jobs of `pool`. `compute(images, advance)` returns [len(images), *row_shape] in their order and is called
     for the missing rows of a job; where workers are other processes it has to be picklable. Rows of a damaged shard
     are computed again, and `report` names it. `advance` is told of every row, those already there included.
     """
+    folder, shards = place
     wanted = sorted(images)
-    shards = shards or folder
     total = n_shards(len(wanted), contract)
-    earlier: dict[int, set[str]] = {}  # shards of an earlier build by their number, finished or not
-    for path in _files(shards):
-        if path.name.endswith(".partial"):
-            path.unlink()
-        elif match := _SHARD_NAME.fullmatch(path.name):
-            earlier.setdefault(int(match[2]), set()).add(path.name)
+    earlier = _earlier(shards)
     stopping = Event()
 
     def advance_or_stop(n: int) -> None:
@@ -101,21 +104,29 @@ def build(
                 for message in set(made.damaged) - told:  # two jobs may have met the same damage
                     told.add(message)
                     report(message)
-    write_json(
-        folder / MANIFEST,
-        {
-            "fingerprint": contract.fingerprint,
-            "dtype": contract.dtype,
-            "row_shape": list(contract.row_shape),
-            "n_rows": len(wanted),
-            "shards": dict(sorted(digests.items())),
-        },
-    )
-    for place in {folder, shards}:
-        for path in _files(place):
-            if not (path.name in digests and place == shards) and path.name != MANIFEST:
+    Manifest(
+        fingerprint=contract.fingerprint,
+        dtype=contract.dtype,
+        row_shape=contract.row_shape,
+        n_rows=len(wanted),
+        shards=dict(sorted(digests.items())),
+    ).write(folder / MANIFEST)
+    for each_place in {folder, shards}:
+        for path in _files(each_place):
+            if not (path.name in digests and each_place == shards) and path.name != MANIFEST:
                 path.unlink()
     return n_computed
+
+
+def _earlier(shards: Path) -> dict[int, set[str]]:
+    """Return the shards of earlier builds, finished or not, by their number; half-written ones are removed."""
+    earlier: dict[int, set[str]] = {}
+    for path in _files(shards):
+        if path.name.endswith(".partial"):
+            path.unlink()
+        elif match := _SHARD_NAME.fullmatch(path.name):
+            earlier.setdefault(int(match[2]), set()).add(path.name)
+    return earlier
 
 
 def _files(folder: Path) -> list[Path]:
@@ -210,15 +221,16 @@ def _tell_nobody(n: int) -> None:
 class Store:
     """A finished store. Every shard is verified once, when first touched, and read through a memory map."""
 
-    def __init__(self, folder: Path, made_by: str, shards: Path | None = None) -> None:
-        """Open the store; CheckError if it is missing or its build did not complete. `shards` as in `build`."""
-        self._folder, self._made_by = shards or folder, made_by
+    def __init__(self, place: Place, stage: str) -> None:
+        """Open the store that `stage` builds; CheckError if it is missing or its build did not complete."""
+        self._folder, self._stage = place.shards, stage
         try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
-            self.contract = Contract(manifest["fingerprint"], tuple(manifest["row_shape"]), manifest["dtype"])
-            self._digests: dict[str, str] = manifest["shards"]
-        except (OSError, ValueError, KeyError):
-            raise CheckError(f"{folder} holds no finished store. Run `dvc repro {made_by}`.") from None
+            manifest = Manifest.read(place.folder / MANIFEST, stage)
+        except CheckError as error:
+            raise CheckError(f"{place.folder} holds no finished store: {error}") from None
+        self.contract = Contract(manifest.fingerprint, manifest.row_shape, manifest.dtype)
+        self.digest = sha256_of(place.folder / MANIFEST)
+        self._digests = manifest.shards
         self._verified: set[int] = set()
         self._open: OrderedDict[int, Shard] = OrderedDict()  # the latest few, so that memory does not grow
         self._lock = Lock()
@@ -245,7 +257,7 @@ class Store:
         if missing:
             raise CheckError(
                 f"{self._folder.name} lacks {len(missing)} of {len(image_ids)} images ({count_and_name(missing)})."
-                f" Run `dvc repro {self._made_by}`."
+                f" Run `dvc repro {self._stage}`."
             )
         return found
 
@@ -280,7 +292,7 @@ class Store:
         except (DamagedError, OtherContractError, OSError, KeyError) as error:
             said = str(error) or "something else computed it"
             raise CheckError(
-                f"{self._folder / name} is damaged: {said}. Run `dvc repro --force {self._made_by}`."
+                f"{self._folder / name} is damaged: {said}. Run `dvc repro --force {self._stage}`."
             ) from None
         return shard
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from headstart import params as parameters
-    from headstart.backbones.preprocessing import Preprocessing
+    from headstart.onnx.backbone_folder import PreprocessingRecord
 
 _VERSION = "1"  # counted up when other views would be drawn
 
@@ -38,7 +38,7 @@ class Augmentation:
     erasing: float  # probability (Zhong et al. 2020)
 
     @classmethod
-    def of(cls, settings: parameters.Finetune, backbone: Preprocessing) -> Augmentation:
+    def of(cls, settings: parameters.Finetune, backbone: PreprocessingRecord) -> Augmentation:
         """Return what the parameters ask for, for a backbone's input."""
         return cls(
             settings.seed,

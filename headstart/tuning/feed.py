@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from headstart.base.dataset import Images
 from headstart.base.errors import CheckError
+from headstart.base.files import Place
 from headstart.embedding.pixels import Source
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
@@ -34,18 +36,6 @@ PLAIN = -1  # the draw of an image as it is
 _BATCH = 16  # of the prefix: always full, since kernels may round differently for another size
 
 
-@dataclass(frozen=True)
-class Images:
-    """Labelled images in a fixed order."""
-
-    image_ids: Sequence[str]
-    paths: Sequence[str]
-    labels: np.ndarray  # int64 [N]
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-
 class Feed(Protocol):
     """Where batches come from, and how features are made of them."""
 
@@ -57,7 +47,7 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True)
-class Views:
+class TrainingViews:
     """An image's pixels as training sees them: uint8 [3, I, I]."""
 
     source: Source
@@ -74,7 +64,7 @@ class Views:
 class PixelFeed:
     """Every image through the whole network, in every epoch."""
 
-    def __init__(self, network: Network, views: Views, n_workers: int, compiled: Callable[[Any], Any]) -> None:
+    def __init__(self, network: Network, views: TrainingViews, n_workers: int, compiled: Callable[[Any], Any]) -> None:
         self.network, self._views, self._n_workers = network, views, n_workers
         self.whole = compiled(network.backbone)
 
@@ -103,7 +93,7 @@ class PixelFeed:
 class _Drawn:
     """A map-style dataset of torch's."""
 
-    views: Views
+    views: TrainingViews
     images: Images
     draw: int
 
@@ -182,7 +172,7 @@ class Prefix:
 
     network: Network
     parts: Cut
-    views: Views
+    views: TrainingViews
     shapes: Shapes
     dtype: str
     autocast: Callable[[], Any]
@@ -221,7 +211,9 @@ class Prefix:
         return values
 
 
-def prefix_of(network: Network, parts: Cut, views: Views, precision: str, autocast: Callable[[], Any]) -> Prefix:
+def prefix_of(
+    network: Network, parts: Cut, views: TrainingViews, precision: str, autocast: Callable[[], Any]
+) -> Prefix:
     """Return what runs the frozen part, having asked it for the shapes of its output."""
     import torch
 
@@ -257,7 +249,7 @@ def build(
 ) -> None:
     """Bring the store of the frozen part's output up to `wanted`, keys -> 'draw image_id path'."""
     with ThreadPoolExecutor(1) as one:  # augmentation draws from torch's global generator
-        arrays.build(folder, wanted, contract, prefix, Workers(one, 1, in_process=True), advance, report)
+        arrays.build(Place.of(folder), wanted, contract, prefix, Workers(one, 1, in_process=True), advance, report)
 
 
 def has_room(folder: Path, n_bytes: int) -> bool:

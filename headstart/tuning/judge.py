@@ -6,36 +6,37 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import log_softmax
 
+from headstart.base.dataset import Images
 from headstart.base.progress import bar
 from headstart.heads import novelty
+from headstart.heads.calibration import fit_temperature, losses
+from headstart.heads.folds import draw
 from headstart.heads.novelty import Novelty
-from headstart.heads.sweep import draw, fit_temperature
-from headstart.tuning.feed import PLAIN, Feed, Images
+from headstart.tuning.feed import PLAIN, Feed
 from headstart.tuning.network import Network, autocast
 
 if TYPE_CHECKING:
     import onnxruntime
 
     from headstart.embedding.pixels import Source
-    from headstart.tuning.setting import Setting
+    from headstart.tuning.recipe import Recipe
 
 _MAX_NOVELTY_IMAGES = 2000  # of train: some of every class, and no more than a fraction of an epoch
 _BATCH_IMAGES = 32
 _CAUTION = 1.0  # of the temperature: validation may have few images, and all of them right
 
 
-def logits_of(network: Network, images: Images, setting: Setting, feed: Feed) -> np.ndarray:
+def logits_of(network: Network, images: Images, recipe: Recipe, feed: Feed) -> np.ndarray:
     """Return float64 [N, C] of images as they are, the same in every process; leaves the network in evaluation mode."""
     import torch
 
     network.eval()
-    processes, size = setting.processes, setting.params.batch_size
+    processes, size = recipe.processes, recipe.params.batch_size
     own = processes.share(np.arange(len(images)))
     rows = [own[start : start + size] for start in range(0, len(own), size)]
-    logits = torch.zeros(len(images), setting.n_classes, device=network.device)
-    with torch.no_grad(), autocast(processes.device, setting.precision):
+    logits = torch.zeros(len(images), recipe.n_classes, device=network.device)
+    with torch.no_grad(), autocast(processes.device, recipe.precision):
         for part, tensors in zip(rows, feed.batches(images, rows, PLAIN), strict=True):
             logits[torch.from_numpy(part).to(network.device)] = network.logits(feed.features(tensors)).float()
     processes.sum_([logits])
@@ -47,20 +48,14 @@ def log_loss_and_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[fl
     if not np.isfinite(logits).all():
         return math.inf, 1.0
     temperature = fit_temperature(logits, labels, _CAUTION)
-    return float(losses_of(logits, labels, temperature).mean()), temperature
-
-
-def losses_of(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the log loss of each image, float64 [N]."""
-    losses: np.ndarray = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
-    return losses
+    return float(losses(logits / temperature, labels).mean()), temperature
 
 
 def novelty_of(
-    session: onnxruntime.InferenceSession, source: Source, train: Images, val: Images, setting: Setting
+    session: onnxruntime.InferenceSession, source: Source, train: Images, val: Images, recipe: Recipe
 ) -> Novelty:
     """Return class centres of train, all or a part, by the exported backbone's session, and the scale by validation."""
-    some = draw(train.labels, np.arange(len(train)), _MAX_NOVELTY_IMAGES, setting.params.seed)
+    some = draw(train.labels, np.arange(len(train)), _MAX_NOVELTY_IMAGES, recipe.params.seed)
     ids = [train.image_ids[row] for row in some] + list(val.image_ids)
     paths = [train.paths[row] for row in some] + list(val.paths)
     features = []
@@ -72,4 +67,4 @@ def novelty_of(
             advance(len(wanted))
     labels = np.concatenate([train.labels[some], val.labels])
     fold_of = np.repeat([-1, 0], [len(some), len(val)])
-    return novelty.fit(np.concatenate(features), labels, setting.n_classes, fold_of)
+    return novelty.fit(np.concatenate(features), labels, recipe.n_classes, fold_of)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from headstart.tuning.feed import Feed, Images, draw_of
-from headstart.tuning.loop import batches_of, loss_of, optimiser_of
+from headstart.base.dataset import Images
+from headstart.tuning.feed import Feed, draw_of
+from headstart.tuning.loss import loss_of
 from headstart.tuning.network import Network
-from headstart.tuning.setting import Setting
+from headstart.tuning.recipe import Recipe
+from headstart.tuning.training import batches_of, optimiser_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,22 +34,22 @@ class Point(NamedTuple):
 
 
 def range_test(
-    network: Network, train: Images, setting: Setting, feed: Feed, advance: Callable[[int], None]
+    network: Network, train: Images, recipe: Recipe, feed: Feed, advance: Callable[[int], None]
 ) -> list[Point]:
     """Train with a rate that grows exponentially, a step a rate, until the loss has left its lowest value far behind.
 
     The network is spoilt by it.
     """
-    optimiser = optimiser_of(setting.params, network, setting.most_unfrozen)
-    network.unfreeze(setting.most_unfrozen)
+    optimiser = optimiser_of(recipe.params, network, recipe.most_unfrozen)
+    network.unfreeze(recipe.most_unfrozen)
     points: list[Point] = []
     average = 0.0
-    for step, (rows, images) in enumerate(_endless(train, setting, feed)):
+    for step, (rows, images) in enumerate(_endless(train, recipe, feed)):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (N_STEPS - 1))
         for group in optimiser.param_groups:
-            group["lr"] = rate * setting.rates.of_group(group["depth"])
+            group["lr"] = rate * recipe.rates.of_group(group["depth"])
         optimiser.zero_grad(set_to_none=True)
-        loss = loss_of(network, feed, images, train.labels[rows], setting) / len(rows)
+        loss = loss_of(network, feed, images, train.labels[rows], recipe) / len(rows)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         average = _SMOOTHING * average + (1 - _SMOOTHING) * float(loss.detach())
@@ -82,9 +84,9 @@ def plot(points: list[Point], proposed: float, path: Path) -> None:
     figure.savefig(path, format=path.suffixes[-1].lstrip("."))
 
 
-def _endless(train: Images, setting: Setting, feed: Feed) -> Iterator[tuple[np.ndarray, tuple[torch.Tensor, ...]]]:
+def _endless(train: Images, recipe: Recipe, feed: Feed) -> Iterator[tuple[np.ndarray, tuple[torch.Tensor, ...]]]:
     epoch = 0
     while True:
         epoch += 1
-        rows = batches_of(len(train), setting.params.batch_size, setting.params.seed, epoch)
-        yield from zip(rows, feed.batches(train, rows, draw_of(epoch, setting.params.views)), strict=True)
+        rows = batches_of(len(train), recipe.params.batch_size, recipe.params.seed, epoch)
+        yield from zip(rows, feed.batches(train, rows, draw_of(epoch, recipe.params.views)), strict=True)

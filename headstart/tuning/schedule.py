@@ -24,6 +24,13 @@ class Phase(NamedTuple):
         return self.last - self.first + 1
 
 
+def named(phase: Phase) -> str:
+    """Return which epochs a phase has and what trains in them, in words."""
+    epochs = f"epoch {phase.first}" if phase.n_epochs == 1 else f"epochs {phase.first} to {phase.last}"
+    what = {0: "the head alone", 1: "the head and the last layer group"}
+    return f"{epochs} of {what.get(phase.n_unfrozen, f'the head and the last {phase.n_unfrozen} layer groups')}"
+
+
 def phases(unfreeze: Unfreeze, n_epochs: int, n_groups: int) -> list[Phase]:
     """Return the phases of epochs 1..`n_epochs`; ParamError where more groups are asked for than there are.
 

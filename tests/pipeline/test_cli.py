@@ -213,7 +213,8 @@ def test_the_model_folder_holds_what_it_promises(model: Path) -> None:
         "model.onnx",
     ]
     jsonschema.validate(
-        json.loads((model / "model.json").read_text()), json.loads((ROOT / "headstart/model.schema.json").read_text())
+        json.loads((model / "model.json").read_text()),
+        json.loads((ROOT / "headstart/handover/model.schema.json").read_text()),
     )
     expected = json.loads((model / "conformance" / "expected.json").read_text())
     files = {path.name for path in (model / "conformance").iterdir()} - {"expected.json"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,12 @@ def record(project: Project, path: str) -> dict[str, object]:
     return json.loads((project.root / "artifacts" / path).read_text())
 
 
+def tuned_record(project: Project) -> dict[str, object]:
+    found = record(project, "finetune/finetune.json")["tuned"]
+    assert isinstance(found, dict)
+    return found
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with the default backbone, whose layers are worth freezing."""
@@ -64,10 +71,10 @@ def tuned(base: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Proj
 def test_off_it_says_so_and_the_frozen_one_ships(base: Project) -> None:
     assert list(outputs(base)) == ["finetune.json", "history.csv"]
     assert history(base) == []
-    assert record(base, "finetune/finetune.json") == {"enabled": False}
+    assert record(base, "finetune/finetune.json") == {"enabled": False, "tuned": None}
     assert record(base, "evaluation/candidates.json")["chosen"] == "frozen"
     assert record(base, "model/model.json")["candidate"] == "frozen"
-    assert "Frozen or fine-tuned" not in (base.root / "artifacts/evaluation/report.html").read_text()
+    assert "Frozen or fine-tuned" not in (base.root / "artifacts/report.html").read_text()
 
 
 def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: tuple[Project, str]) -> None:
@@ -76,7 +83,7 @@ def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: t
     assert list(outputs(project)) == [
         "backbone.onnx",
         "finetune.json",
-        "head.safetensors",
+        "head.onnx",
         "history.csv",
         "model.safetensors",
         "validation.parquet",
@@ -85,6 +92,27 @@ def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: t
     assert "tuning" not in project.must("git", "status", "--short")
     assert not (project.root / "artifacts/tuning/checkpoint.safetensors").exists()
     assert "finetune" not in re.findall(r"Running stage '(\w+)'", project.must("dvc", "repro"))
+
+
+def test_what_is_trained_is_kept_while_it_follows_from_the_same_and_is_whole(
+    tuned: tuple[Project, str], tmp_path: Path
+) -> None:
+    project = tuned[0].copy(tmp_path / "project")
+    before = outputs(project)
+    for name in ("base/progress.py", "base/errors.py", "tuning/loop.py", "heads/sweep.py", "images.py"):
+        path = project.root / "headstart" / name
+        path.write_text(path.read_text() + "# a comment\n")
+    said = project.must("dvc", "repro")
+    assert "finetune: the inputs, parameters and code are those of the network that is there; it is kept" in said
+    assert (
+        "train_head: the features, labels, parameters and code are those of the head that is there; it is kept" in said
+    )
+    assert "images computed" not in said.replace(" 0 images computed", "")
+    assert outputs(project) == before
+    path = project.root / "artifacts/finetune/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert "finetune: epoch 3/3" in project.must("dvc", "repro")
+    assert outputs(project) == before
 
 
 def test_an_epoch_is_a_line_with_all_that_one_wants_to_know(tuned: tuple[Project, str]) -> None:
@@ -104,7 +132,7 @@ def test_an_epoch_is_a_line_with_all_that_one_wants_to_know(tuned: tuple[Project
 def test_step_0_is_the_frozen_candidate(tuned: tuple[Project, str]) -> None:
     project = tuned[0]
     facts, validation = (
-        record(project, "finetune/finetune.json"),
+        tuned_record(project),
         pl.read_parquet(project.root / "artifacts/finetune/validation.parquet"),
     )
     before = history(project)[0]
@@ -117,17 +145,17 @@ def test_step_0_is_the_frozen_candidate(tuned: tuple[Project, str]) -> None:
 def test_frozen_layers_leave_as_they_came(tuned: tuple[Project, str]) -> None:
     """Of the shipped tensors those below the unfrozen group are the pretrained ones, bit for bit."""
     project = tuned[0]
-    from headstart import params
+    from headstart import params_file
     from headstart.backbones import networks
 
-    loaded = networks.load(params.load(project.root / "params.yaml").backbone, Path(), print)
+    loaded = networks.load(params_file.load(project.root / "params.yaml").backbone, Path(), print)
     written = load_file(project.root / "artifacts/finetune/model.safetensors")
     moved = {
         name
         for name, tensor in loaded.module.state_dict().items()
         if not np.array_equal(written[f"backbone.{name}"], tensor.numpy())
     }
-    best = record(project, "finetune/finetune.json")["best_epoch"]
+    best = tuned_record(project)["best_epoch"]
     expected = ("blocks.6.0.", "conv_head", "bn2") if best in (2, 3) else ()
     assert all(name.startswith(expected) and "running" not in name for name in moved) if expected else not moved
 
@@ -136,16 +164,18 @@ def test_both_candidates_are_reported_and_one_is_chosen(tuned: tuple[Project, st
     project = tuned[0]
     choice = record(project, "evaluation/candidates.json")
     assert choice["chosen"] in ("frozen", "tuned")
-    assert set(choice["test"]) == {"frozen", "tuned"}  # type: ignore[call-overload]
-    for scores in choice["test"].values():  # type: ignore[attr-defined]
+    contest = choice["contest"]
+    assert isinstance(contest, dict)
+    assert set(contest["test"]) == {"frozen", "tuned"}
+    for scores in contest["test"].values():
         assert scores["accuracy_low"] <= scores["accuracy"] <= scores["accuracy_high"]
-    page = (project.root / "artifacts/evaluation/report.html").read_text()
+    page = (project.root / "artifacts/report.html").read_text()
     assert "Frozen or fine-tuned" in page
-    assert str(choice["why"]).replace("'", "&#39;") in page
+    assert contest["why"].replace("'", "&#39;") in page
     assert "McNemar" in page
     assert record(project, "model/model.json")["candidate"] == choice["chosen"]
     of_test = record(project, "evaluation/metrics.json")["test"]
-    assert of_test.items() >= choice["test"][choice["chosen"]].items()  # type: ignore[attr-defined, index]
+    assert of_test.items() >= contest["test"][choice["chosen"]].items()  # type: ignore[attr-defined]
 
 
 def with_validation(project: Project, advantage: float) -> str:
@@ -165,10 +195,10 @@ def test_what_is_better_ships_and_is_the_network_that_was_trained(tuned: tuple[P
     project = tuned[0].copy(tmp_path / "project")
     with_validation(project, 0.5)
     model = record(project, "model/model.json")
-    facts = record(project, "finetune/finetune.json")
+    facts = tuned_record(project)
     assert model["candidate"] == "tuned"
     assert "fine-tuned" in (project.root / "artifacts/model/MODEL_CARD.md").read_text()
-    report = (project.root / "artifacts/evaluation/report.html").read_text()
+    report = (project.root / "artifacts/report.html").read_text()
     assert "Fine-tuning pays" in report
     assert "By crops of 25 % to 100 % of the area, mirrored or not; 2 views of each, in turn." in report
     assert report.count("an image and variants of it") == 4
@@ -184,7 +214,7 @@ def test_what_is_not_better_does_not_ship_and_the_report_says_so(tuned: tuple[Pr
     project = tuned[0].copy(tmp_path / "project")
     with_validation(project, -0.5)
     assert record(project, "model/model.json")["candidate"] == "frozen"
-    assert "Fine-tuning does not ship" in (project.root / "artifacts/evaluation/report.html").read_text()
+    assert "Fine-tuning does not ship" in (project.root / "artifacts/report.html").read_text()
 
 
 @pytest.mark.slow
@@ -250,6 +280,7 @@ def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path)
 def test_without_the_pixel_store_every_byte_is_the_same(tuned: tuple[Project, str], tmp_path: Path) -> None:
     project = tuned[0].copy(tmp_path / "project")
     before = outputs(project)
+    shutil.rmtree(project.root / "artifacts/finetune")  # else what is there would be kept
     assign(project, "transform.keep_pixels=false")
     project.must("dvc", "repro")
     assert outputs(project) == before
@@ -299,7 +330,7 @@ def test_what_only_the_network_can_refuse(assignments: list[str], said: str, bas
     assert failed.returncode == 1
     assert re.search(said, failed.stdout), failed.stdout
     assert "Traceback" not in failed.stdout
-    assert record(project, "finetune/finetune.json") == {"enabled": False}  # what was there stays
+    assert record(project, "finetune/finetune.json") == {"enabled": False, "tuned": None}  # what was there stays
 
 
 def test_features_of_other_weights_are_refused(base: Project, tmp_path: Path) -> None:
@@ -320,7 +351,8 @@ def test_where_frozen_features_are_weak_it_lowers_the_error_by_a_third(base: Pro
     assign(project, "finetune.flip=false", "finetune.crop_area=0.6", "finetune.lr=3e-4")
     project.must("dvc", "repro")
     choice = record(project, "evaluation/candidates.json")
-    errors = {name: scores["n_errors"] for name, scores in choice["test"].items()}  # type: ignore[attr-defined]
+    test = choice["contest"]["test"]  # type: ignore[index]
+    errors = {name: scores["n_errors"] for name, scores in test.items()}
     assert choice["chosen"] == "tuned"
     assert errors["tuned"] <= 0.7 * errors["frozen"]
     project.must("headstart", "verify", "artifacts/model")

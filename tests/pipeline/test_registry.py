@@ -35,7 +35,8 @@ def mislabel(project: Project) -> None:
 
 
 def comparison(project: Project) -> dict[str, object]:
-    found: dict[str, object] = json.loads((project.root / "artifacts/evaluation/comparison.json").read_text())
+    text = (project.root / "artifacts/evaluation/comparison.json").read_text()
+    found: dict[str, object] = json.loads(text)["comparison"]
     return found
 
 
@@ -94,7 +95,7 @@ def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(
     states = {task["name"]: task["state"]["name"] for task in tasks}
     assert (states["report"], states["export"]) == ("Completed", "Rejected")
     assert (kept.root / "artifacts/model/model.onnx").read_bytes() == before
-    report = (kept.root / "artifacts/evaluation/report.html").read_text()
+    report = (kept.root / "artifacts/report.html").read_text()
     assert "worse than the accepted v2.1.0 by more than chance" in report
     assert kept.must("git", "tag").split() == ["classifier@v2.1.0"]
 

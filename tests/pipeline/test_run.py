@@ -26,7 +26,7 @@ def test_make_run_ends_with_model_report_and_accuracy(project: Project) -> None:
     said = project.must("make", "run", "DATA=photos")
     last = said.strip().splitlines()[-3:]
     assert last[0].split() == ["model", "artifacts/model/model.onnx"]
-    assert last[1].split() == ["report", "artifacts/evaluation/report.html"]
+    assert last[1].split() == ["report", "artifacts/report.html"]
     assert re.fullmatch(r"  test accuracy  \d+\.\d\d% \(95 % interval .* to .*\) on \d+ images", last[2])
     assert (project.root / last[0].split()[1]).is_file()
     assert (project.root / last[1].split()[1]).is_file()
@@ -163,7 +163,7 @@ def test_hymenoptera_reaches_the_known_accuracy(project: Project, hymenoptera: P
     splits = pl.read_parquet(project.root / "artifacts" / "splits.parquet")
     assert splits.filter(pl.col("path").str.starts_with("val/"))["split"].unique().to_list() == ["test"]
     with opened() as page:
-        page.goto(f"file://{project.root}/artifacts/evaluation/report.html")
+        page.goto(f"file://{project.root}/artifacts/report.html")
         expect(page.get_by_text("the given val is the held-out test set")).to_be_visible()
         mistakes = page.locator(".gallery li")
         assert mistakes.count() == found["n_errors"]

@@ -52,7 +52,7 @@ def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
     assert manifest["row_shape"] == [3, 256]
     assert manifest["n_rows"] == n_trained
     assert json.loads((project.root / "artifacts/head/head.json").read_text())["n_views"] == 3
-    report = (project.root / "artifacts/evaluation/report.html").read_text()
+    report = (project.root / "artifacts/report.html").read_text()
     assert "By crops of 25 % to 100 % of the area, mirrored or not; 3 views beside each image." in report
     assert report.count("an image and variants of it") == 4
     once = project.artefacts()
@@ -108,6 +108,8 @@ def test_a_damaged_shard_is_never_read_and_made_again(project: Project, folder: 
     reader = {"transform": "embed", "embed": "train_head"}[stage]
     if stage == "transform":
         shutil.rmtree(project.root / "artifacts" / "features")  # so that pixels are read
+    else:
+        shutil.rmtree(project.root / "artifacts" / "head")  # so that features are read
     done = project.run("python", "-m", "tasks", reader)
     assert done.returncode == 1
     assert f"{victim.name} is damaged: its bytes are not those that were written" in done.stdout
@@ -175,7 +177,7 @@ def test_images_and_stores_at_urls_give_the_same_bytes(project: Project, server:
     assert sorted(path.name for path in store.iterdir()) == ["features", "pixels"]
     assert not list((project.root / "artifacts").rglob("shard-*"))
     after = downstream(project)
-    same = [name for name in before if "head.safetensors" in name or "metrics.json" in name]
+    same = [name for name in before if "head.onnx" in name or "metrics.json" in name]
     assert len(same) == 2
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     server.files.popitem()

@@ -12,19 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart import params
+from headstart import params, params_file
 from headstart.backbones import networks
+from headstart.base.dataset import Images
+from headstart.base.files import Place
 from headstart.store import arrays
 from headstart.tuning import feed
 from headstart.tuning.augment import Augmentation
-from headstart.tuning.feed import Images, PixelFeed, Prefix, PrefixFeed, Views
+from headstart.tuning.feed import PixelFeed, Prefix, PrefixFeed, TrainingViews
 from headstart.tuning.network import Network, autocast
 from headstart.tuning.processes import Processes
+from headstart.tuning.recipe import Recipe
 from headstart.tuning.schedule import Phase, phases
-from headstart.tuning.setting import Setting
 from tests.support.images import ROOT, photograph
 
-PARAMS = params.load(ROOT / "params.yaml")
+PARAMS = params_file.load(ROOT / "params.yaml")
 SIDE, CLASSES = 72, 3
 torch.set_num_threads(1)  # tests run beside each other
 
@@ -57,11 +59,9 @@ def network(name: str = "timm/test_resnet", input_px: int = 64, **options: objec
 def images(n_images: int, first: int = 0) -> Images:
     """Return drawn images of three classes, which `source` knows by their number."""
     numbers = range(first, first + n_images)
-    return Images(
-        [f"{number:064x}" for number in numbers],
-        [f"{number}.png" for number in numbers],
-        np.array([number % CLASSES for number in numbers]),
-    )
+    ids = [f"{number:064x}" for number in numbers]
+    labels = np.array([number % CLASSES for number in numbers])
+    return Images(ids, [f"{number}.png" for number in numbers], labels, np.array(ids))
 
 
 def source(wanted: Mapping[str, str]) -> np.ndarray:
@@ -73,16 +73,16 @@ def source(wanted: Mapping[str, str]) -> np.ndarray:
     return np.stack(pixels)
 
 
-def views(input_px: int = 64, **options: object) -> Views:
+def views(input_px: int = 64, **options: object) -> TrainingViews:
     given = {"crop_area": 0.5, "flip": True, "policy": "none", "erasing": 0.0, **options}
-    return Views(source, Augmentation(0, input_px, "bilinear", (0.5, 0.5, 0.5), **given))  # type: ignore[arg-type]
+    return TrainingViews(source, Augmentation(0, input_px, "bilinear", (0.5, 0.5, 0.5), **given))  # type: ignore[arg-type]
 
 
-def setting(folder: Path, net: Network, **options: object) -> Setting:
+def recipe(folder: Path, net: Network, **options: object) -> Recipe:
     """Return what training goes by: params.yaml's, but short, and `options`."""
     short = {"enabled": True, "epochs": 3, "batch_size": 8, "warmup_epochs": 0.5, "unfreeze": 1, "views": 0, **options}
     wanted = params.Finetune.model_validate(PARAMS.finetune.model_dump() | short)
-    return Setting(
+    return Recipe(
         wanted,
         phases(wanted.unfreeze, wanted.epochs, len(net.groups)),
         CLASSES,
@@ -97,17 +97,17 @@ def same(module: object) -> object:
     return module
 
 
-def pixel_feed(net: Network, seen: Views | None = None) -> Callable[[Phase], PixelFeed]:
+def pixel_feed(net: Network, seen: TrainingViews | None = None) -> Callable[[Phase], PixelFeed]:
     shown = seen or views(net.preprocessing.input_px)
     return lambda phase: PixelFeed(net, shown, 0, same)  # type: ignore[arg-type]
 
 
-def prefix(net: Network, n_unfrozen: int, seen: Views) -> Prefix:
+def prefix(net: Network, n_unfrozen: int, seen: TrainingViews) -> Prefix:
     return feed.prefix_of(net, net.cut(n_unfrozen), seen, "float32", partial(autocast, "cpu", "float32"))
 
 
 def kept_feed(
-    net: Network, phase: Phase, n_views: int, seen: Views, of: tuple[Images, ...], folder: Path
+    net: Network, phase: Phase, n_views: int, seen: TrainingViews, of: tuple[Images, ...], folder: Path
 ) -> PrefixFeed:
     """Return the feed of a phase from what the frozen part makes of every view of some images."""
     frozen = prefix(net, phase.n_unfrozen, seen)
@@ -120,7 +120,7 @@ def kept_feed(
     }
     contract = frozen.contract(n_frozen=len(net.groups) - phase.n_unfrozen, network=net.name)
     feed.build(folder, frozen, contract, wanted, lambda n: None, print)
-    return PrefixFeed(net, frozen.parts, arrays.Store(folder, "finetune"), frozen.shapes, same)  # type: ignore[arg-type]
+    return PrefixFeed(net, frozen.parts, arrays.Store(Place.of(folder), "finetune"), frozen.shapes, same)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

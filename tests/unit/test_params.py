@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from headstart import params
+from headstart import params, params_file
 from headstart.base.errors import DataError, ParamError
 from tests.support.images import ROOT
 
@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_file_is_valid() -> None:
-    assert params.load(ROOT / "params.yaml").data.root == "data/digits"
+    assert params_file.load(ROOT / "params.yaml").data.root == "data/digits"
 
 
 @pytest.mark.parametrize("name", [f"{section}.{key}" for section, values in shipped().items() for key in values])
@@ -97,7 +97,7 @@ def test_a_seed_of_zero_is_a_seed() -> None:
 
 
 def test_parameters_cannot_be_changed_after_loading() -> None:
-    loaded = params.load(ROOT / "params.yaml")
+    loaded = params_file.load(ROOT / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         loaded.split.seed = 1  # type: ignore[misc]
 
@@ -105,17 +105,17 @@ def test_parameters_cannot_be_changed_after_loading() -> None:
 def test_broken_yaml_is_told_with_its_line(file: Path) -> None:
     file.write_text("data:\n  root: [\n")
     with pytest.raises(ParamError, match=r"params\.yaml is not valid YAML at line 3"):
-        params.load(file)
+        params_file.load(file)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ParamError, match="does not exist"):
-        params.load(tmp_path / "params.yaml")
+        params_file.load(tmp_path / "params.yaml")
 
 
 def test_assigning_keeps_comments_and_every_other_line(file: Path) -> None:
     before = file.read_text().splitlines()
-    params.assign(file, ["split.seed=7"])
+    params_file.assign(file, ["split.seed=7"])
     after = file.read_text().splitlines()
     assert [line for line in after if line not in before] == ["  seed: 7"]
     assert len(after) == len(before)
@@ -123,27 +123,27 @@ def test_assigning_keeps_comments_and_every_other_line(file: Path) -> None:
 
 def test_assigning_nothing_changes_no_byte(file: Path) -> None:
     before = file.read_bytes()
-    params.assign(file, [])
+    params_file.assign(file, [])
     assert file.read_bytes() == before
 
 
 def test_assigning_the_same_value_changes_no_byte(file: Path) -> None:
     before = file.read_bytes()
-    params.assign(file, ["split.seed=0", "backbone.sha256=null"])
+    params_file.assign(file, ["split.seed=0", "backbone.sha256=null"])
     assert file.read_bytes() == before
 
 
 def test_a_folder_named_like_a_number_stays_a_name(file: Path) -> None:
-    assert params.assign(file, ["data.root=2024"]).data.root == "2024"
+    assert params_file.assign(file, ["data.root=2024"]).data.root == "2024"
 
 
 def test_a_folder_is_written_without_what_a_shell_adds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/users/ada")
-    assert params.assign(file, ["data.root=photos/"]).data.root == "photos"
-    assert params.assign(file, ["data.root=../my photos/"]).data.root == "../my photos"
-    assert params.assign(file, ["data.root=~/photos"]).data.root == "/users/ada/photos"
+    assert params_file.assign(file, ["data.root=photos/"]).data.root == "photos"
+    assert params_file.assign(file, ["data.root=../my photos/"]).data.root == "../my photos"
+    assert params_file.assign(file, ["data.root=~/photos"]).data.root == "/users/ada/photos"
     with pytest.raises(ParamError, match=r"data\.root is ''"):
-        params.assign(file, ["data.root="])
+        params_file.assign(file, ["data.root="])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_folder_is_written_without_what_a_shell_adds(file: Path, monkeypatch: 
 def test_a_refused_assignment_leaves_the_file_as_it_was(file: Path, assignment: str, message: str) -> None:
     before = file.read_bytes()
     with pytest.raises(ParamError) as error:
-        params.assign(file, [assignment])
+        params_file.assign(file, [assignment])
     assert message in str(error.value)
     assert file.read_bytes() == before
 
@@ -171,7 +171,7 @@ def test_a_check_that_fails_leaves_the_file_as_it_was(file: Path) -> None:
 
     check: Callable[[params.Params], None] = refuse
     with pytest.raises(DataError, match="no elsewhere"):
-        params.assign(file, ["data.root=elsewhere"], check)
+        params_file.assign(file, ["data.root=elsewhere"], check)
     assert file.read_bytes() == before
 
 
@@ -201,21 +201,21 @@ def test_a_check_that_fails_leaves_the_file_as_it_was(file: Path) -> None:
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(file: Path, assignments: list[str], message: str) -> None:
-    params.assign(file, ["finetune.enabled=true"])
+    params_file.assign(file, ["finetune.enabled=true"])
     before = file.read_bytes()
     with pytest.raises(ParamError) as caught:
-        params.assign(file, assignments)
+        params_file.assign(file, assignments)
     assert message in str(caught.value)
     assert file.read_bytes() == before
 
 
 def test_unfreezing_is_a_number_all_or_a_schedule(file: Path) -> None:
     for text, expected in (("3", 3), ("all", "all"), ("{1: 0, 3: 2, 5: all}", {1: 0, 3: 2, 5: "all"})):
-        assigned = params.assign(file, ["finetune.views=0", f"finetune.unfreeze={text}", "finetune.enabled=true"])
+        assigned = params_file.assign(file, ["finetune.views=0", f"finetune.unfreeze={text}", "finetune.enabled=true"])
         assert assigned.finetune.unfreeze == expected
     for text in ("-1", "some", "{0: 1}", "1.5"):
         with pytest.raises(ParamError, match=r"finetune\.unfreeze"):
-            params.assign(file, [f"finetune.unfreeze={text}"])
+            params_file.assign(file, [f"finetune.unfreeze={text}"])
 
 
 def test_writing_parameters_leaves_the_yaml_of_others_alone(file: Path) -> None:
@@ -227,6 +227,6 @@ def test_writing_parameters_leaves_the_yaml_of_others_alone(file: Path) -> None:
         return stream.getvalue()
 
     before = nothing()
-    params.assign(file, ["split.seed=5"])
+    params_file.assign(file, ["split.seed=5"])
     assert nothing() == before == "a:\n"
     assert "sha256: null" in file.read_text()

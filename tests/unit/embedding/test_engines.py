@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from headstart import params
+from headstart import params_file
 from headstart.backbones import networks
+from headstart.backbones.export import photographs
 from headstart.backbones.graph import from_pixels
 from headstart.base.errors import CheckError, ParamError
 from headstart.base.files import sha256_of, write_json
@@ -35,7 +36,7 @@ BACKBONES = ["tf_efficientnet_lite0", pytest.param("resnet50", marks=pytest.mark
 def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     layout = Layout(tmp_path_factory.mktemp("backbone"))
     weights = "bundled" if request.param == "tf_efficientnet_lite0" else "random"
-    values = params.load(ROOT / "params.yaml")
+    values = params_file.load(ROOT / "params.yaml")
     stage.run(values.model_copy(update={"backbone": settings(name=request.param, weights=weights)}), layout)
     return layout.backbone
 
@@ -44,7 +45,7 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def pixels(backbone: Path) -> np.ndarray:
     """Photographs, uint8 [4, 256, 256, 3]."""
     resizer = runtime.session(backbone / "resize.onnx")
-    return np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in stage.photographs()])
+    return np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in photographs()])
 
 
 @pytest.mark.parametrize("name", ["openvino", "torch"])

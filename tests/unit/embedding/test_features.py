@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart import params
+from headstart import images, params_file
 from headstart.base.errors import CheckError
 from headstart.base.files import sha256_of
 from headstart.embedding import engines
-from headstart.embedding.features import Embedding
+from headstart.embedding.compute import Embedding
+from headstart.embedding.pixels import Resizing, contract
 from headstart.embedding.views import Views
 from headstart.layout import Layout
 from headstart.store.shards import Contract
@@ -29,7 +31,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the stage writes of a small network: pixels uint8 [N, 20, 20, 3] -> features [N, 256]."""
     layout = Layout(tmp_path_factory.mktemp("backbone"))
     small = backbone_settings(name="test_efficientnet", weights="random", input_px=16, crop_fraction=0.8)
-    stage.run(params.load(ROOT / "params.yaml").model_copy(update={"backbone": small}), layout)
+    stage.run(params_file.load(ROOT / "params.yaml").model_copy(update={"backbone": small}), layout)
     return layout.backbone
 
 
@@ -99,6 +101,22 @@ def test_whatever_changes_the_values_changes_the_fingerprint(backbone: Path, tmp
     assert len({contract.fingerprint for contract in contracts}) == len(contracts)
     assert embedding(backbone).contract(of_pixels, 256) == contracts[0]
     assert embedding(backbone, dtype="float16").contract(of_pixels, 256) != contracts[0]
+
+
+def test_stores_of_earlier_versions_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a row is kept under, spelled out: where it changes, every user computes every row again."""
+    monkeypatch.setattr(images, "decoder", lambda: "decoder")
+    resizing = Resizing(b"graph", 256, Path())
+    of_pixels = fingerprint_of({"decoder": "decoder", "resize": b"graph".hex()})
+    assert contract(resizing) == Contract(of_pixels, (256, 256, 3), "uint8")
+    kind = engines.Kind("onnxruntime", "onnxruntime 1.0", "float32", "cpu", 4, 2)
+    row = {"backbone": "ab", "batch_size": "4", "engine": "onnxruntime 1.0 float32 cpu", "pixels": of_pixels}
+    plain = Embedding(Path(), "ab", kind, 4, pixels, "float32", None)
+    assert plain.contract(contract(resizing), 256).fingerprint == fingerprint_of({**row, "views": "plain"})
+
+
+def fingerprint_of(ingredients: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
 
 
 def test_a_worker_with_another_engine_or_backbone_refuses(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,24 +37,24 @@ def pair(n: int, n_lost: int, n_won: int) -> tuple[np.ndarray, np.ndarray]:
 )
 def test_a_model_is_worse_where_that_is_more_than_chance(n_lost: int, n_won: int, is_worse: bool, said: str) -> None:
     found = accepted.compare("v1.0.0", *pair(200, n_lost, n_won), np.arange(200), 200, 0)
-    assert found["is_worse"] is is_worse
-    assert said in found["why"]
-    assert (found["only_accepted_right"], found["only_new_right"]) == (n_lost, n_won)
-    assert found["accepted"]["accuracy"] == pytest.approx(1 - n_won / 200)
+    assert found.is_worse is is_worse
+    assert said in found.why
+    assert (found.only_accepted_right, found.only_new_right) == (n_lost, n_won)
+    assert found.accepted.accuracy == pytest.approx(1 - n_won / 200)
 
 
 def test_images_of_one_group_are_one_piece_of_evidence() -> None:
     new, old = pair(200, 12, 0)
     groups = np.arange(200)
     groups[:12] = 0  # all twelve of one scene
-    assert accepted.compare("v1.0.0", new, old, np.arange(200), 200, 0)["is_worse"]
-    assert not accepted.compare("v1.0.0", new, old, groups, 200, 0)["is_worse"]
+    assert accepted.compare("v1.0.0", new, old, np.arange(200), 200, 0).is_worse
+    assert not accepted.compare("v1.0.0", new, old, groups, 200, 0).is_worse
 
 
 def test_chance_alone_seldom_rejects() -> None:
     random = np.random.default_rng(0)
     rejected = [
-        accepted.compare("v1.0.0", *(random.random((2, 150)) < 0.9), np.arange(150), 100, 0)["is_worse"]
+        accepted.compare("v1.0.0", *(random.random((2, 150)) < 0.9), np.arange(150), 100, 0).is_worse
         for _ in range(300)
     ]
     assert np.mean(rejected) < 0.07

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from flows.artifacts import score_rows, validation_sheet
+from headstart.base.validation import ValidationSummary
 
 
 def test_a_score_is_beside_that_of_before() -> None:
@@ -12,12 +13,22 @@ def test_a_score_is_beside_that_of_before() -> None:
 
 
 def test_what_was_found_and_what_was_set_aside() -> None:
-    summary = {"n_images": 5, "n_classes": 2, "form": "class folders", "images_per_class": {"ants": 3, "bees": 2}}
+    summary = ValidationSummary(
+        form="class folders",
+        n_files=6,
+        n_images=5,
+        n_quarantined=1,
+        n_classes=2,
+        n_groups=5,
+        images_per_class={"ants": 3, "bees": 2},
+        formats={"JPEG": 5},
+        data_sha256="ab" * 32,
+    )
     sheet = validation_sheet(summary, [("ants/x.jpg", "not an image")])
     assert "5 images of 2 classes, read as class folders" in sheet
     assert "| ants | 3 |" in sheet
     assert "1 files were set aside." in sheet
     assert "| ants/x.jpg | not an image |" in sheet
     assert "| file |" not in validation_sheet(summary, [])
-    many = {**summary, "images_per_class": {f"class {number}": 1 for number in range(1000)}}
+    many = summary.model_copy(update={"images_per_class": {f"class {number}": 1 for number in range(1000)}})
     assert len(validation_sheet(many, []).splitlines()) < 60

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from flows.request import Request, run_name
-from headstart import params
+from headstart import params_file
 from headstart.base.errors import ParamError
 from tests.support.images import ROOT
 
@@ -29,7 +29,7 @@ def test_overrides_of_every_kind_are_written_as_they_were_meant(file: Path) -> N
         "train_head.folds": "3",  # as a shell gives it
     }
     written = Request(overrides=overrides).write(file)
-    assert params.load(file) == written
+    assert params_file.load(file) == written
     assert (written.split.seed, written.finetune.enabled, written.split.method) == (7, True, "stratified")
     assert written.backbone.mean == (0.1, 0.2, 0.3)
     assert written.train_head.folds == 3
@@ -54,7 +54,7 @@ def test_what_the_form_does_not_know_is_refused() -> None:
 
 
 def test_a_run_is_named_by_what_it_is(file: Path) -> None:
-    one = run_name(params.load(file), "")
+    one = run_name(params_file.load(file), "")
     other = run_name(Request(overrides={"split.seed": 9}).write(file), "another split")
     assert one.split()[:2] == ["digits", "tf_efficientnet_lite0"]
     assert other.startswith("digits tf_efficientnet_lite0 ")

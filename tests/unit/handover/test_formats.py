@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from headstart.handover import cli
+from headstart.handover.folder import model_schema
 from headstart.handover.model import FORMAT, Model
 from tests.support.images import ROOT
 
@@ -34,6 +35,11 @@ def test_a_model_of_each_format_is_verified_and_answers(folder: Path, capsys: py
     assert cli.main(["predict", str(folder), *files, "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["label"] for answer in answers] == [vector["label"] for vector in vectors]
+
+
+def test_the_schema_is_that_of_the_record() -> None:
+    """Where it fails: `python -m headstart.handover.folder > headstart/handover/model.schema.json`."""
+    assert model_schema() == SCHEMA
 
 
 def test_the_newest_formats_model_json_is_what_the_schema_says() -> None:

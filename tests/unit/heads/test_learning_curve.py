@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.heads import learning_curve, sweep
+from headstart.heads import learning_curve, softmax, sweep
+from headstart.heads.design import Source
 
 
 def data(n: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -13,9 +14,10 @@ def data(n: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def curve_of(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, **changes: object) -> tuple:
-    options = {"seed": 0, "memory_mb": 4096, "views": None, **changes}
-    selection = sweep.select(features, labels, groups, 3, strengths=[0.01, 0.1, 1.0], folds=5, **options)
-    return selection, learning_curve.measure(features, labels, groups, 3, selection, **options)
+    options = {"seed": 0, "memory_mb": 4096, **changes}
+    source = Source(features, None, labels)
+    selection = sweep.select(source, groups, 3, kind=softmax, strengths=[0.01, 0.1, 1.0], folds=5, **options)
+    return selection, learning_curve.measure(source, groups, 3, selection, **options)
 
 
 def test_more_images_make_a_better_head_and_the_last_point_is_the_selections() -> None:
@@ -23,7 +25,7 @@ def test_more_images_make_a_better_head_and_the_last_point_is_the_selections() -
     selection, points = curve_of(features, labels, np.arange(600))
     assert [point.fraction for point in points] == [0.1, 0.25, 0.5, 1.0]
     assert [point.n_images for point in points] == [48, 120, 240, 480]
-    chosen = next(each for each in selection.candidates if each.chosen)
+    chosen = selection.chosen
     assert points[-1].accuracy == pytest.approx(chosen.cv_accuracy)
     assert points[-1].log_loss == pytest.approx(chosen.cv_log_loss)
     assert points[-1].accuracy_std == pytest.approx(chosen.cv_accuracy_std)
@@ -49,5 +51,6 @@ def test_every_fit_is_told_of() -> None:
     features, labels = data(100)
     told: list[int] = []
     selection, _ = curve_of(features, labels, np.arange(100))
-    learning_curve.measure(features, labels, np.arange(100), 3, selection, seed=0, memory_mb=4096, advance=told.append)
+    source = Source(features, None, labels)
+    learning_curve.measure(source, np.arange(100), 3, selection, seed=0, memory_mb=4096, advance=told.append)
     assert sum(told) == selection.n_folds * len(learning_curve.FRACTIONS)

@@ -16,6 +16,7 @@ from headstart.backbones.graph import backbone_graph, resize_graph, trace
 from headstart.backbones.preprocessing import Preprocessing
 from headstart.base.errors import CheckError
 from headstart.heads.graph import head_graph
+from headstart.heads.linear import Linear
 from headstart.heads.novelty import Novelty
 from headstart.images import decode
 from headstart.onnx import pieces, runtime
@@ -128,7 +129,7 @@ def test_the_joined_graph_gives_what_the_pieces_give_one_after_another(tiny: nn.
         resize_graph(SMALL.resize_px, SMALL.interpolation),
         backbone_graph(trace(tiny, SMALL)),
     )
-    head = head_graph(weight, bias, some_novelty(weight))
+    head = head_graph(Linear(weight, bias), some_novelty(weight))
     model = pieces.to_bytes(pieces.join(resize, backbone, head, {"classes": '["a"]'}))
     images = random.integers(0, 256, (3, 17, 31, 3), np.uint8)
     pixels = runtime.session(pieces.to_bytes(resize)).run(None, {"image": images})[0]
@@ -152,7 +153,7 @@ def test_the_joined_graph_gives_what_the_pieces_give_one_after_another(tiny: nn.
 def test_probabilities_are_the_softmax_of_the_gemm() -> None:
     random = np.random.default_rng(0)
     features, weight, bias = (random.normal(size=shape).astype(np.float32) for shape in ((6, 3), (3, 4), (4,)))
-    found = runtime.session(pieces.to_bytes(head_graph(weight, bias, some_novelty(weight)))).run(
+    found = runtime.session(pieces.to_bytes(head_graph(Linear(weight, bias), some_novelty(weight)))).run(
         None, {"features": features}
     )
     scores = np.exp(features @ weight + bias)

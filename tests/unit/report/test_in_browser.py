@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from headstart.report.page import render
 from tests.support.browser import opened
 from tests.support.reports import make
 
@@ -15,7 +14,7 @@ from tests.support.reports import make
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render(make(4, 300)), encoding="utf-8")
+    path.write_text(make(4, 300).page(), encoding="utf-8")
     return path.as_uri()
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from safetensors.numpy import load_file
 
 from headstart.base.errors import CheckError
-from headstart.base.files import located
+from headstart.base.files import Place, located
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
 from headstart.store.workers import Workers
@@ -29,7 +29,14 @@ from tests.support.stores import CONTRACT, LOCAL, bytes_of, ids, rows_of
 ONE_BY_ONE = Workers(ThreadPoolExecutor(1), 1, in_process=True)  # what a kill leaves is then the same each time
 
 
-def build(folder: Path, image_ids: Iterable[str], contract: Contract = CONTRACT, **options: object) -> list[str]:
+def build(
+    folder: Path,
+    image_ids: Iterable[str],
+    contract: Contract = CONTRACT,
+    shards: Path | None = None,
+    advance: arrays.Advance = lambda n: None,
+    report: Callable[[str], None] = lambda message: None,
+) -> list[str]:
     """Build and return the image_ids that had to be computed."""
     computed: list[str] = []
 
@@ -39,7 +46,8 @@ def build(folder: Path, image_ids: Iterable[str], contract: Contract = CONTRACT,
         return rows_of(wanted)
 
     images = {image_id: f"{image_id}.jpg" for image_id in image_ids}
-    assert arrays.build(folder, images, contract, compute, LOCAL, **options) == len(computed)  # type: ignore[arg-type]
+    place = Place(folder, shards or folder)
+    assert arrays.build(place, images, contract, compute, LOCAL, advance, report) == len(computed)
     return computed
 
 
@@ -47,7 +55,7 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
     wanted = ids(2000)
     build(tmp_path, wanted)
     random.Random(0).shuffle(wanted)
-    assert np.array_equal(arrays.Store(tmp_path, "embed").read(wanted), rows_of(wanted))
+    assert np.array_equal(arrays.Store(Place.of(tmp_path), "embed").read(wanted), rows_of(wanted))
 
 
 @settings(max_examples=25)
@@ -77,10 +85,10 @@ def test_few_missing_rows_share_calls_and_many_lose_no_more_than_a_shard(tmp_pat
         return rows_of(wanted)
 
     old, new = ids(8 * arrays.ROWS_PER_SHARD), ids(40, first=10_000)
-    arrays.build(tmp_path, dict.fromkeys(old, ""), CONTRACT, compute, LOCAL)
+    arrays.build(Place.of(tmp_path), dict.fromkeys(old, ""), CONTRACT, compute, LOCAL)
     assert len(calls) == 8
     calls.clear()
-    arrays.build(tmp_path, dict.fromkeys(old[:-40] + new, ""), CONTRACT, compute, LOCAL)
+    arrays.build(Place.of(tmp_path), dict.fromkeys(old[:-40] + new, ""), CONTRACT, compute, LOCAL)
     assert calls == [40]
 
 
@@ -109,7 +117,7 @@ def test_removed_images_leave_the_store(tmp_path: Path) -> None:
     build(tmp_path, ids(20))
     build(tmp_path, ids(10))
     with pytest.raises(CheckError, match=r"lacks 10 of 10 images .*Run `dvc repro embed`"):
-        arrays.Store(tmp_path, "embed").read(ids(10, first=10))
+        arrays.Store(Place.of(tmp_path), "embed").read(ids(10, first=10))
 
 
 def test_another_fingerprint_computes_everything(tmp_path: Path) -> None:
@@ -120,7 +128,7 @@ def test_another_fingerprint_computes_everything(tmp_path: Path) -> None:
 
 def test_an_empty_store_reads_nothing(tmp_path: Path) -> None:
     build(tmp_path, [])
-    assert arrays.Store(tmp_path, "embed").read([]).shape == (0, 2, 3)
+    assert arrays.Store(Place.of(tmp_path), "embed").read([]).shape == (0, 2, 3)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip a value", "flip a key", "empty", "swap"])
@@ -142,7 +150,7 @@ def test_a_damaged_shard_is_named_and_computed_again_and_never_read(tmp_path: Pa
         data = bytearray(other.read_bytes())
     victim.write_bytes(data)
     with pytest.raises(CheckError, match=r"shard-000000-of-000004\.safetensors is damaged"):
-        arrays.Store(tmp_path, "embed").read(wanted)
+        arrays.Store(Place.of(tmp_path), "embed").read(wanted)
     told: list[str] = []
     computed = build(tmp_path, wanted, report=told.append)
     assert bytes_of(tmp_path) == before
@@ -156,7 +164,7 @@ def test_a_store_without_its_manifest_is_not_finished(tmp_path: Path) -> None:
     build(tmp_path, ids(5))
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(CheckError, match="holds no finished store"):
-        arrays.Store(tmp_path, "embed")
+        arrays.Store(Place.of(tmp_path), "embed")
     assert build(tmp_path, ids(5)) == []
 
 
@@ -170,6 +178,7 @@ def test_progress_reaches_the_number_of_images(tmp_path: Path) -> None:
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
+from headstart.base.files import Place
 from headstart.store import arrays
 from tests.support.stores import CONTRACT, LOCAL, ids, rows_of
 
@@ -178,7 +187,7 @@ def slowly(wanted, advance):
     return rows_of(wanted)
 
 print("begun", flush=True)
-arrays.build(Path(sys.argv[1]), dict.fromkeys(ids(8 * arrays.ROWS_PER_SHARD), ""), CONTRACT, slowly, LOCAL)
+arrays.build(Place.of(Path(sys.argv[1])), dict.fromkeys(ids(8 * arrays.ROWS_PER_SHARD), ""), CONTRACT, slowly, LOCAL)
 """
 
 
@@ -217,18 +226,18 @@ def test_an_interrupted_build_stops_at_once_and_keeps_what_is_finished(tmp_path:
         return rows_of(images)
 
     with pytest.raises(KeyboardInterrupt):
-        arrays.build(tmp_path, dict.fromkeys(wanted, ""), CONTRACT, compute, LOCAL)
+        arrays.build(Place.of(tmp_path), dict.fromkeys(wanted, ""), CONTRACT, compute, LOCAL)
     assert len(begun) <= 6
     assert not list(tmp_path.glob(".*.partial"))
     with pytest.raises(CheckError, match="holds no finished store"):
-        arrays.Store(tmp_path, "embed")
+        arrays.Store(Place.of(tmp_path), "embed")
     assert len(build(tmp_path, wanted)) <= len(wanted) - 2 * arrays.ROWS_PER_SHARD * 0.8
 
 
 def test_a_store_of_any_size_keeps_few_shards_open(tmp_path: Path) -> None:
     wanted = ids(16 * arrays.ROWS_PER_SHARD)
     build(tmp_path, wanted)
-    opened = arrays.Store(tmp_path, "embed")
+    opened = arrays.Store(Place.of(tmp_path), "embed")
     assert np.array_equal(opened.read(wanted), rows_of(wanted))
     assert len(opened._open) == arrays._OPEN_SHARDS
     assert np.array_equal(opened.read(wanted[:9]), rows_of(wanted[:9]))
@@ -242,7 +251,7 @@ def test_shards_may_lie_elsewhere_and_the_manifest_stays(tmp_path: Path, where: 
     assert len(build(folder, wanted, shards=shards)) == 1500  # nothing is there yet
     assert [path.name for path in folder.iterdir()] == [arrays.MANIFEST]
     assert len(list(shards.iterdir())) == arrays.n_shards(1500, CONTRACT)
-    assert np.array_equal(arrays.Store(folder, "embed", shards).read(wanted[::-1]), rows_of(wanted[::-1]))
+    assert np.array_equal(arrays.Store(Place(folder, shards), "embed").read(wanted[::-1]), rows_of(wanted[::-1]))
     assert build(folder, wanted, shards=shards) == []
     assert len(build(folder, ids(1510), shards=shards)) == 10
     assert len(list(shards.iterdir())) == arrays.n_shards(1510, CONTRACT)
@@ -250,7 +259,7 @@ def test_shards_may_lie_elsewhere_and_the_manifest_stays(tmp_path: Path, where: 
     victim = next(iter(shards.iterdir()))
     victim.write_bytes(victim.read_bytes()[:-3])
     with pytest.raises(CheckError, match="is damaged"):
-        arrays.Store(folder, "embed", shards).read(ids(100))
+        arrays.Store(Place(folder, shards), "embed").read(ids(100))
     assert len(build(folder, ids(100), shards=shards)) == 100
 
 
@@ -302,7 +311,7 @@ class AnyHistory(RuleBasedStateMachine):
             return rows_of(wanted)
 
         try:
-            arrays.build(self.folder, self.images, CONTRACT, compute, ONE_BY_ONE)
+            arrays.build(Place.of(self.folder), self.images, CONTRACT, compute, ONE_BY_ONE)
         except Killed:
             self.folder.mkdir(exist_ok=True)
             (self.folder / ".shard-000000-of-000001.safetensors.0123.partial").write_bytes(b"half")
@@ -341,7 +350,7 @@ class AnyHistory(RuleBasedStateMachine):
         if not self.folder.is_dir():
             return
         try:
-            found = arrays.Store(self.folder, "embed").read(sorted(self.images))
+            found = arrays.Store(Place.of(self.folder), "embed").read(sorted(self.images))
         except CheckError:
             return
         assert np.array_equal(found, rows_of(sorted(self.images)) if self.images else np.empty((0, 2, 3)))

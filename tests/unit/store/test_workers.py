@@ -15,9 +15,9 @@ import pytest
 
 from headstart.backbones.graph import backbone_graph, resize_graph, trace
 from headstart.base.errors import CheckError, DataError, UnreachableError
-from headstart.base.files import sha256_of
+from headstart.base.files import Place, sha256_of
 from headstart.embedding import engines, pixels
-from headstart.embedding.features import Embedding
+from headstart.embedding.compute import Embedding
 from headstart.onnx import pieces
 from headstart.store import arrays
 from headstart.store import workers as places
@@ -75,7 +75,7 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(
     resizing = pixels.Resizing(pieces.to_bytes(resize_graph(64, "bicubic")), 64, folder)
     contract = pixels.contract(resizing)
     with workers(None) as pool:
-        arrays.build(tmp_path / "local", known, contract, resizing.on_every_core, pool)
+        arrays.build(Place.of(tmp_path / "local"), known, contract, resizing.on_every_core, pool)
     marks = tmp_path / "marks"
     marks.mkdir()
     advanced: list[int] = []
@@ -90,7 +90,9 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(
     killer.start()
     with workers(dask.address) as pool:
         assert not pool.in_process
-        n_computed = arrays.build(tmp_path / "remote", known, contract, Slowly(resizing, marks), pool, advanced.append)
+        n_computed = arrays.build(
+            Place.of(tmp_path / "remote"), known, contract, Slowly(resizing, marks), pool, advanced.append
+        )
     killer.join()
     dask.workers[0].wait()
     assert n_computed == sum(advanced) == N_IMAGES
@@ -120,15 +122,15 @@ def test_features_from_the_cluster_are_the_local_ones(
     contract = embedding.contract(pixels.contract(resizing), 8)
     for where, address in (("local", None), ("remote", dask.address)):
         with workers(address) as pool:
-            assert arrays.build(tmp_path / where, known, contract, embedding, pool) == N_IMAGES
+            assert arrays.build(Place.of(tmp_path / where), known, contract, embedding, pool) == N_IMAGES
     assert bytes_of(tmp_path / "remote") == bytes_of(tmp_path / "local")
 
     gone = {**known, "f" * 64: "gone.jpg"}
     with workers(dask.address) as pool, pytest.raises(DataError, match=r"gone\.jpg cannot be read"):
-        arrays.build(tmp_path / "remote", gone, contract, embedding, pool)
+        arrays.build(Place.of(tmp_path / "remote"), gone, contract, embedding, pool)
     other = Embedding(backbone, "0" * 64, kind, 4, resizing, "float16", None)
     with workers(dask.address) as pool, pytest.raises(CheckError, match="it is not the file that"):
-        arrays.build(tmp_path / "other", known, contract, other, pool)
+        arrays.build(Place.of(tmp_path / "other"), known, contract, other, pool)
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import timm
 import torch
 from torchvision import models
 
-from headstart import params
-from headstart.backbones import networks
+from headstart import params_file
+from headstart.backbones import export, networks
+from headstart.backbones.export import photographs
 from headstart.backbones.graph import from_pixels
 from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING
 from headstart.base.errors import CheckError, ParamError
@@ -28,7 +29,9 @@ FILES = ["backbone.json", "backbone.onnx", "backbone.safetensors", "resize.onnx"
 
 
 def run(layout: Layout, **changes: object) -> dict[str, Any]:
-    values = params.load(ROOT / "params.yaml").model_copy(update={"backbone": settings(weights="random", **changes)})
+    values = params_file.load(ROOT / "params.yaml").model_copy(
+        update={"backbone": settings(weights="random", **changes)}
+    )
     stage.run(values, layout)
     facts: dict[str, Any] = json.loads((layout.backbone / "backbone.json").read_text())
     return facts
@@ -91,7 +94,7 @@ def test_another_preprocessing_gives_other_features(finished: Layout, tmp_path: 
     facts = run(layout, name="test_resnet", input_px=96, crop_fraction=0.5, mean=[0.2, 0.3, 0.4])
     assert facts["preprocessing"]["resize_px"] == 192
     assert facts["n_features"] == 96
-    images = stage.photographs()[0][None]
+    images = photographs()[0][None]
     assert runtime.difference(features_of(layout, images), features_of(finished, images)).relative > 0.1
 
 
@@ -99,7 +102,7 @@ def test_another_preprocessing_gives_other_features(finished: Layout, tmp_path: 
 def test_a_network_of_another_input_size_is_rebuilt_too(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     run(layout, name="vit_tiny_patch16_224", input_px=96)  # its position embeddings have another shape
-    images = stage.photographs()[0][None]
+    images = photographs()[0][None]
     assert runtime.difference(rebuilt_features(layout, images), features_of(layout, images)).relative < 1e-3
 
 
@@ -120,13 +123,13 @@ def as_it_was(folder: Path, attempt: Callable[[], object]) -> str:
 def test_a_graph_that_differs_from_pytorch_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: Callable[[np.ndarray], np.ndarray], said: str
 ) -> None:
-    honest = stage.reference_features
+    honest = export.reference_features
 
     def reference(*given: Any) -> np.ndarray:
         found = honest(*given)
         return spoilt(found - found.mean())
 
-    monkeypatch.setattr(stage, "reference_features", reference)
+    monkeypatch.setattr(export, "reference_features", reference)
     layout = Layout(tmp_path)
     message = as_it_was(layout.backbone, lambda: run(layout, name="test_resnet"))
     assert message.startswith("onnxruntime's features of timm/test_resnet differ from PyTorch's by ")
@@ -134,7 +137,7 @@ def test_a_graph_that_differs_from_pytorch_is_not_written(
 
 
 def test_a_network_too_large_for_one_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "MAX_BYTES", 40_000_000)
+    monkeypatch.setattr(export, "MAX_BYTES", 40_000_000)
     layout = Layout(tmp_path)
     assert as_it_was(layout.backbone, lambda: run(layout, name="resnet18")) == (
         "backbone.name is 'torchvision/resnet18', whose weights take 45 MB. An ONNX file can hold 40 MB."
@@ -197,14 +200,14 @@ def test_every_family_goes_through_the_stage(name: str, n_features: int, tmp_pat
     facts = run(layout, name=name)  # which holds onnxruntime to PyTorch itself
     assert (facts["name"], facts["n_features"]) == (name, n_features)
     assert sorted(path.name for path in layout.backbone.iterdir()) == FILES
-    photographs = [image[:320, :200] for image in stage.photographs()[:2]]
-    both = features_of(layout, np.stack(photographs))
-    alone = [features_of(layout, image[None]) for image in photographs]
+    portraits = [image[:320, :200] for image in photographs()[:2]]
+    both = features_of(layout, np.stack(portraits))
+    alone = [features_of(layout, image[None]) for image in portraits]
     assert both.shape == (2, n_features)
     assert [each.shape for each in alone] == [(1, n_features)] * 2
     assert runtime.difference(both, np.concatenate(alone)).relative < 1e-4
     assert runtime.difference(both[:1], both[1:]).relative > 1e-2  # they follow from the image
-    assert runtime.difference(rebuilt_features(layout, np.stack(photographs)), both).relative < 1e-3
+    assert runtime.difference(rebuilt_features(layout, np.stack(portraits)), both).relative < 1e-3
 
 
 @EACH_FAMILY

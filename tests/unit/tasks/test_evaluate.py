@@ -5,18 +5,26 @@ import polars as pl
 from scipy.special import softmax
 
 from headstart.base import tables
+from headstart.base.dataset import Dataset, Images
+from headstart.evaluation.candidates import decide
 from headstart.evaluation.metrics import before_calibration
-from tasks.evaluate import choose, majority_label, predictions_of
-from tasks.export import conformance_rows
+from headstart.evaluation.predictions import Answers, predictions_table
+from headstart.handover.conformance import spread_rows
+from tasks.evaluate import majority_label
 
 CLASSES = ["ants", "bees", "wasps"]
 
 
+def images(labels: list[int]) -> Images:
+    ids = [f"{number:064x}" for number in range(len(labels))]
+    return Images(ids, [f"{number}.jpg" for number in range(len(labels))], np.array(labels), np.array(ids))
+
+
 def test_a_prediction_is_the_most_probable_class() -> None:
-    ids = [f"{number:064x}" for number in range(3)]
-    test = pl.DataFrame({"image_id": ids, "path": list("abc"), "label": ["ants", "bees", "ants"], "group": ids})
+    test = images([0, 1, 0])
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]], np.float32)
-    found = tables.check(predictions_of(test, probabilities, np.zeros(3, np.float32), CLASSES), tables.PREDICTIONS)
+    answers = Answers(probabilities, np.zeros(3, np.float32))
+    found = tables.check(predictions_table(test, answers, CLASSES), tables.PREDICTIONS)
     assert found["predicted"].to_list() == ["ants", "wasps", "bees"]
     assert found["correct"].to_list() == [True, False, False]
     assert np.allclose(found["probability"], [0.7, 0.6, 0.7])
@@ -31,21 +39,24 @@ def test_taking_the_temperature_back_gives_the_raw_scores_probabilities() -> Non
 
 
 def test_the_baseline_is_the_most_frequent_class_of_train_and_val_not_of_test() -> None:
-    counts = {
-        "train": {"ants": 5, "bees": 6, "wasps": 1},
-        "val": {"ants": 3, "bees": 1, "wasps": 0},
-        "test": {"ants": 0, "bees": 0, "wasps": 99},
-    }
-    assert majority_label(counts, CLASSES) == 0
+    labels = {"train": [0] * 5 + [1] * 6 + [2], "val": [0] * 3 + [1], "test": [2] * 99}
+    rows = [(split, CLASSES[label]) for split, some in labels.items() for label in some]
+    ids = [f"{number:064x}" for number in range(len(rows))]
+    table = pl.DataFrame({"image_id": ids, "path": ids, "group": ids}).with_columns(
+        label=pl.Series([label for _, label in rows]), split=pl.Series([split for split, _ in rows])
+    )
+    data = Dataset(table)
+    assert majority_label(data.of("train", "val")) == 0
+    assert majority_label(data.of("test")) == 2
 
 
 def test_conformance_images_run_from_unsure_to_sure() -> None:
     table = pl.DataFrame({"image_id": [f"{n:03d}" for n in range(50)], "probability": np.linspace(1, 0.4, 50)})
-    found = conformance_rows(table, 5)
+    found = spread_rows(table, 5)
     assert len(found) == 5
     assert found["probability"].is_sorted()
     assert (found["probability"][0], found["probability"][-1]) == (0.4, 1.0)
-    assert len(conformance_rows(table.head(3), 8)) == 3
+    assert len(spread_rows(table.head(3), 8)) == 3
 
 
 def validation(advantage: float, n_images: int = 40) -> pl.DataFrame:
@@ -65,16 +76,16 @@ def validation(advantage: float, n_images: int = 40) -> pl.DataFrame:
 
 def test_fine_tuning_ships_where_it_is_clearly_better_and_not_otherwise() -> None:
     groups = np.arange(40)
-    clear, chance, worse = (choose(validation(advantage), groups, 10) for advantage in (0.8, 0.15, -0.8))
-    assert [each["chosen"] for each in (clear, chance, worse)] == ["tuned", "frozen", "frozen"]
-    assert clear["why"].startswith("Fine-tuning pays: its log loss on validation is lower by 0.")
-    assert "no more than chance gives to the best of 10 epochs" in chance["why"]
-    assert "does not ship: its log loss on validation is not lower" in worse["why"]
-    assert clear["validation"]["frozen_accuracy"] == 0.5
-    assert clear["validation"]["tuned_accuracy"] == 1.0
+    clear, chance, worse = (decide(validation(advantage), groups, 10) for advantage in (0.8, 0.15, -0.8))
+    assert [each.chosen for each in (clear, chance, worse)] == ["tuned", "frozen", "frozen"]
+    assert clear.why.startswith("Fine-tuning pays: its log loss on validation is lower by 0.")
+    assert "no more than chance would make the best of 10 epochs" in chance.why
+    assert "does not ship: its log loss on validation is not lower" in worse.why
+    assert clear.figures.frozen_accuracy == 0.5
+    assert clear.figures.tuned_accuracy == 1.0
 
 
 def test_the_same_advantage_is_less_clear_the_more_epochs_were_looked_at() -> None:
     table, groups = validation(0.3), np.arange(40)
-    assert choose(table, groups, 1)["chosen"] == "tuned"
-    assert choose(table, groups, 1000)["chosen"] == "frozen"
+    assert decide(table, groups, 1).chosen == "tuned"
+    assert decide(table, groups, 1000).chosen == "frozen"

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from headstart.base.errors import CheckError, ParamError
-from headstart.tuning.loop import Epoch, Pace
-from tasks.finetune import _check_share, _check_step_0, _precision, checked_parity, line_of
+from headstart.tuning.history import Epoch, Pace
+from headstart.tuning.outcome import checked_parity
+from headstart.tuning.plan import check_share, precision_on
+from tasks.finetune import check_step_0, line_of
 from tests.support.training import PARAMS
 
 BEFORE = Epoch(0, None, 0.2476, 0.857143, 0.0, 0.0, 1000)
@@ -22,27 +24,27 @@ def test_an_epoch_is_told_in_one_line() -> None:
 
 
 def test_another_start_than_the_probe_is_refused() -> None:
-    _check_step_0(BEFORE, 0.2480, "float32")
-    _check_step_0(BEFORE, 0.2800, "bfloat16")
+    check_step_0(BEFORE, 0.2480, "float32")
+    check_step_0(BEFORE, 0.2800, "bfloat16")
     with pytest.raises(CheckError, match=r"log loss on validation is 0\.2476, and the frozen candidate's 0\.2800"):
-        _check_step_0(BEFORE, 0.2800, "float32")
+        check_step_0(BEFORE, 0.2800, "float32")
     with pytest.raises(CheckError):
-        _check_step_0(BEFORE._replace(val_log_loss=float("nan")), 0.2476, "float32")
+        check_step_0(BEFORE._replace(val_log_loss=float("nan")), 0.2476, "float32")
 
 
 def test_precision_is_what_the_device_is_good_at() -> None:
-    assert _precision("auto", "cpu") == "float32"
-    assert _precision("auto", "cuda:0") == "bfloat16"
-    assert _precision("float16", "cuda:0") == "float16"
+    assert precision_on("auto", "cpu") == "float32"
+    assert precision_on("auto", "cuda:0") == "bfloat16"
+    assert precision_on("float16", "cuda:0") == "float16"
     with pytest.raises(ParamError, match=r"finetune\.precision is 'float16', and there is no GPU"):
-        _precision("float16", "cpu")
+        precision_on("float16", "cpu")
 
 
 def test_every_device_has_an_image_of_every_batch() -> None:
     settings = PARAMS.finetune.model_copy(update={"batch_size": 8})
-    _check_share(settings, 4, 33)
+    check_share(settings, 4, 33)
     with pytest.raises(ParamError, match=r"finetune\.batch_size is 8, and 4 devices share a batch, of 3 images"):
-        _check_share(settings, 4, 3)
+        check_share(settings, 4, 3)
 
 
 def test_an_export_that_computes_something_else_does_not_leave() -> None:

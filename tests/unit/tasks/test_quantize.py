@@ -7,8 +7,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.handover import quantization
+from headstart.handover.folder import Try
+from headstart.handover.int8_trial import choose
 from headstart.onnx import pieces, runtime
-from tasks.quantize import choose
 
 
 def pair(n: int, n_lost: int, n_won: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,13 +44,17 @@ def test_images_of_one_group_make_a_drop_less_sure() -> None:
     assert together > 1.3 * apart
 
 
-def tried(drop_high: float, speedup: float, allowed: float = 0.005) -> dict[str, object]:
-    return {
-        "name": f"{drop_high} {speedup}",
-        "drop_high": drop_high,
-        "speedup": speedup,
-        "is_acceptable": drop_high <= allowed,
-    }
+def tried(drop_high: float, speedup: float, allowed: float = 0.005) -> Try:
+    return Try(
+        name=f"{drop_high} {speedup}",
+        accuracy=0.9,
+        drop=0.0,
+        drop_high=drop_high,
+        is_acceptable=drop_high <= allowed,
+        speedup=speedup,
+        n_bytes=1000,
+        chosen=False,
+    )
 
 
 def test_the_fastest_that_keeps_the_accuracy_is_chosen() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from headstart import params
+from headstart import params, params_file
 from headstart.base import tables
 from headstart.base.errors import CheckError, DataError
-from headstart.base.files import read_json
+from headstart.base.validation import ValidationSummary
 from headstart.layout import Layout
 from tasks import validate
 from tests.support.images import ROOT, encoded, photograph
@@ -18,14 +18,14 @@ Folders = Callable[..., Path]
 
 
 def run(root: Path | str, layout: Layout, max_quarantined_fraction: float = 0.5) -> pl.DataFrame:
-    values = params.load(ROOT / "params.yaml")
+    values = params_file.load(ROOT / "params.yaml")
     values = values.model_copy(
         update={
             "data": params.Data(root=str(root)),
             "validate_": params.Validate(max_quarantined_fraction=max_quarantined_fraction),
         }
     )
-    validate.run(values, layout)
+    validate.run(values, Layout.of(layout.root, values))
     return tables.read(layout.manifest, tables.MANIFEST, "validate")
 
 
@@ -61,7 +61,7 @@ def test_pre_split_folders_bring_their_splits(class_folders: Folders, layout: La
     manifest = run(root, layout)
     assert dict(manifest["given_split"].value_counts().iter_rows()) == {"train": 4, "val": 2, "test": 2}
     assert sorted(set(manifest["label"])) == ["ants", "bees"]
-    assert read_json(layout.validation / "summary.json", "x")["form"] == "pre-split class folders (train, val, test)"
+    assert ValidationSummary.of(layout).form == "pre-split class folders (train, val, test)"
 
 
 def test_classes_called_val_and_test_are_classes_where_there_is_no_train(
@@ -212,13 +212,13 @@ def test_a_missing_an_empty_and_an_odd_root_are_told_apart(tmp_path: Path, layou
 def test_the_summary_does_not_depend_on_names_but_on_bytes_and_labels(class_folders: Folders, layout: Layout) -> None:
     root = class_folders(ants=3, bees=3)
     run(root, layout)
-    before = read_json(layout.validation / "summary.json", "x")["data_sha256"]
+    before = ValidationSummary.of(layout).data_sha256
     (root / "ants" / "000.png").rename(root / "ants" / "renamed.png")
     run(root, layout)
-    assert read_json(layout.validation / "summary.json", "x")["data_sha256"] == before
+    assert ValidationSummary.of(layout).data_sha256 == before
     (root / "ants" / "renamed.png").rename(root / "bees" / "moved.png")
     run(root, layout)
-    assert read_json(layout.validation / "summary.json", "x")["data_sha256"] != before
+    assert ValidationSummary.of(layout).data_sha256 != before
 
 
 def test_a_manifest_that_breaks_its_schema_is_refused_by_the_next_stage(class_folders: Folders, layout: Layout) -> None:

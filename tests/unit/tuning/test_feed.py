@@ -9,10 +9,10 @@ import torch
 from headstart.store.shards import Contract
 from headstart.tuning import feed
 from headstart.tuning.feed import PLAIN, PixelFeed, Shapes
-from headstart.tuning.loop import loss_of
+from headstart.tuning.loss import loss_of
 from headstart.tuning.network import Network
 from headstart.tuning.schedule import Phase
-from tests.support.training import images, kept_feed, network, prefix, same, setting, views
+from tests.support.training import images, kept_feed, network, prefix, recipe, same, views
 
 NETWORKS = ["timm/test_resnet", "timm/test_efficientnet", "timm/vit_tiny_patch16_224"]
 
@@ -25,7 +25,7 @@ def gradients(net: Network, chosen: feed.Feed, n_unfrozen: int, folder: Path) ->
     parameters = net.parameters(n_unfrozen)
     for parameter in parameters.values():
         parameter.grad = None
-    loss_of(net, chosen, tensors, some.labels[rows], setting(folder, net, unfreeze=n_unfrozen)).backward()  # type: ignore[no-untyped-call]
+    loss_of(net, chosen, tensors, some.labels[rows], recipe(folder, net, unfreeze=n_unfrozen)).backward()  # type: ignore[no-untyped-call]
     return {name: parameter.grad.clone() for name, parameter in parameters.items() if parameter.grad is not None}
 
 

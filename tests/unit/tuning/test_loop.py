@@ -11,19 +11,21 @@ import torch
 from scipy.special import log_softmax
 
 from headstart.base.errors import CheckError
-from headstart.heads.sweep import fit_temperature
-from headstart.tuning import judge, loop
+from headstart.heads.calibration import fit_temperature
+from headstart.tuning import checkpoint, judge, loss, training
 from headstart.tuning.feed import PLAIN, PixelFeed
-from headstart.tuning.loop import Tuned, batches_of, tune
+from headstart.tuning.history import Epoch
+from headstart.tuning.loop import Tuned, tune
 from headstart.tuning.network import Network
 from headstart.tuning.schedule import Phase
-from tests.support.training import images, kept_feed, network, no_bar, pixel_feed, same, setting, state, views
+from headstart.tuning.training import batches_of
+from tests.support.training import images, kept_feed, network, no_bar, pixel_feed, recipe, same, state, views
 
 TRAIN, VAL = images(20), images(9, first=100)
 
 
 def trained(net: Network, folder: Path, **options: object) -> Tuned:
-    return tune(net, TRAIN, VAL, setting(folder, net, **options), pixel_feed(net), no_bar)
+    return tune(net, TRAIN, VAL, recipe(folder, net, **options), pixel_feed(net), no_bar)
 
 
 def same_history(one: Tuned, other: Tuned, tolerance: float) -> bool:
@@ -51,7 +53,7 @@ def test_step_0_is_the_probe(tmp_path: Path) -> None:
 def test_training_that_does_no_good_ends_as_the_probe_to_the_bit(tmp_path: Path) -> None:
     net = network()
     before = state(net)
-    spoiling = setting(tmp_path, net, lr=50.0, optimizer="sgd", clip_norm=100.0, unfreeze=2, warmup_epochs=0.0)
+    spoiling = recipe(tmp_path, net, lr=50.0, optimizer="sgd", clip_norm=100.0, unfreeze=2, warmup_epochs=0.0)
     feed = pixel_feed(net)
     answers = judge.logits_of(net, VAL, spoiling, feed(spoiling.phases[0])).argmax(1)
     tuned = tune(net, TRAIN, dataclasses.replace(VAL, labels=answers), spoiling, feed, no_bar)
@@ -66,12 +68,12 @@ def test_frozen_means_frozen(optimizer: str, train_norms: bool, tmp_path: Path) 
     net = network(train_norms=train_norms)
     before, seen = state(net), []
 
-    def after_an_epoch(epoch: loop.Epoch, pace: object) -> None:
+    def after_an_epoch(epoch: Epoch, pace: object) -> None:
         seen.append((epoch.epoch, state(net)))
 
     schedule = {1: 0, 2: 1, 3: 2}
     options = {"unfreeze": schedule, "optimizer": optimizer, "weight_decay": 0.5, "train_norms": train_norms, "lr": 0.1}
-    tune(net, TRAIN, VAL, setting(tmp_path, net, **options), pixel_feed(net), no_bar, after_an_epoch)
+    tune(net, TRAIN, VAL, recipe(tmp_path, net, **options), pixel_feed(net), no_bar, after_an_epoch)
     assert [epoch for epoch, _ in seen] == [0, 1, 2, 3]
     for epoch, now in seen:
         n_unfrozen = schedule.get(epoch, 0)
@@ -92,12 +94,12 @@ def test_frozen_means_frozen(optimizer: str, train_norms: bool, tmp_path: Path) 
 def test_training_from_the_kept_prefix_is_training_from_pixels(tmp_path: Path) -> None:
     seen, options = views(), {"views": 2, "epochs": 4, "unfreeze": 2, "lr": 3e-3}
     one, other = network(), network()
-    from_pixels = tune(one, TRAIN, VAL, setting(tmp_path / "a", one, **options), pixel_feed(one), no_bar)
+    from_pixels = tune(one, TRAIN, VAL, recipe(tmp_path / "a", one, **options), pixel_feed(one), no_bar)
 
     def kept(phase: Phase) -> object:
         return kept_feed(other, phase, 2, seen, (TRAIN, VAL), tmp_path / "prefix")
 
-    from_prefix = tune(other, TRAIN, VAL, setting(tmp_path / "b", other, **options), kept, no_bar)  # type: ignore[arg-type]
+    from_prefix = tune(other, TRAIN, VAL, recipe(tmp_path / "b", other, **options), kept, no_bar)  # type: ignore[arg-type]
     assert from_pixels.history[-1].train_loss < 0.9 * from_pixels.history[1].train_loss  # type: ignore[operator]
     assert same_history(from_pixels, from_prefix, 1e-4)
 
@@ -122,7 +124,7 @@ def test_killed_after_any_step_it_ends_in_the_same_bytes(
     made_with = {name: options[name] for name in ("dropout", "train_norms") if name in options}
     undisturbed = network(**made_with)
     expected, bytes_of_it = trained(undisturbed, tmp_path / "undisturbed", **options), state(undisturbed)
-    real = loop.loss_of
+    real = loss.loss_of
 
     for deadly in range(0, 3 * len(batches_of(len(TRAIN), 10, 0, 1))):
         n_taken = 0
@@ -135,24 +137,24 @@ def test_killed_after_any_step_it_ends_in_the_same_bytes(
             return real(*given)  # type: ignore[arg-type]
 
         folder = tmp_path / str(deadly)
-        monkeypatch.setattr(loop, "loss_of", dies)
+        monkeypatch.setattr(training, "loss_of", dies)
         first = network(**made_with)
         try:
             trained(first, folder, **options)
         except KilledError:
-            monkeypatch.setattr(loop, "loss_of", real)
+            monkeypatch.setattr(training, "loss_of", real)
             first = network(**made_with)
             found = trained(first, folder, **options)
             assert found.history == expected.history, deadly
             assert found.temperature == expected.temperature, deadly
             assert np.array_equal(found.val_logits, expected.val_logits), deadly
         assert all(torch.equal(tensor, bytes_of_it[name]) for name, tensor in state(first).items()), deadly
-    monkeypatch.setattr(loop, "loss_of", real)
+    monkeypatch.setattr(training, "loss_of", real)
 
 
 def test_a_run_for_something_else_begins_anew(tmp_path: Path) -> None:
     net = network()
-    one = setting(tmp_path, net)
+    one = recipe(tmp_path, net)
     first = tune(net, TRAIN, VAL, one, pixel_feed(net), no_bar)
     assert one.checkpoint.exists()
     again = network()
@@ -179,7 +181,7 @@ def test_the_kept_epoch_is_the_best_on_validation(tmp_path: Path) -> None:
     tuned = trained(net, tmp_path, epochs=6, lr=3e-3, unfreeze=3)
     losses = [epoch.val_log_loss for epoch in tuned.history]
     assert tuned.best_epoch == int(np.argmin(losses))
-    chosen = setting(tmp_path, net, epochs=6)
+    chosen = recipe(tmp_path, net, epochs=6)
     logits = judge.logits_of(net, VAL, chosen, pixel_feed(net)(chosen.phases[0]))
     assert judge.log_loss_and_temperature(logits, VAL.labels)[0] == pytest.approx(min(losses), abs=1e-6)
 
@@ -200,7 +202,7 @@ def test_patience_ends_training(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_at_once_and_keeps_the_best(
     poison: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., torch.Tensor] = loop.loss_of
+    real: Callable[..., torch.Tensor] = loss.loss_of
     n_taken = 0
 
     def poisoned(*given: object) -> torch.Tensor:
@@ -208,7 +210,7 @@ def test_a_loss_that_is_no_number_stops_at_once_and_keeps_the_best(
         n_taken += 1
         return real(*given) * (poison if n_taken == 8 else 1.0)
 
-    monkeypatch.setattr(loop, "loss_of", poisoned)
+    monkeypatch.setattr(training, "loss_of", poisoned)
     net = network()
     with pytest.raises(CheckError) as caught:
         trained(net, tmp_path, epochs=4, unfreeze=2)
@@ -219,7 +221,7 @@ def test_a_loss_that_is_no_number_stops_at_once_and_keeps_the_best(
     assert f"on {len(batch)} images ({TRAIN.paths[batch[0]]}, {TRAIN.paths[batch[1]]}, " in message
     assert "Set a lower finetune.lr" in message
     assert str(tmp_path / "checkpoint.safetensors") in message
-    kept = loop.checkpoint.load(tmp_path / "checkpoint.safetensors", "this run")
+    kept = checkpoint.load(tmp_path / "checkpoint.safetensors", "this run")
     assert kept is not None
     assert kept[1]["epoch"] == 3
     assert any(name.startswith("best/backbone.layer4") for name in kept[0])
@@ -245,10 +247,10 @@ def test_the_loss_is_torchs_with_smoothed_labels(tmp_path: Path) -> None:
     net, chosen = network(), pixel_feed(network())
     feed = chosen(Phase(1, 1, 1))
     (tensors,) = feed.batches(TRAIN, [np.arange(6)], 0)
-    smoothed = setting(tmp_path, net, label_smoothing=0.2)
+    smoothed = recipe(tmp_path, net, label_smoothing=0.2)
     with torch.no_grad():
         logits = net.logits(feed.features(tensors))
-        found = loop.loss_of(net, feed, tensors, TRAIN.labels[:6], smoothed)
+        found = loss.loss_of(net, feed, tensors, TRAIN.labels[:6], smoothed)
     targets = torch.full((6, 3), 0.2 / 3).scatter_(1, torch.from_numpy(TRAIN.labels[:6])[:, None], 0.8 + 0.2 / 3)
     assert float(found) == pytest.approx(float(-(targets * logits.log_softmax(1)).sum()), rel=1e-5)
 
@@ -257,13 +259,13 @@ def test_the_loss_is_torchs_with_smoothed_labels(tmp_path: Path) -> None:
 def test_mixed_images_have_mixed_labels(option: str, tmp_path: Path) -> None:
     net, feed = network(), pixel_feed(network())(Phase(1, 1, 1))
     (tensors,) = feed.batches(TRAIN, [np.arange(6)], 0)
-    mixed = setting(tmp_path, net, **{option: 1.0})
+    mixed = recipe(tmp_path, net, **{option: 1.0})
     losses = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         with torch.no_grad():
-            losses.append(float(loop.loss_of(net, feed, tensors, TRAIN.labels[:6], mixed)))
-    plain = float(loop.loss_of(net, feed, tensors, TRAIN.labels[:6], setting(tmp_path, net)).detach())
+            losses.append(float(loss.loss_of(net, feed, tensors, TRAIN.labels[:6], mixed)))
+    plain = float(loss.loss_of(net, feed, tensors, TRAIN.labels[:6], recipe(tmp_path, net)).detach())
     assert losses[0] == losses[1]
     assert len({losses[0], losses[2], plain}) == 3
 
@@ -304,7 +306,7 @@ def test_bfloat16_learns_what_float32_learns(tmp_path: Path) -> None:
     curves = []
     for precision in ("float32", "bfloat16"):
         net = network()
-        chosen = dataclasses.replace(setting(tmp_path / precision, net, unfreeze=2), precision=precision)
+        chosen = dataclasses.replace(recipe(tmp_path / precision, net, unfreeze=2), precision=precision)
         curves.append([line.val_log_loss for line in tune(net, TRAIN, VAL, chosen, pixel_feed(net), no_bar).history])
     assert np.allclose(*curves, atol=0.05)
     assert curves[0] != curves[1]
@@ -317,6 +319,6 @@ def test_compiled_it_computes_the_same(tmp_path: Path) -> None:
     for compiled in (same, torch.compile):
         net = network()
         feed = PixelFeed(net, views(), 0, compiled)  # type: ignore[arg-type]
-        tuned = tune(net, TRAIN, VAL, setting(tmp_path / str(len(curves)), net), lambda phase, f=feed: f, no_bar)  # type: ignore[misc]
+        tuned = tune(net, TRAIN, VAL, recipe(tmp_path / str(len(curves)), net), lambda phase, f=feed: f, no_bar)  # type: ignore[misc]
         curves.append([line.val_log_loss for line in tuned.history])
     assert np.allclose(*curves, atol=1e-4)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from headstart.tuning.lr_range import LOWEST, N_STEPS, Point, plot, proposal, range_test
-from tests.support.training import images, network, pixel_feed, setting
+from tests.support.training import images, network, pixel_feed, recipe
 
 
 def test_the_rate_grows_until_the_loss_has_left_its_lowest_value_behind(tmp_path: Path) -> None:
     net = network()
-    chosen = setting(tmp_path, net, unfreeze=2, optimizer="sgd", momentum=0.9, clip_norm=None)
+    chosen = recipe(tmp_path, net, unfreeze=2, optimizer="sgd", momentum=0.9, clip_norm=None)
     points = range_test(net, images(20), chosen, pixel_feed(net)(chosen.phases[0]), lambda n: None)
     rates = [point.learning_rate for point in points]
     assert rates == sorted(rates)

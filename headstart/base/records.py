@@ -1,0 +1,59 @@
+"""JSON artefacts as typed records: the model that documents an artefact is the one that writes and reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+
+from headstart.base.errors import CheckError
+from headstart.base.files import existing, write_json
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # a SHA-256
+
+M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    """What a JSON artefact holds. Each room defines its own; `model_json_schema()` describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, its fields in the order of their definition."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path, stage: str) -> Self:
+        """Return the record at `path`; CheckError, naming the stage that writes it, where there is none or another."""
+        return _validated(cls, path, stage)
+
+
+def _validated(kind: type[M], path: Path, stage: str) -> M:
+    try:
+        return kind.model_validate_json(existing(path, stage).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = f"{where}: {first['msg']}" if where else first["msg"]
+        more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        raise CheckError(
+            f"{path} is not what the stage {stage} writes ({said}{more}). Run `dvc repro --force {stage}`."
+        ) from None
+
+
+def read_each(path: Path, kind: type[R], stage: str) -> dict[str, R]:
+    """Return the records of an artefact that holds one for each name; CheckError as of `Record.read`."""
+
+    class Named(RootModel[dict[str, kind]]):  # type: ignore[valid-type]
+        pass
+
+    return _validated(Named, path, stage).root
+
+
+def write_each(path: Path, records: Mapping[str, Record]) -> None:
+    """Write a record for each name."""
+    write_json(path, {name: record.model_dump(mode="json") for name, record in records.items()})

@@ -1,0 +1,68 @@
+"""What computes a feature store: an engine on the backbone, held to the file and the versions that were planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from headstart.base.errors import CheckError
+from headstart.base.files import check_digest
+from headstart.embedding import engines
+from headstart.embedding.batches import Engine, in_batches
+from headstart.embedding.pixels import Source
+from headstart.embedding.views import Views
+from headstart.onnx.backbone_folder import BACKBONE
+from headstart.store import arrays
+from headstart.store.shards import Contract, fingerprint
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a feature store is built with, on this machine or another."""
+
+    backbone: Path  # the folder of backbone.onnx
+    backbone_sha256: str
+    kind: engines.Kind
+    batch_size: int
+    pixels: Source
+    dtype: str
+    views: Views | None
+
+    def contract(self, pixels: Contract, n_features: int) -> Contract:
+        """Return what a row is. Kernels may round differently for another batch size, so it is part."""
+        fingerprinted = fingerprint(
+            backbone=self.backbone_sha256,
+            pixels=pixels.fingerprint,
+            engine=str(self.kind),
+            batch_size=str(self.batch_size),
+            views=str(self.views or "plain"),
+        )
+        return Contract(fingerprinted, (self.views.n_views if self.views else 1, n_features), self.dtype)
+
+    def engine(self) -> tuple[Engine, int]:
+        """Return the engine, opened once a process, and how many threads may call it."""
+        return _engine(self.kind, self.backbone, self.backbone_sha256)
+
+    def __call__(self, wanted: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
+        """Return [N, V, D] for image_id -> where its bytes are."""
+        engine, n_threads = self.engine()
+        return in_batches(engine, self.pixels, wanted, self.batch_size, n_threads, advance, self.views).astype(
+            self.dtype
+        )
+
+
+@lru_cache(2)
+def _engine(chosen: engines.Kind, backbone: Path, backbone_sha256: str) -> tuple[Engine, int]:
+    """CheckError if this worker is not what the process that planned the work expects."""
+    here = engines.kind(chosen.name)
+    if str(here) != str(chosen):
+        raise CheckError(
+            f"a worker of the cluster runs {here}, where {chosen} was expected. The same versions and devices"
+            " everywhere keep the features comparable. Install headstart alike on all of them."
+        )
+    check_digest(backbone / BACKBONE, backbone_sha256, "backbone")
+    return engines.opened(here, backbone), here.threads

@@ -1,0 +1,84 @@
+"""Which candidate ships, the frozen backbone or the tuned one, and the pieces that it consists of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from headstart.evaluation import metrics
+from headstart.evaluation.folder import Candidate, Contest, McNemarRecord, Scores, ValidationFigures
+from headstart.onnx import backbone_folder, finetune_folder, head_folder
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headstart.layout import Layout
+
+CANDIDATES: tuple[Candidate, Candidate] = ("frozen", "tuned")
+
+
+class Pieces(NamedTuple):
+    """The ONNX files that are run one after another, or joined."""
+
+    resize: Path
+    backbone: Path
+    head: Path
+
+
+def pieces_of(layout: Layout, candidate: Candidate) -> Pieces:
+    """Return the pieces of a candidate, held to the digests in their records."""
+    resize = backbone_folder.piece(layout.backbone, backbone_folder.RESIZE)
+    if candidate == "frozen":
+        backbone = backbone_folder.piece(layout.backbone, backbone_folder.BACKBONE)
+        return Pieces(resize, backbone, head_folder.piece(layout.head))
+    tuned = (finetune_folder.piece(layout.finetune, name) for name in (finetune_folder.BACKBONE, finetune_folder.HEAD))
+    return Pieces(resize, *tuned)
+
+
+class Decision(NamedTuple):
+    """What validation says of the two candidates."""
+
+    chosen: Candidate
+    why: str
+    figures: ValidationFigures
+
+
+def decide(validation: pl.DataFrame, groups: np.ndarray, n_epochs: int) -> Decision:
+    """Decide by `tables.VALIDATION` and the group of each of its rows.
+
+    The frozen candidate has the head start: it is simpler and has learned from more images. So the tuned one has to be
+    better by more than chance would make the best of `n_epochs`, which was picked on the same images.
+    """
+    frozen, tuned = (validation[f"{name}_log_loss"].to_numpy() for name in CANDIDATES)
+    lead = metrics.advantage(frozen, tuned, groups)
+    pays = lead.is_clear(n_epochs)
+    margin = f"{abs(lead.mean):.4f} nats an image, standard error {lead.standard_error:.4f}"
+    if pays:
+        why = f"Fine-tuning pays: its log loss on validation is lower by {margin}."
+    elif lead.mean > 0:
+        chance = f"no more than chance would make the best of {n_epochs} epochs"
+        why = f"Fine-tuning does not ship: its log loss on validation is lower, but by {chance} ({margin})."
+    else:
+        why = f"Fine-tuning does not ship: its log loss on validation is not lower ({margin})."
+    right = [float(validation[f"{name}_correct"].to_numpy().mean()) for name in CANDIDATES]
+    figures = ValidationFigures(
+        n_images=len(validation),
+        frozen_log_loss=round(float(frozen.mean()), 6),
+        frozen_accuracy=round(right[0], 6),
+        tuned_log_loss=round(float(tuned.mean()), 6),
+        tuned_accuracy=round(right[1], 6),
+        advantage=round(lead.mean, 6),
+        standard_error=round(min(lead.standard_error, 1e9), 6),
+    )
+    return Decision("tuned" if pays else "frozen", why, figures)
+
+
+def contest(
+    decision: Decision, scores: dict[Candidate, Scores], right: dict[Candidate, np.ndarray], best_epoch: int
+) -> Contest:
+    """Return the record of a decision and of what came of it: scores and bool [N] of the held-out images."""
+    only_frozen, only_tuned, p_value = metrics.mcnemar(right["frozen"], right["tuned"])
+    told = McNemarRecord(only_frozen_right=only_frozen, only_tuned_right=only_tuned, p_value=round(p_value, 6))
+    return Contest(why=decision.why, validation=decision.figures, test=scores, mcnemar=told, best_epoch=best_epoch)

@@ -1,0 +1,129 @@
+"""What a copy of the model is held to: every held-out image here, a few images with their answers wherever it goes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from headstart import images
+from headstart.base.cores import n_cores
+from headstart.base.errors import CheckError, count_and_name
+from headstart.base.files import located
+from headstart.handover.folder import Expected, Vector
+from headstart.onnx import runtime
+from headstart.onnx.model_folder import CONFORMANCE
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Of a probability, between the joined graph in float32 at batch 1 and the features as `embed` computed and kept them.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+def check_every_image(
+    model: bytes,
+    files: Sequence[Path],
+    predictions: pl.DataFrame,
+    classes: Sequence[str],
+    tolerance: float = TOLERANCES["float32"],
+    advance: Callable[[int], None] = lambda n: None,
+) -> None:
+    """Run the model on each of the original files; CheckError where it is not what `evaluate` reported.
+
+    Where features were computed or kept in half precision, a label may differ if both classes are within the tolerance.
+    """
+    session = runtime.session(model, threads=1)  # the pool below is the parallelism
+    rows = list(predictions.select("image_id", "path", "predicted", "probabilities").iter_rows())
+
+    def answer(file: Path, image_id: str) -> tuple[np.ndarray, int]:
+        rgb = images.decode(images.read_unchanged(file, image_id)).rgb
+        probabilities, label_index = session.run(["probabilities", "label_index"], {"image": rgb[None]})
+        advance(1)
+        return probabilities[0], int(label_index[0])
+
+    other_labels, apart, furthest = [], [], 0.0
+    with ThreadPoolExecutor(n_cores()) as pool:
+        answers = pool.map(answer, files, [row[0] for row in rows])
+        for (probabilities, index), (_, path, predicted, expected) in zip(answers, rows, strict=True):
+            difference = float(np.abs(probabilities - np.asarray(expected, np.float32)).max())
+            furthest = max(furthest, difference)
+            margin = max(expected) - expected[index]
+            if classes[index] != predicted and (tolerance == TOLERANCES["float32"] or margin > 2 * tolerance):
+                other_labels.append(path)
+            if not difference <= tolerance:
+                apart.append(path)
+    if other_labels or apart:
+        raise CheckError(
+            f"model.onnx gives another label than evaluate on {len(other_labels)} and other probabilities on"
+            f" {len(apart)} of {len(files)} test images ({count_and_name(other_labels or apart)}), by up to"
+            f" {furthest:.1e}. The same labels and at most {tolerance:.0e} were expected. Run `dvc repro --force"
+            " backbone`; if it stays, please report it."
+        )
+
+
+def write_images(
+    model: bytes, predictions: pl.DataFrame, classes: Sequence[str], source: Path, n_images: int, folder: Path
+) -> list[Vector]:
+    """Copy some test images from the folder `source`, and odd ones made of the surest, below `folder`.
+
+    Return what the model says of each.
+    """
+    target = folder / CONFORMANCE
+    target.mkdir()
+    vectors = []
+    for row in spread_rows(predictions, n_images).iter_rows(named=True):
+        name = row["image_id"][:16] + PurePosixPath(row["path"]).suffix.lower()
+        (target / name).write_bytes(located(row["path"], source).read_bytes())
+        vectors.append(Vector(file=name, label=row["predicted"], probabilities=row["probabilities"]))
+    return vectors + _odd_vectors(model, classes, target, vectors[-1].file) if vectors else []
+
+
+def expected(tolerance: float, vectors: list[Vector]) -> Expected:
+    """Return the record of the conformance images."""
+    return Expected(tolerance=tolerance, images=vectors)
+
+
+def spread_rows(predictions: pl.DataFrame, n_images: int) -> pl.DataFrame:
+    """Return up to `n_images` rows, evenly spaced from the least to the most confident prediction."""
+    ordered = predictions.sort("probability", "image_id")
+    picks = np.unique(np.linspace(0, len(ordered) - 1, min(n_images, len(ordered))).round().astype(int))
+    return ordered[picks]
+
+
+def odd_images(rgb: np.ndarray) -> dict[str, bytes]:
+    """Return image files that a careless reader gets wrong, made of one picture uint8 [H, W, 3]: name -> bytes."""
+    picture = Image.fromarray(rgb)
+    turned = Image.Exif()
+    turned[_ORIENTATION] = 6  # shown turned by 90 degrees
+    return {
+        "gray.jpg": _encoded(picture.convert("L"), "JPEG"),
+        "turned.jpg": _encoded(picture, "JPEG", exif=turned),
+        "transparent.png": _encoded(Image.merge("RGBA", (*picture.split(), picture.convert("L"))), "PNG"),
+        "tiny.png": _encoded(picture.resize((7, 5)), "PNG"),
+        "huge.jpg": _encoded(picture.resize((4000, 3000)), "JPEG", quality=50),
+        "wide.png": _encoded(picture.resize((900, 12)), "PNG"),
+    }
+
+
+def _odd_vectors(model: bytes, classes: Sequence[str], folder: Path, surest: str) -> list[Vector]:
+    session = runtime.session(model)
+    vectors = []
+    for name, data in odd_images(images.decode((folder / surest).read_bytes()).rgb).items():
+        (folder / name).write_bytes(data)
+        found = session.run(["probabilities"], {"image": images.decode(data).rgb[None]})[0][0]
+        probabilities = [float(value) for value in found]
+        vectors.append(Vector(file=name, label=classes[int(found.argmax())], probabilities=probabilities))
+    return vectors
+
+
+def _encoded(picture: Image.Image, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, image_format, **options)
+    return buffer.getvalue()

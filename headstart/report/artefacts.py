@@ -1,0 +1,114 @@
+"""What the sections of the page are made of, opened when the first of them asks for it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from headstart.base import dataset
+from headstart.base.dataset import Dataset, Images
+from headstart.base.validation import ValidationSummary
+from headstart.embedding import features, pixels
+from headstart.embedding.features import Features
+from headstart.embedding.pixels import Source
+from headstart.evaluation import folder
+from headstart.evaluation.folder import Choice, TestScores
+from headstart.onnx import backbone_folder, head_folder
+from headstart.onnx.backbone_folder import BackboneRecord
+from headstart.onnx.head_folder import HeadRecord
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headstart.layout import Layout
+    from headstart.params import Params
+
+
+class Shown(NamedTuple):
+    """An image on the page."""
+
+    path: str
+    label: str
+    pixels: np.ndarray  # uint8 [S, S, 3]
+
+
+class Artefacts:
+    """The finished run that the page is about."""
+
+    def __init__(self, params: Params, layout: Layout) -> None:
+        self.params, self.layout = params, layout
+
+    @cached_property
+    def data(self) -> Dataset:
+        """Images and splits."""
+        return dataset.read(self.layout)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their indices."""
+        return self.data.classes
+
+    @cached_property
+    def test(self) -> Images:
+        """The held-out images, in the order of the predictions."""
+        return self.data.of(dataset.TEST)
+
+    @cached_property
+    def train(self) -> Images:
+        """The images of the split train."""
+        return self.data.of(dataset.TRAIN)
+
+    @cached_property
+    def validated(self) -> ValidationSummary:
+        """How the data were read."""
+        return ValidationSummary.of(self.layout)
+
+    @cached_property
+    def predictions(self) -> pl.DataFrame:
+        """`tables.PREDICTIONS`."""
+        return folder.predictions(self.layout.evaluation)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of the held-out images, float32 [N, C]."""
+        rows = self.predictions["probabilities"].to_list()
+        return np.array(rows, np.float32).reshape(len(rows), len(self.classes))
+
+    @cached_property
+    def scores(self) -> TestScores:
+        """Of the held-out images."""
+        return folder.scores(self.layout.evaluation)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """Which candidate ships."""
+        return folder.choice(self.layout.evaluation)
+
+    @cached_property
+    def head(self) -> HeadRecord:
+        """The frozen candidate's head."""
+        return head_folder.read(self.layout.head)
+
+    @cached_property
+    def backbone(self) -> BackboneRecord:
+        """The frozen backbone."""
+        return backbone_folder.read(self.layout.backbone)
+
+    @cached_property
+    def features(self) -> Features:
+        """Of the frozen backbone."""
+        return features.opened(self.layout)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where pixels come from."""
+        return pixels.opened(self.layout)
+
+    def shown(self, images: Images) -> list[Shown]:
+        """Return images with their pixels, in the order given."""
+        if not len(images):
+            return []
+        rows = zip(images.paths, images.labels, self.source(images.where), strict=True)
+        return [Shown(path, self.classes[label], each) for path, label, each in rows]

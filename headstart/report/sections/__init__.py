@@ -1,0 +1,1 @@
+"""The questions that the page answers, one module and one template each."""

@@ -1,0 +1,102 @@
+"""What was it trained on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+
+from headstart.base import dataset, validation
+from headstart.embedding.views import Views
+from headstart.report import figures
+from headstart.report.artefacts import Artefacts
+
+MAX_SHEETS = 40  # classes of which images are shown
+_N_SHEET = 8  # images of a class
+_N_VARIED = 4  # images of which variants are shown
+_N_VARIANTS = 7
+Variants = Callable[[np.ndarray, str], list[np.ndarray]]  # of an image's pixels and its image_id
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images by class and split, some of each class, how they were varied, what was set aside."""
+
+    dataset: str
+    form: str  # in which the data were found
+    classes: Sequence[str]
+    images_per_class: Mapping[str, Mapping[str, int]]  # of each split
+    sheets: Mapping[str, Sequence[np.ndarray]]  # training images of each class
+    variation: str  # how training images are varied, in words
+    varied: Sequence[Sequence[np.ndarray]]  # an image, and variants of it
+    notes: Sequence[str]
+    warnings: Sequence[str]
+    quarantined: Sequence[tuple[str, str]]  # path, reason
+    template: str = "data"
+
+    @classmethod
+    def of(cls, run: Artefacts) -> Data:
+        """Return the section of a run."""
+        summary = dataset.read_summary(run.layout)
+        sheets = {
+            name: [each.pixels for each in run.shown(run.train.of_class(label)[:_N_SHEET])]
+            for label, name in enumerate(run.classes[:MAX_SHEETS])
+        }
+        variation, variants = _variation(run)
+        few = run.train[:_N_VARIED]
+        varied = [
+            [image.pixels, *variants(image.pixels, image_id)]
+            for image_id, image in zip(few.image_ids, run.shown(few), strict=True)
+        ]
+        return cls(
+            PurePath(run.params.data.root).name,
+            run.validated.form,
+            run.classes,
+            summary.images_per_class,
+            sheets,
+            variation,
+            varied if any(len(images) > 1 for images in varied) else [],
+            summary.notes,
+            summary.warnings,
+            validation.quarantined(run.layout),
+        )
+
+    def figures(self) -> Mapping[str, str]:
+        """Return the images of each class."""
+        return {"class_balance": figures.class_balance(self.images_per_class, self.classes)}
+
+
+def _variation(run: Artefacts) -> tuple[str, Variants]:
+    """Return in words how training images were varied, and what draws variants of an image."""
+    if run.choice.chosen == "tuned":
+        return _augmented(run)
+    if not run.params.embed.views:
+        return "Not at all: the head has seen each training image once, as it is.", lambda pixels, image_id: []
+    facts, settings = run.backbone.preprocessing, run.params.embed
+    views = Views(settings.views, settings.seed, facts.input_px, facts.interpolation)
+    said = f"By crops of 25 % to 100 % of the area, mirrored or not; {views.n_views} views beside each image."
+    return _with_legend(said), lambda pixels, image_id: list(views.of(pixels, image_id)[:_N_VARIANTS])
+
+
+def _augmented(run: Artefacts) -> tuple[str, Variants]:
+    from headstart.tuning.augment import Augmentation  # which takes torch
+
+    settings, facts = run.params.finetune, run.backbone.preprocessing
+    drawn = Augmentation.of(settings, facts)
+    said = f"By crops of {100 * settings.crop_area:g} % to 100 % of the area"
+    said += ", mirrored or not" if settings.flip else ""
+    said += f", {settings.policy} augmentation" if settings.policy != "none" else ""
+    said += ", parts erased" if settings.erasing else ""
+    said += f"; {settings.views} views of each, in turn." if settings.views else "; a new view in every epoch."
+
+    def variants(pixels: np.ndarray, image_id: str) -> list[np.ndarray]:
+        views = [drawn.view(pixels, image_id, draw).numpy() for draw in range(settings.views or _N_VARIANTS)]
+        return [np.ascontiguousarray(view.transpose(1, 2, 0)) for view in views[:_N_VARIANTS]]
+
+    return _with_legend(said), variants
+
+
+def _with_legend(said: str) -> str:
+    return f"{said} The first picture of a row is the image as it is."

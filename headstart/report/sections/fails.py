@@ -1,0 +1,208 @@
+"""Where does it fail?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from headstart.base.dataset import Images
+from headstart.base.progress import bar
+from headstart.evaluation import folder
+from headstart.evaluation.candidates import pieces_of
+from headstart.evaluation.folder import ClassRecord, TestScores
+from headstart.evaluation.metrics import confusion_matrix
+from headstart.onnx import runtime
+from headstart.report import feature_space, figures, occlusion, pictures
+from headstart.report.artefacts import Artefacts, Shown
+from headstart.report.page import MAX_ROWS
+
+MAX_CONFUSION_CLASSES = 40  # above it, only the pairs that are most often confused are listed
+MAX_WITH_NEIGHBOURS = 48  # mistakes that are shown large and beside what they resemble; further ones are small
+_N_NEIGHBOURS = 3
+_MAX_MAPPED = 1000  # images on a map, every mistake among them if there is room
+_LARGE_PX, _SMALL_PX = 224, 96
+_DOT_PX, _SPRITE_COLUMNS = 40, 32
+
+
+class Mistake(NamedTuple):
+    """A held-out image that was called something else."""
+
+    image: Shown
+    predicted: str
+    probability: float  # of `predicted`
+    neighbours: Sequence[Shown] = ()  # training images with the most similar features
+    heat: np.ndarray | None = None  # float [G, G]: what the answer rests on
+
+
+class Map(NamedTuple):
+    """Held-out images on a plane."""
+
+    name: str
+    places: np.ndarray  # float [M, 2]
+
+
+class Pair(NamedTuple):
+    """How often images of one class are called another."""
+
+    label: str
+    predicted: str
+    n_images: int
+
+
+@dataclass(frozen=True)
+class Fails:
+    """The confusion matrix, the classes, the surest mistakes, and all images on a map."""
+
+    test: TestScores
+    classes: Sequence[str]
+    confusion: np.ndarray  # int [C, C], rows true
+    per_class: Mapping[str, ClassRecord]
+    mistakes: Sequence[Mistake]  # most confident first; some or all of test.n_errors
+    maps: Sequence[Map]
+    mapped: Sequence[tuple[Shown, str]]  # the images of the maps, in their order, and what each is called
+    template: str = "fails"
+    large_px: int = _LARGE_PX
+    small_px: int = _SMALL_PX
+    dot_px: int = _DOT_PX
+    sprite_columns: int = _SPRITE_COLUMNS
+    max_large: int = MAX_WITH_NEIGHBOURS
+
+    @classmethod
+    def of(cls, run: Artefacts) -> Fails:
+        """Return the section of a run."""
+        predicted = run.probabilities.argmax(1)
+        mapped = _mapped(predicted == run.test.labels)
+        images = run.shown(run.test[mapped])
+        return cls(
+            run.scores,
+            run.classes,
+            confusion_matrix(run.test.labels, predicted, len(run.classes)),
+            folder.per_class(run.layout.evaluation),
+            _mistakes(run, predicted),
+            _maps(run, run.test[mapped]),
+            list(zip(images, [run.classes[label] for label in predicted[mapped]], strict=True)),
+        )
+
+    @property
+    def shows_confusion(self) -> bool:
+        """Whether there are few enough classes for the whole matrix."""
+        return len(self.classes) <= MAX_CONFUSION_CLASSES
+
+    @property
+    def row_sums(self) -> list[int]:
+        """The images of each class, 1 at least."""
+        sums: list[int] = self.confusion.sum(1).clip(1).tolist()
+        return sums
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs of classes that are most often confused."""
+        return most_confused(self.confusion, self.classes)
+
+    @property
+    def hardest(self) -> list[tuple[str, ClassRecord]]:
+        """The classes by F1, the lowest first, those without held-out images last."""
+        return sorted(self.per_class.items(), key=lambda item: (item[1].f1 is None, item[1].f1, item[0]))
+
+    @property
+    def n_absent(self) -> int:
+        """How many classes have no held-out image."""
+        return sum(not scores.support for scores in self.per_class.values())
+
+    @property
+    def sprite(self) -> str:
+        """The images of the maps in one picture, as a data URI."""
+        return pictures.sprite([shown.pixels for shown, _ in self.mapped], _DOT_PX, _SPRITE_COLUMNS)
+
+    @property
+    def points(self) -> str:
+        """Path, label and answer of each image of the maps, as JSON."""
+        return json.dumps([[shown.path, shown.label, called] for shown, called in self.mapped], ensure_ascii=False)
+
+    def figures(self) -> Mapping[str, str]:
+        """Return the maps."""
+        labels = np.array([self.classes.index(shown.label) for shown, _ in self.mapped])
+        right = np.array([shown.label == called for shown, called in self.mapped])
+        return {
+            each.name: figures.feature_map(f"map-{each.name}", each.places, labels, right, self.classes)
+            for each in self.maps
+        }
+
+
+def most_confused(confusion: np.ndarray, classes: Sequence[str]) -> list[Pair]:
+    """Return the pairs of classes that are confused, most often first, up to `MAX_ROWS`."""
+    wrong = confusion - np.diag(confusion.diagonal())
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_ROWS]
+    pairs = [Pair(classes[i // len(classes)], classes[i % len(classes)], int(wrong.flat[i])) for i in order]
+    return [pair for pair in pairs if pair.n_images]
+
+
+def _mistakes(run: Artefacts, predicted: np.ndarray) -> list[Mistake]:
+    """Return the surest mistakes, the first ones with the training images that are most like them."""
+    wrong = np.flatnonzero(predicted != run.test.labels)
+    order = np.argsort(-run.probabilities.max(1)[wrong], kind="stable")  # images are sorted by image_id
+    surest = wrong[order][: run.params.report.gallery_images]
+    if not len(surest):
+        return []
+    close = run.test[surest[:MAX_WITH_NEIGHBOURS]]
+    rows = run.features.rows(run.train.image_ids)
+    nearest = feature_space.nearest(run.features.read(close.image_ids), rows, _N_NEIGHBOURS)
+    neighbours = [run.shown(run.train[numbers]) for numbers in nearest]
+    images = run.shown(run.test[surest])
+    heats = _heats(run, images[: len(close)], predicted[surest]) if run.params.report.overlays else []
+    return [
+        Mistake(
+            image,
+            run.classes[predicted[number]],
+            float(run.probabilities[number].max()),
+            neighbours[row] if row < len(neighbours) else (),
+            heats[row] if row < len(heats) else None,
+        )
+        for row, (image, number) in enumerate(zip(images, surest, strict=True))
+    ]
+
+
+def _heats(run: Artefacts, images: Sequence[Shown], labels: np.ndarray) -> list[np.ndarray]:
+    """Return what in each image the answer rests on."""
+    answer, heats = _answering(run), []
+    with bar("overlays", len(images), "image") as advance:
+        for image, label in zip(images, labels[: len(images)], strict=True):
+            heats.append(occlusion.occlusion(image.pixels, answer, int(label)))
+            advance(1)
+    return heats
+
+
+def _answering(run: Artefacts) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of uint8 [N, S, S, 3] that gives the probabilities of the model that ships."""
+    pieces = pieces_of(run.layout, run.choice.chosen)
+    backbone, head = runtime.session(pieces.backbone), runtime.session(pieces.head)
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        found = backbone.run(None, {"pixels": images})[0]
+        probabilities: np.ndarray = head.run(["probabilities"], {"features": found})[0]
+        return probabilities
+
+    return answer
+
+
+def _mapped(right: np.ndarray) -> np.ndarray:
+    """Return the numbers of the images of the maps: all of few, else the mistakes and an even part of the others."""
+    if len(right) <= _MAX_MAPPED:
+        return np.arange(len(right))
+    wrong = np.flatnonzero(~right)[: _MAX_MAPPED // 2]
+    others = np.flatnonzero(right)[: _MAX_MAPPED - len(wrong)]  # sorted by a hash, whose order says nothing
+    return np.concatenate([others, wrong])
+
+
+def _maps(run: Artefacts, images: Images) -> list[Map]:
+    if len(images) < 3:
+        return []
+    found = run.features.read(images.image_ids)
+    maps = [Map("pca", feature_space.pca(found))]
+    if run.params.report.umap:
+        maps.append(Map("umap", feature_space.umap(found, run.params.report.seed)))
+    return maps

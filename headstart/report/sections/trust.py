@@ -1,0 +1,43 @@
+"""Can its probabilities be believed?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from headstart.evaluation.folder import TestScores
+from headstart.evaluation.metrics import Bin, RiskCoverage, before_calibration, reliability, risk_coverage
+from headstart.report import figures
+from headstart.report.artefacts import Artefacts
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Calibration, and what abstaining would gain."""
+
+    test: TestScores
+    temperature: float
+    uncalibrated: Sequence[Bin]
+    calibrated: Sequence[Bin]
+    curve: RiskCoverage
+    template: str = "trust"
+
+    @classmethod
+    def of(cls, run: Artefacts) -> Trust:
+        """Return the section of a run."""
+        labels, probabilities, n_bins = run.test.labels, run.probabilities, run.params.evaluate.ece_bins
+        raw = before_calibration(probabilities, run.choice.temperature)
+        return cls(
+            run.scores,
+            run.choice.temperature,
+            reliability(labels, raw, n_bins),
+            reliability(labels, probabilities, n_bins),
+            risk_coverage(probabilities.max(1), probabilities.argmax(1) == labels),
+        )
+
+    def figures(self) -> Mapping[str, str]:
+        """Return the reliability diagram and the risk-coverage curve."""
+        return {
+            "reliability": figures.reliability(self.uncalibrated, self.calibrated),
+            "risk_coverage": figures.risk_coverage(self.curve, self.test.coverage, self.test.selective_accuracy),
+        }

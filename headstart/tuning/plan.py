@@ -1,0 +1,208 @@
+"""All that a training run needs, read and put together: the network with the probe on it, images, recipe, feeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.backbones import networks
+from headstart.base import dataset
+from headstart.base.cores import n_cores
+from headstart.base.dataset import TRAIN, VAL, Images
+from headstart.base.errors import CheckError, ParamError
+from headstart.base.files import Place
+from headstart.base.progress import bar, mute, say, warn
+from headstart.embedding import features, pixels
+from headstart.heads.design import Source
+from headstart.heads.linear import Linear
+from headstart.heads.probe import probe
+from headstart.onnx import backbone_folder, head_folder
+from headstart.store import arrays
+from headstart.store.shards import fingerprint
+from headstart.tuning import feed, processes, recipe, schedule
+from headstart.tuning.augment import Augmentation
+from headstart.tuning.cut import NoCutError
+from headstart.tuning.feed import Feed, TrainingViews
+from headstart.tuning.network import Network, autocast
+from headstart.tuning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headstart.layout import Layout
+    from headstart.params import Finetune, Params
+    from headstart.tuning.processes import Processes
+    from headstart.tuning.schedule import Phase
+
+_WITHOUT_INFLUENCE = ("enabled", "checkpoint_minutes", "workers")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that training needs."""
+
+    network: Network  # with a head fitted on train alone, calibrated
+    probe_logits: np.ndarray  # float64 [N, C]: what that head says of the stored features of validation
+    train: Images
+    val: Images
+    recipe: Recipe
+    views: TrainingViews
+    classes: list[str]
+    from_what: dict[str, str]  # what the frozen layers' output follows from, beside the view
+    prefixes: Path  # where that output is kept
+
+    def feed_of(self, phase: Phase) -> Feed:
+        """Return what a phase trains on: the kept output of its frozen layers where that saves work, else pixels."""
+        settings = self.recipe.params
+        if not settings.views:
+            return self._from_pixels(phase, "since finetune.views is 0 and every epoch sees new ones")
+        n_kept, n_without = feed.n_prefix_passes(phase, settings.views, len(self.train), len(self.val))
+        if n_kept >= n_without:
+            why = f"since keeping what is frozen takes {n_kept} passes through it, and not {n_without}"
+            return self._from_pixels(phase, why)
+        if phase.n_unfrozen == len(self.network.groups):
+            return self._from_pixels(phase, "since nothing is frozen")
+        try:
+            parts = self.network.cut(phase.n_unfrozen)
+        except NoCutError as reason:
+            return self._from_pixels(phase, f"since {self.network.name} cannot be cut there: {reason}")
+        in_precision = partial(autocast, self.recipe.processes.device, self.recipe.precision)
+        prefix = feed.prefix_of(self.network, parts, self.views, self.recipe.precision, in_precision)
+        n_frozen = len(self.network.groups) - phase.n_unfrozen
+        contract = prefix.contract(n_frozen, precision=self.recipe.precision, **self.from_what)
+        wanted = self._views_of(phase)
+        n_bytes = len(wanted) * contract.row_bytes
+        if not feed.has_room(self.prefixes, n_bytes):
+            size = f"{n_bytes / 1e9:.1f} GB, more than the disk has free"
+            return self._from_pixels(phase, f"since the frozen layers' output takes {size}")
+
+        def built() -> arrays.Store:
+            if self.recipe.processes.is_first:
+                with bar("frozen layers", len(wanted), "view") as advance:
+                    feed.build(self.prefixes, prefix, contract, wanted, advance, warn)
+            return arrays.Store(Place.of(self.prefixes), "finetune")
+
+        kept = self.recipe.processes.first_then_all(built)
+        say(
+            f"{schedule.named(phase)}: from what the frozen {n_frozen} groups gave once, {n_kept} passes through them"
+            f" instead of {n_without}, {n_bytes / 1e6:.0f} MB"
+        )
+        return feed.PrefixFeed(self.network, parts, kept, prefix.shapes, self._compiled)
+
+    def _from_pixels(self, phase: Phase, why: str) -> Feed:
+        if self.recipe.processes.is_first:
+            feed.drop(self.prefixes)
+        say(f"{schedule.named(phase)}: from pixels, {why}")
+        n_workers = self.recipe.params.workers
+        if n_workers is None:
+            n_workers = 0 if self.recipe.processes.device == "cpu" else n_cores()
+        return feed.PixelFeed(self.network, self.views, n_workers, self._compiled)
+
+    def _views_of(self, phase: Phase) -> dict[str, str]:
+        """Return every view that a phase sees, key -> 'draw image_id path': of train in turn, of val as it is."""
+        return {
+            feed.key(image_id, draw): f"{draw} {image_id} {path}"
+            for of, draws in (
+                (self.train, feed.draws_of(phase, self.recipe.params.views)),
+                (self.val, [feed.PLAIN]),
+            )
+            for draw in draws
+            for image_id, path in zip(of.image_ids, of.paths, strict=True)
+        }
+
+    @property
+    def _compiled(self) -> Callable[[Any], Any]:
+        if not self.recipe.params.compile:
+            return _as_it_is
+        import torch
+
+        return torch.compile
+
+
+def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
+    """Read everything and put the probe on the backbone.
+
+    ParamError where `settings`, params.yaml's or changed ones, ask for what this machine or the backbone has not;
+    CheckError where the backbone is another one than the features were computed with.
+    """
+    together = processes.join(settings.devices, settings.hosts)
+    if not together.is_first:
+        mute()
+    data, known = dataset.read(layout), backbone_folder.read(layout.backbone)
+    train, val = data.of(TRAIN), data.of(VAL)
+    check_share(settings, together.size, len(train))
+    head, probe_logits = _probe(params, layout, train, val)
+
+    backbone = networks.load(params.backbone, layout.weights, say)
+    if backbone.weights_sha256 != known.weights_sha256:
+        raise CheckError(
+            f"the weights of {backbone.name} are {backbone.weights_sha256[:12]}.., and the features were made with"
+            f" {known.weights_sha256[:12]}... The same were expected. Run `dvc repro --force backbone`."
+        )
+    weight, bias = head.weight.astype(np.float32), head.bias.astype(np.float32)
+    network = Network(backbone, weight, bias, settings.dropout, together.device, settings.train_norms)
+    from_what = {
+        "backbone": f"{backbone.name} {backbone.weights_sha256} {known.backbone_onnx_sha256}",
+        "pixels": pixels.contract(pixels.resizing(layout)).fingerprint,
+        "torch": f"{version('torch')} {together.device.partition(':')[0]}",
+    }
+    made_for = fingerprint(
+        **from_what,
+        version=recipe.VERSION,
+        params=settings.model_dump_json(exclude=set(_WITHOUT_INFLUENCE)),
+        probe=(weight.tobytes() + bias.tobytes()).hex(),
+        images=json.dumps([[*each.image_ids, *map(int, each.labels)] for each in (train, val)]),
+    )
+    chosen = _recipe(settings, len(network.groups), len(data.classes), together, layout.tuning, made_for)
+    views = TrainingViews(pixels.opened(layout), Augmentation.of(settings, known.preprocessing))
+    return Plan(network, probe_logits, train, val, chosen, views, data.classes, from_what, layout.tuning / "prefix")
+
+
+def _recipe(
+    settings: Finetune, n_groups: int, n_classes: int, together: Processes, folder: Path, made_for: str
+) -> Recipe:
+    phases = schedule.phases(settings.unfreeze, settings.epochs, n_groups)
+    precision = precision_on(settings.precision, together.device)
+    return Recipe(settings, phases, n_classes, together, precision, folder / "checkpoint.safetensors", made_for)
+
+
+def _probe(params: Params, layout: Layout, train: Images, val: Images) -> tuple[Linear, np.ndarray]:
+    """Return the frozen candidate as validation sees it: a head fitted on train alone, and its scores of val."""
+    cached = features.opened(layout)
+    source = Source(cached.rows(train.image_ids), cached.view_rows(train.image_ids), train.labels)
+    head = probe(head_folder.read(layout.head), source, params.train_head.memory_mb)
+    assert isinstance(head, Linear)  # the only kind
+    return head, head.scores(cached.read(val.image_ids))
+
+
+def check_share(settings: Finetune, n_devices: int, n_train: int) -> None:
+    """ParamError where a batch has fewer images than there are devices."""
+    smallest = n_train // math.ceil(n_train / settings.batch_size)
+    if smallest < n_devices:
+        raise ParamError(
+            f"finetune.batch_size is {settings.batch_size}, and {n_devices} devices share a batch, of {smallest} images"
+            " at least. An image or more for each was expected. Set finetune.batch_size in params.yaml."
+        )
+
+
+def precision_on(chosen: str, device: str) -> str:
+    """Return what finetune.precision means on a device; ParamError for float16 without a GPU."""
+    if chosen == "auto":
+        return "float32" if device == "cpu" else "bfloat16"
+    if chosen == "float16" and device == "cpu":
+        raise ParamError(
+            "finetune.precision is 'float16', and there is no GPU. float32, bfloat16 or auto was expected. Set"
+            " finetune.precision in params.yaml."
+        )
+    return chosen
+
+
+def _as_it_is(module: Any) -> Any:
+    return module

@@ -1,0 +1,57 @@
+"""Parameters and paths that note what a stage asks of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from headstart import layout as layout_module
+from headstart.layout import Layout
+from headstart.params import Params
+
+
+class RecordedSection:
+    """A section of the parameters: what is read of it goes to `asked`, its own name if it is read whole."""
+
+    def __init__(self, section: BaseModel, name: str, asked: set[str]) -> None:
+        self._section, self._name, self._asked = section, name, asked
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._section, name)
+        is_parameter = name in type(self._section).model_fields
+        self._asked.add(f"{self._name}.{name}" if is_parameter else self._name)
+        return value
+
+
+class RecordedParams:
+    """The parameters, whose sections are recorded."""
+
+    def __init__(self, params: Params, asked: set[str]) -> None:
+        self._params, self._asked = params, asked
+
+    def __getattr__(self, name: str) -> Any:
+        return RecordedSection(getattr(self._params, name), name.rstrip("_"), self._asked)
+
+
+def recorded(layout: Layout, asked: set[str]) -> Layout:
+    """Return the layout; names of the paths that are asked for, but not by itself, go to `asked`."""
+
+    class Recorded(Layout):
+        def __getattribute__(self, name: str) -> Any:
+            caller = sys._getframe(1).f_code.co_filename
+            if isinstance(getattr(Layout, name, None), property) and caller != layout_module.__file__:
+                asked.add(name)
+            return super().__getattribute__(name)
+
+    return Recorded(layout.root, layout.data, layout.store)
+
+
+def run_recorded(run: Callable[[Params, Layout], None], params: Params, root: Path) -> tuple[set[str], set[str]]:
+    """Run a stage; return the parameters and the paths that it asked for."""
+    parameters, paths = set[str](), set[str]()
+    run(RecordedParams(params, parameters), recorded(Layout.of(root, params), paths))  # type: ignore[arg-type]
+    return parameters, paths
