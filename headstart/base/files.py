@@ -121,22 +121,6 @@ def read_csv(path: Path, stage: str) -> pl.DataFrame:
         raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {stage}`.") from None
 
 
-def write_parquet(path: Path, table: pl.DataFrame) -> None:
-    """Write a parquet file whose bytes follow from the table alone."""
-    with replacing(path) as beside:
-        table.write_parquet(beside, compression="zstd", statistics=False)
-
-
-def read_parquet(path: Path, stage: str) -> pl.DataFrame:
-    """Return the table; CheckError if it is missing or broken, naming the stage that makes it."""
-    import polars as pl
-
-    try:
-        return pl.read_parquet(existing(path, stage))
-    except pl.exceptions.PolarsError as error:
-        raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {stage}`.") from None
-
-
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as safetensors."""
     import numpy as np

@@ -1,126 +1,216 @@
-"""The tables that pass between stages, each with a pandera schema that is checked when written and when read."""
+"""The tables that pass between stages. Pandera checks a table when it is written; a seal in the file says so.
+
+The seal is the SHA-256 of the file, with zeros in its own place, in the metadata of the parquet file. A reader that
+finds it whole knows that the file is the one that was checked, and need not check again, nor import pandera. A file
+without a seal, from elsewhere, is checked when it is read.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pandera.polars as pa
 import polars as pl
 
 from headstart.base.errors import CheckError, DataError, count_and_name
-from headstart.base.files import read_parquet, write_parquet
+from headstart.base.files import existing, replacing
+
+if TYPE_CHECKING:
+    import pandera.polars as pa
 
 SPLIT_NAMES = ("train", "val", "test")
-
-_IMAGE_ID = pa.Column(pl.String, pa.Check.str_matches(r"^[0-9a-f]{64}$"), unique=True)
-_LABEL = pa.Column(pl.String, pa.Check.str_length(min_value=1))
-_GROUP = pa.Column(pl.String, pa.Check.str_length(min_value=1))
-_PATH = pa.Column(pl.String, pa.Check.str_length(min_value=1), unique=True)
-_PIXELS = pa.Column(pl.Int32, pa.Check.gt(0))
-
-MANIFEST = pa.DataFrameSchema(
-    {
-        "image_id": _IMAGE_ID,  # SHA-256 of the file's bytes
-        "path": _PATH,  # relative to data.root (or to the manifest's folder), with /
-        "label": _LABEL,
-        "group": _GROUP,  # image_id where the data names no group
-        "given_split": pa.Column(pl.String, pa.Check.isin(SPLIT_NAMES), nullable=True),
-        "format": pa.Column(pl.String, pa.Check.str_length(min_value=1)),
-        "width_px": _PIXELS,  # upright, as EXIF has it
-        "height_px": _PIXELS,
-        "n_bytes": pa.Column(pl.Int64, pa.Check.gt(0)),
-    },
-    strict=True,
-    ordered=True,
-    name="manifest",
-)
-
-SPLITS = pa.DataFrameSchema(
-    {
-        "image_id": _IMAGE_ID,
-        "path": _PATH,
-        "label": _LABEL,
-        "group": _GROUP,
-        "split": pa.Column(pl.String, pa.Check.isin(SPLIT_NAMES)),
-    },
-    strict=True,
-    ordered=True,
-    name="splits",
-)
-
-VALIDATION = pa.DataFrameSchema(
-    {
-        "image_id": _IMAGE_ID,  # of the split val
-        "label": _LABEL,
-        "frozen_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),  # of the head fitted on train alone, in nats
-        "tuned_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),
-        "frozen_correct": pa.Column(pl.Boolean),
-        "tuned_correct": pa.Column(pl.Boolean),
-        "tuned_probability": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6)),  # of the class that it names
-    },
-    strict=True,
-    ordered=True,
-    name="validation",
-)
-
-OUT_OF_FOLD = pa.DataFrameSchema(
-    {
-        "image_id": _IMAGE_ID,  # of train or val
-        "correct": pa.Column(pl.Boolean),
-        "probability": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6)),  # of the class that was named
-    },
-    strict=True,
-    ordered=True,
-    name="out of fold",
-)
-
-PREDICTIONS = pa.DataFrameSchema(
-    {
-        "image_id": _IMAGE_ID,
-        "path": _PATH,
-        "label": _LABEL,
-        "predicted": _LABEL,
-        "correct": pa.Column(pl.Boolean),
-        "probability": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6)),  # of the predicted class
-        "probabilities": pa.Column(pl.List(pl.Float32)),  # [C], in the order of the classes
-        "novelty": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0)),
-    },
-    strict=True,
-    ordered=True,
-    name="predictions",
-)
+_SEAL, _TABLE = "headstart.sha256", "headstart.table"
+_ZEROS = b"0" * 64
+# As parquet's footer has it: the key, then the type and the length of the value.
+_SEALED = re.compile(re.escape(_SEAL).encode() + rb"\x18@([0-9a-f]{64})")
 
 
-def check(table: pl.DataFrame, schema: pa.DataFrameSchema, error: type[Exception] = DataError) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Table:
+    """A table by its name and its columns; pandera's, which say what may be in them, are made when they are needed."""
+
+    name: str
+    columns: tuple[str, ...]
+    rules: Callable[[Any], dict[str, pa.Column]]  # takes the module pandera.polars
+
+    @property
+    def seal(self) -> str:
+        """What the seal says the file is."""
+        return f"{self.name}: {', '.join(self.columns)}"
+
+
+@cache
+def schema(table: Table) -> pa.DataFrameSchema:
+    """Return pandera's schema of a table."""
+    import pandera.polars as pa
+
+    return pa.DataFrameSchema(table.rules(pa), strict=True, ordered=True, name=table.name)
+
+
+def check(table: pl.DataFrame, kind: Table, error: type[Exception] = DataError) -> pl.DataFrame:
     """Return `table` if it fits the schema; else raise `error` with the count and the first offenders."""
+    from pandera.errors import SchemaErrors
+
     try:
-        schema.validate(table, lazy=True)
-    except pa.errors.SchemaErrors as failed:
+        schema(kind).validate(table, lazy=True)
+    except SchemaErrors as failed:
         cases = failed.failure_cases
         shown = count_and_name(
             f"{case['column'] or 'table'}: {case['check']}, got {case['failure_case']!r}"
             for case in cases.head(4).iter_rows(named=True)
         )
-        raise error(f"the table '{schema.name}' breaks {len(cases)} rules of its schema ({shown})") from None
+        raise error(f"the table '{kind.name}' breaks {len(cases)} rules of its schema ({shown})") from None
     return table
 
 
-def write(path: Path, table: pl.DataFrame, schema: pa.DataFrameSchema) -> None:
-    """Check `table` and write it as parquet."""
-    write_parquet(path, check(table, schema))
+def write(path: Path, table: pl.DataFrame, kind: Table) -> None:
+    """Check `table` and write it as sealed parquet, whose bytes follow from the table alone."""
+    buffer = io.BytesIO()
+    metadata = {_SEAL: _ZEROS.decode(), _TABLE: kind.seal}
+    check(table, kind).write_parquet(buffer, compression="zstd", statistics=False, metadata=metadata)
+    data = bytearray(buffer.getvalue())
+    place = _place_of_seal(data)
+    assert place is not None
+    data[place] = hashlib.sha256(data).hexdigest().encode()
+    with replacing(path) as beside:
+        beside.write_bytes(data)
 
 
-def read(path: Path, schema: pa.DataFrameSchema, stage: str) -> pl.DataFrame:
-    """Return the checked table at `path`; CheckError if it is missing, broken or does not fit."""
-    table = read_parquet(path, stage)
+def read(path: Path, kind: Table, stage: str) -> pl.DataFrame:
+    """Return the table at `path`; CheckError, naming the stage that makes it, if it is missing, broken or another."""
+    data = existing(path, stage).read_bytes()
+    mend = f"Run `dvc repro --force {stage}`."
+    place = _place_of_seal(data)
+    is_damaged = _TABLE.encode() in data if place is None else _digest_without(data, place) != data[place]
+    if is_damaged:
+        raise CheckError(f"{path} is damaged: its bytes are not those that were written. {mend}")
     try:
-        return check(table, schema, CheckError)
-    except CheckError as error:
-        raise CheckError(f"{path}: {error}. Run `dvc repro --force {stage}`.") from None
+        table = pl.read_parquet(data)
+        if place is not None and pl.read_parquet_metadata(io.BytesIO(data)).get(_TABLE) == kind.seal:
+            return table
+        return check(table, kind, CheckError)
+    except (pl.exceptions.PolarsError, CheckError) as error:
+        raise CheckError(f"{path} cannot be read: {error}. {mend}") from None
 
 
 def data_digest(manifest: pl.DataFrame) -> str:
     """Return the SHA-256 over the sorted (image_id, label, group) rows: the dataset, whatever its files' names."""
     rows = sorted(manifest.select("image_id", "label", "group").iter_rows())
     return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()
+
+
+def _place_of_seal(data: bytes | bytearray) -> slice | None:
+    found = list(_SEALED.finditer(data))
+    return slice(*found[-1].span(1)) if found else None
+
+
+def _digest_without(data: bytes, place: slice) -> bytes:
+    sha256 = hashlib.sha256(memoryview(data)[: place.start])
+    sha256.update(_ZEROS)
+    sha256.update(memoryview(data)[place.stop :])
+    return sha256.hexdigest().encode()
+
+
+# What the tables hold
+
+
+def _image_id(pa: Any) -> Any:
+    return pa.Column(pl.String, pa.Check.str_matches(r"^[0-9a-f]{64}$"), unique=True)
+
+
+def _text(pa: Any, **options: object) -> Any:
+    return pa.Column(pl.String, pa.Check.str_length(min_value=1), **options)
+
+
+def _probability(pa: Any) -> Any:
+    return pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6))
+
+
+def _manifest(pa: Any) -> dict[str, Any]:
+    return {
+        "image_id": _image_id(pa),  # SHA-256 of the file's bytes
+        "path": _text(pa, unique=True),  # relative to data.root (or to the manifest's folder), with /
+        "label": _text(pa),
+        "group": _text(pa),  # image_id where the data names no group
+        "given_split": pa.Column(pl.String, pa.Check.isin(SPLIT_NAMES), nullable=True),
+        "format": _text(pa),
+        "width_px": pa.Column(pl.Int32, pa.Check.gt(0)),  # upright, as EXIF has it
+        "height_px": pa.Column(pl.Int32, pa.Check.gt(0)),
+        "n_bytes": pa.Column(pl.Int64, pa.Check.gt(0)),
+    }
+
+
+def _splits(pa: Any) -> dict[str, Any]:
+    return {
+        "image_id": _image_id(pa),
+        "path": _text(pa, unique=True),
+        "label": _text(pa),
+        "group": _text(pa),
+        "split": pa.Column(pl.String, pa.Check.isin(SPLIT_NAMES)),
+    }
+
+
+def _validation(pa: Any) -> dict[str, Any]:
+    return {
+        "image_id": _image_id(pa),  # of the split val
+        "label": _text(pa),
+        "frozen_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),  # of the head fitted on train alone, in nats
+        "tuned_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),
+        "frozen_correct": pa.Column(pl.Boolean),
+        "tuned_correct": pa.Column(pl.Boolean),
+        "tuned_probability": _probability(pa),  # of the class that it names
+    }
+
+
+def _out_of_fold(pa: Any) -> dict[str, Any]:
+    return {
+        "image_id": _image_id(pa),  # of train or val
+        "correct": pa.Column(pl.Boolean),
+        "probability": _probability(pa),  # of the class that was named
+    }
+
+
+def _predictions(pa: Any) -> dict[str, Any]:
+    return {
+        "image_id": _image_id(pa),
+        "path": _text(pa, unique=True),
+        "label": _text(pa),
+        "predicted": _text(pa),
+        "correct": pa.Column(pl.Boolean),
+        "probability": _probability(pa),  # of the predicted class
+        "probabilities": pa.Column(pl.List(pl.Float32)),  # [C], in the order of the classes
+        "novelty": pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0)),
+    }
+
+
+MANIFEST = Table(
+    "manifest",
+    ("image_id", "path", "label", "group", "given_split", "format", "width_px", "height_px", "n_bytes"),
+    _manifest,
+)
+SPLITS = Table("splits", ("image_id", "path", "label", "group", "split"), _splits)
+VALIDATION = Table(
+    "validation",
+    (
+        "image_id",
+        "label",
+        "frozen_log_loss",
+        "tuned_log_loss",
+        "frozen_correct",
+        "tuned_correct",
+        "tuned_probability",
+    ),
+    _validation,
+)
+OUT_OF_FOLD = Table("out of fold", ("image_id", "correct", "probability"), _out_of_fold)
+PREDICTIONS = Table(
+    "predictions",
+    ("image_id", "path", "label", "predicted", "correct", "probability", "probabilities", "novelty"),
+    _predictions,
+)

@@ -33,10 +33,13 @@ def pca(features: np.ndarray) -> np.ndarray:
     centred = features - features.mean(0)
     if min(centred.shape) < 3:
         return np.column_stack([centred, np.zeros((len(centred), 2))])[:, :2].astype(np.float64)
-    from scipy.sparse.linalg import svds  # as long to import as a small map takes
-
-    left, sizes, _ = svds(centred.astype(np.float64), k=2, v0=np.ones(min(centred.shape)))
-    places = (left * sizes)[:, ::-1]
+    wide = centred.astype(np.float64)
+    if len(wide) <= wide.shape[1]:  # the smaller of two matrices with the same eigenvalues
+        sizes, vectors = np.linalg.eigh(wide @ wide.T)
+        places = vectors[:, :-3:-1] * np.sqrt(np.maximum(sizes[:-3:-1], 0))
+    else:
+        _, vectors = np.linalg.eigh(wide.T @ wide)
+        places = wide @ vectors[:, :-3:-1]
     largest = np.take_along_axis(places, np.abs(places).argmax(0)[None], 0)
     turned: np.ndarray = places * np.where(largest < 0, -1.0, 1.0)
     return turned

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
@@ -50,14 +49,6 @@ def test_leftovers_of_a_killed_run_do_not_stop_the_next(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["model"]
 
 
-def test_the_same_table_gives_the_same_parquet_bytes(tmp_path: Path) -> None:
-    table = pl.DataFrame({"a": range(1000), "b": [str(number) for number in range(1000)]})
-    for name in ("one", "two"):
-        files.write_parquet(tmp_path / name, table)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    assert files.read_parquet(tmp_path / "one", "x").equals(table)
-
-
 def test_json_refuses_nan_and_keeps_the_order(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "a.json", {"x": math.nan})
@@ -65,14 +56,13 @@ def test_json_refuses_nan_and_keeps_the_order(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_bytes() == '{\n  "z": 1,\n  "a": "é"\n}\n'.encode()
 
 
-@pytest.mark.parametrize("read", [files.read_parquet, files.read_csv])
-def test_a_missing_or_broken_file_names_the_stage_that_makes_it(tmp_path: Path, read: object) -> None:
+def test_a_missing_or_broken_table_names_the_stage_that_makes_it(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with pytest.raises(CheckError, match="The stage split makes it"):
-        read(path, "split")  # type: ignore[operator]
+        files.read_csv(path, "split")
     path.write_bytes(b"a,b\n1,2,3\n\xff")
     with pytest.raises(CheckError, match="dvc repro --force split"):
-        read(path, "split")  # type: ignore[operator]
+        files.read_csv(path, "split")
 
 
 def test_safetensors_come_back_as_they_went(tmp_path: Path) -> None:
