@@ -115,6 +115,11 @@ def decode(data: bytes) -> Decoded:
         raise UnreadableError(f"cannot be decoded: {said or type(error).__name__}"[:200]) from None
 
 
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """Return an image that Pillow has opened as `decode` returns it: upright, RGB, uint8 [H, W, 3]."""
+    return np.asarray(_to_rgb(_upright(image)))
+
+
 def _plain_jpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
     """Decode an upright colour JPEG by libjpeg-turbo, without the detour through Pillow's own memory.
 

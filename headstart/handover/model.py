@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
+from PIL import Image
 
 from headstart.base.errors import CheckError
+from headstart.images import UnreadableError, decode, from_pillow
 from headstart.onnx.model_folder import MODEL
 from headstart.onnx.runtime import session
 
@@ -31,6 +34,10 @@ class Answer(NamedTuple):
     def probability(self) -> float:
         """That of `label`."""
         return self.ranked[0][1]
+
+
+_EXPECTED = "A path, the bytes of a file, a Pillow image or a uint8 array [H, W, 3] in RGB was expected"
+Picture = str | Path | bytes | Image.Image | np.ndarray  # a file, its bytes, a Pillow image, uint8 [H, W, 3] in RGB
 
 
 class Model:
@@ -71,6 +78,50 @@ class Model:
             ranked = [(self.classes[index], float(row[index])) for index in best]
             answers.append(Answer(ranked, bool(row.max() < self.abstain_below), None if new is None else float(new)))
         return answers
+
+    @overload
+    def predict(self, images: Picture, top: int | None = None) -> Answer: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, images: Sequence[Picture], top: int | None = None) -> list[Answer]: ...
+
+    def predict(self, images: Picture | Sequence[Picture], top: int | None = None) -> Answer | list[Answer]:
+        """Return an answer for one image, or a list of answers for several: a sequence, or uint8 [N, H, W, 3].
+
+        Images may have any sizes. `top`: how many classes an answer has, all if None. UnreadableError, with its number
+        where there are several, for one that is no image.
+        """
+        if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            return self(_rgb(images)[None], top)[0]
+        if not isinstance(images, Iterable):
+            _rgb(images)  # which says what it is
+        return [self(_rgb(image, f"image {number}: ")[None], top)[0] for number, image in enumerate(images)]
+
+
+def load(path: str | Path) -> Model:
+    """Return the finished model in a folder such as artifacts/model, or in a model.onnx; CheckError if it is none."""
+    return Model(Path(path))
+
+
+def _rgb(picture: Picture, which: str = "") -> np.ndarray:
+    """Return uint8 [H, W, 3], upright."""
+    if isinstance(picture, np.ndarray):
+        if picture.dtype == np.uint8 and picture.shape[2:] == (3,):
+            return picture
+        raise UnreadableError(f"{which}{picture.dtype} {list(picture.shape)} is no image. {_EXPECTED}")
+    name = f"'{picture}'" if isinstance(picture, str | Path) else f"a {type(picture).__name__} object"
+    try:
+        if isinstance(picture, str | Path):
+            return decode(Path(picture).read_bytes()).rgb
+        if isinstance(picture, bytes):
+            return decode(picture).rgb
+        if isinstance(picture, Image.Image):
+            return from_pillow(picture)
+    except OSError as error:
+        raise UnreadableError(f"{which}{name} cannot be read: {error.strerror}") from None
+    except UnreadableError as error:
+        raise UnreadableError(f"{which}{name} is no image that can be used: {error}") from None
+    raise UnreadableError(f"{which}{type(picture).__name__} is no image. {_EXPECTED}")
 
 
 def file_of(path: Path) -> Path:

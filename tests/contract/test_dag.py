@@ -70,10 +70,13 @@ def test_parameters_and_paths_are_dependencies_of_no_stage() -> None:
 
 
 def test_packages_hold_nothing_that_a_stage_could_depend_on() -> None:
+    """headstart/__init__.py hands out two names when they are asked for, which no stage does."""
     for file in (file for folder in ("headstart", "tasks", "flows") for file in (ROOT / folder).rglob("__init__.py")):
         body = ast.parse(file.read_text()).body
-        assert len(body) == 1, file
         assert isinstance(body[0], ast.Expr), file
+        assert len(body) == 1 or file.parent == ROOT / "headstart", file
+    code = "import sys, headstart; print(*(name for name in sys.modules if name.startswith('headstart.')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip() == ""
 
 
 def test_data_dependencies_are_outputs_of_other_stages() -> None:
