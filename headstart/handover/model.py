@@ -103,7 +103,7 @@ def load(path: str | Path) -> Model:
     return Model(Path(path))
 
 
-def _rgb(picture: Picture, which: str = "") -> np.ndarray:
+def _rgb(picture: object, which: str = "") -> np.ndarray:
     """Return uint8 [H, W, 3], upright."""
     if isinstance(picture, np.ndarray):
         if picture.dtype == np.uint8 and picture.shape[2:] == (3,):
