@@ -93,9 +93,10 @@ class Model:
         """
         if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
             return self(_rgb(images)[None], top)[0]
-        if not isinstance(images, Iterable):
-            _rgb(images)  # which says what it is
-        return [self(_rgb(image, f"image {number}: ")[None], top)[0] for number, image in enumerate(images)]
+        several: object = images  # whatever the caller passed, whatever the annotation says
+        if not isinstance(several, Iterable):
+            several = [_rgb(several)]  # which says what it is
+        return [self(_rgb(image, f"image {number}: ")[None], top)[0] for number, image in enumerate(several)]
 
 
 def load(path: str | Path) -> Model:
