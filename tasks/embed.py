@@ -28,7 +28,7 @@ _PARITY_IMAGES = 4
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Bring the feature stores up to the splits."""
+    """Add to the feature stores what the splits need and they lack."""
     settings = params.embed
     data = dataset.read(layout)
     backbone = backbone_folder.read(layout.backbone)

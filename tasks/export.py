@@ -1,7 +1,7 @@
-"""Join the three graphs to the one model that ships, and hold it to the predictions of `evaluate`.
+"""Join the three graphs to one model, and check it against the predictions of `evaluate`.
 
-Reads the pieces, the predictions and the original files of the test split; writes artifacts/model/. The stage refuses
-to finish unless the model gives evaluate's label on every test image and its probabilities within 1e-4.
+Reads the pieces, the predictions and the original files of the test split; writes artifacts/model/. The stage
+fails unless the model gives evaluate's label on every test image, and its probabilities within 1e-4.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def _refuse_a_worse_one(layout: Layout) -> None:
-    """RejectedError where the accepted model is better by more than chance."""
+    """RejectedError where the accepted model is significantly better."""
     comparison = evaluation.comparison(layout.evaluation)
     if comparison and comparison.is_worse:
         raise RejectedError(
@@ -87,7 +87,7 @@ def _refuse_a_worse_one(layout: Layout) -> None:
 
 
 def _facts(layout: Layout, choice: Choice, test: TestScores) -> Facts:
-    """Return what the model will say of itself."""
+    """Return the metadata of the model."""
     backbone = backbone_folder.read(layout.backbone)
     data = dataset.read(layout)
     learned_from = (TRAIN,) if choice.chosen == "tuned" else (TRAIN, VAL)

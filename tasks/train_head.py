@@ -1,7 +1,7 @@
 """Choose and fit the head on the features of train + val.
 
-Reads the features and the splits; writes artifacts/head/: head.onnx, its cross-validation, the learning curve. The test
-split has no part in anything here. A head whose features, labels, parameters and code are as they were is kept.
+Reads the features and the splits; writes artifacts/head/: head.onnx, its cross-validation, the learning curve. Nothing
+here reads the test split. An existing head is kept if its features, labels, parameters and `VERSION` are unchanged.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_NOVELTY_IMAGES = 10_000  # more would not make a class centre any surer
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Read, select, write; or keep what is there, if it follows from the same."""
+    """Fit and write the head, or keep an existing one that follows from the same inputs."""
     settings = params.train_head
     data = dataset.read(layout)
     images, cached = data.of(TRAIN, VAL), features.opened(layout)
@@ -79,7 +79,7 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def _made_for(settings: TrainHead, images: Images, classes: list[str], cached: Features) -> str:
-    """Return the digest of all that the head follows from."""
+    """Return the digest of everything that the head follows from."""
     return fingerprint(
         version=contract.VERSION,
         libraries=f"numpy {version('numpy')} scipy {version('scipy')}",
@@ -115,7 +115,7 @@ def _selected(settings: TrainHead, source: Source, images: Images, n_classes: in
 
 
 def _warn(settings: TrainHead, selection: Selection, n_images: int) -> None:
-    """Tell what of the cross-validation a user should look at."""
+    """Warn of what a user should look at in the cross-validation."""
     if selection.n_folds < settings.folds:
         warn(f"{selection.n_folds} folds instead of {settings.folds}: the smallest class has no more groups")
     if len(selection.validated) < n_images:
@@ -166,7 +166,7 @@ def _rounded(rows: Sequence[sweep.Candidate] | Sequence[learning_curve.Point]) -
 
 
 def _out_of_fold(images: Images, selection: Selection) -> pl.DataFrame:
-    """Return `tables.OUT_OF_FOLD`: what heads that had not seen an image said of it."""
+    """Return `tables.OUT_OF_FOLD`: each image's prediction by a head that was not fitted on it."""
     probabilities = softmax(selection.out_of_fold_logits / selection.chosen.temperature, axis=1)
     validated = images[selection.validated]
     return pl.DataFrame(

@@ -1,4 +1,4 @@
-"""A network as ONNX pieces, held to what PyTorch computes."""
+"""Export a network to ONNX pieces, and check them against PyTorch."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ def resize_graph(size_px: int, interpolation: str) -> onnx.ModelProto:
     """Return the graph that cuts the centre square out and resizes it, antialiased, to `size_px`.
 
     Cutting first keeps the cost of a 1 x 20000 image small. The result is Pillow's on the same square to within two
-    levels, but for the outermost pixels of a bilinear reduction: Pillow gives weight to no pixel outside the image, and
-    onnxruntime can do that for the cubic kernel alone.
+    levels, except at the outermost pixels of a bilinear reduction: Pillow renormalises its kernel at the border, and
+    onnxruntime does so for the cubic kernel only.
     """
     from onnx import TensorProto, helper
 

@@ -66,7 +66,7 @@ def known_names() -> list[str]:
 def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> Backbone:
     """Build the backbone that `params` names, with verified weights; downloads go to `weights_folder`, once.
 
-    `report` receives lines for the user. Raises ParamError for whatever params.yaml, a file or the network has wrong.
+    `report` receives lines for the user. ParamError for a mistake in params.yaml, in a file or in the network.
     The global random state stays as it was.
     """
     with _quiet():
@@ -322,7 +322,7 @@ def _digest(module: torch.nn.Module) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torchvision and timm warn of among themselves from the user."""
+    """Hide the deprecation warnings that torchvision and timm raise in each other."""
     logger = logging.getLogger("timm")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

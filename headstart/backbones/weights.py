@@ -56,7 +56,7 @@ def choose(
     if params.weights == "bundled":
         if canonical != f"timm/{BUNDLED_FOR}":
             raise ParamError(
-                f"backbone.weights is 'bundled', which there are for '{BUNDLED_FOR}' alone; backbone.name is"
+                f"backbone.weights is 'bundled', and only '{BUNDLED_FOR}' has bundled weights. backbone.name is"
                 f" '{params.name}'. Set backbone.weights to default, random, a file or a URL in params.yaml."
             )
         return replace(published, weights=f"bundled: {BUNDLED_FILE}", licence="apache-2.0"), _bundled(params)
@@ -65,7 +65,7 @@ def choose(
     if params.weights == "random":
         if params.sha256:
             raise ParamError(
-                "backbone.sha256 is given, and backbone.weights is 'random', so there is no file that it could verify."
+                "backbone.sha256 is given, and backbone.weights is 'random', so there is no file to verify."
                 " Set backbone.sha256 to null in params.yaml."
             )
         return replace(published, weights="random", licence="none: the weights are random"), None
@@ -147,7 +147,7 @@ def _default(params: parameters.Backbone, published: Published, folder: Path, re
             sha256 = noted
             if not sha256:
                 raise ParamError(
-                    f"{_shown(target)} was put there by hand, and nothing vouches for it. If you trust it,"
+                    f"{_shown(target)} was put there by hand, and no checksum of it is known. If you trust it,"
                     f" set backbone.sha256 in params.yaml to its digest: {files.sha256_of(target)}"
                 )
         elif published.is_on_hub:
@@ -169,7 +169,7 @@ def _given(params: parameters.Backbone, folder: Path, report: Report) -> Path:
     if params.weights.startswith(("http://", "https://")):
         if not params.sha256:
             raise ParamError(
-                "backbone.weights is a URL and backbone.sha256 is null. What is downloaded must be known beforehand:"
+                "backbone.weights is a URL and backbone.sha256 is null. A download is verified against a known digest:"
                 " set backbone.sha256 in params.yaml to the 64 digits that its publisher names."
             )
         named, begin = PurePosixPath(urlsplit(params.weights).path), params.sha256[:8]

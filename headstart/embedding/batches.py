@@ -24,9 +24,9 @@ def in_batches(
 ) -> np.ndarray:
     """Return float32 [N, V, D] for image_id -> where its bytes are; V = 1 without `views`.
 
-    A thread a core, each with batches of its own, beats one batch on all cores: reading, decoding and resizing of one
-    batch overlap with inference on another. Every batch is filled up to `batch_size`, so that an image's features do
-    not depend on the images beside it.
+    Each core has a thread with batches of its own. That beats one batch on all cores, because one batch is read,
+    decoded and resized while another is in inference. Every batch is filled up to `batch_size`, so that an image's
+    features do not depend on the images beside it.
     """
     items = list(wanted.items())
     step = max(1, batch_size // (views.n_views if views else 1))

@@ -1,4 +1,4 @@
-"""What computes a feature store: an engine on the backbone, held to the file and the versions that were planned."""
+"""Compute the rows of a feature store, on this machine or on a worker, by the planned engine and versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headstart.store.shards import Contract, fingerprint
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a feature store is built with, on this machine or another."""
+    """An engine on a backbone, as a feature store needs it. It can be sent to a worker."""
 
     backbone: Path  # the folder of backbone.onnx
     backbone_sha256: str
@@ -33,7 +33,7 @@ class Embedding:
     views: Views | None
 
     def contract(self, pixels: Contract, n_features: int) -> Contract:
-        """Return what a row is. Kernels may round differently for another batch size, so it is part."""
+        """Return what a row follows from. Another batch size may run kernels that round otherwise, so it is part."""
         fingerprinted = fingerprint(
             backbone=self.backbone_sha256,
             pixels=pixels.fingerprint,

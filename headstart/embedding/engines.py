@@ -1,6 +1,7 @@
 """What runs the frozen backbone: pixels uint8 [B, S, S, 3] -> features float32 [B, D].
 
-onnxruntime is the reference: it runs what ships. The others are held to it, by tests and whenever they are opened.
+onnxruntime is the reference, because it runs the exported model. The others are compared with it by tests and whenever
+they are opened.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Kind:
 def kind(name: str) -> Kind:
     """Return what `embed.engine` means on this machine; ParamError if it is not installed.
 
-    `auto` is torch where it finds a CUDA device, else onnxruntime.
+    `auto` is torch where there is a CUDA device, else onnxruntime.
     """
     if name == "auto":
         name = "torch" if _has_gpu_driver() and _cuda() else "onnxruntime"
@@ -136,7 +137,7 @@ def _openvino(chosen: Kind, backbone: Path) -> Engine:
 def _torch(chosen: Kind, backbone: Path) -> Engine:
     """Channels-last throughout; on a GPU mixed precision, a stream and pinned memory for each thread that calls.
 
-    float16 is as fast as bfloat16 and eight times as close; what overflows in it does not pass `check_parity`. While
+    float16 is as fast as bfloat16 and eight times as close; a network that overflows in it fails `check_parity`. While
     one thread waits for its batch, others decode the next ones and copy them: nothing else is needed for overlap.
     """
     import torch

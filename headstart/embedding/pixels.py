@@ -1,4 +1,4 @@
-"""An image's pixels, uint8 [S, S, 3], by the graph that ships: from the store, or made anew where none is kept."""
+"""An image's pixels, uint8 [S, S, 3], by resize.onnx: read from the store, or made again where none is kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Source = Callable[[Mapping[str, str]], np.ndarray]  # image_id -> where its byte
 
 
 class Note(Record):
-    """What a pixel store's manifest says first: what makes its rows, and whether they are kept."""
+    """The first record of a pixel store's manifest: what its rows follow from, and whether they are kept."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -81,19 +81,19 @@ class Kept:
 
 
 def resizing(layout: Layout) -> Resizing:
-    """Return what makes pixels of the project's images: resize.onnx as the stage `backbone` has written it."""
+    """Return the `Resizing` of the project's images, by the resize.onnx of the stage `backbone`."""
     graph = backbone_folder.piece(layout.backbone, backbone_folder.RESIZE).read_bytes()
     return Resizing(graph, backbone_folder.read(layout.backbone).preprocessing.resize_px, layout.images)
 
 
 def contract(making: Resizing) -> Contract:
-    """Return what a row of pixels is, and all that its bytes follow from but for the image."""
+    """Return everything that a row's bytes follow from, except the image."""
     fingerprinted = fingerprint(resize=making.graph.hex(), decoder=images.decoder())
     return Contract(fingerprinted, (making.size_px, making.size_px, 3), "uint8")
 
 
 def write_note(layout: Layout, making: Resizing) -> None:
-    """Write in the store's place that its rows are made where they are read."""
+    """Write a manifest without rows: readers make the pixels themselves."""
     with replacing_folder(layout.pixels.folder) as folder:
         Note(fingerprint=contract(making).fingerprint, kept=False).write(folder / arrays.MANIFEST)
 

@@ -1,6 +1,6 @@
-"""Random crops of an image that the head may learn from beside the image itself.
+"""Random crops of an image, as additional training rows for the head.
 
-Augmentation is the usual reason for not caching features. Views answer it: they are drawn once, from the image and a
+Augmentation is the usual reason not to cache features. Views allow both: they are drawn once, from the image and a
 seed, and never change.
 """
 

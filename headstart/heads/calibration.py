@@ -12,8 +12,8 @@ _WIDEST = 20.0  # temperatures lie in 1 / 20 .. 20
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, caution: float = 0.0) -> float:
     """Return the T in 0.05..20 that minimises the log loss of softmax(logits / T), float [N, C].
 
-    With `caution`, log T has a normal prior of variance 1 / (2 * caution) around 0: a few images that all happen to be
-    right then do not make a model sure of everything. Its influence falls as N grows.
+    With `caution`, log T has a normal prior of mean 0 and variance 1 / (2 * caution). It keeps T from falling to its
+    bound where all of a few images are right; its influence falls as N grows.
     """
 
     def loss(log_t: float) -> float:

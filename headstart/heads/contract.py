@@ -1,4 +1,4 @@
-"""What every kind of head has to offer. A kind is a module of this folder; `kinds.py` names them.
+"""The contract of every kind of head. A kind is a module of this folder; `kinds.py` names them.
 
 Heads take arrays and know nothing of images, files or parameters.
 """
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from headstart.heads.design import Design
 
-# Of all that a head follows from beside its features: a finished head is kept under it. Count it up when other heads
-# would come out of the same features; a test notices that.
+# Part of the key that a finished head is kept under. Raise it when the same features would give another head; a test
+# notices that.
 VERSION = "1"
 
 Advance = Callable[[int], None]
@@ -30,7 +30,7 @@ class Fragment(NamedTuple):
 
 
 class Fitted(Protocol):
-    """A head that has learned. It acts on features as they are stored: a standardiser is folded in."""
+    """A fitted head. It takes features as they are stored: the standardisation is folded in."""
 
     @property
     def n_features(self) -> int:
@@ -47,7 +47,7 @@ class Fitted(Protocol):
         """Return the same head with its scores divided by `temperature`."""
 
     def onnx(self) -> Fragment:
-        """Return what computes `scores` in ONNX."""
+        """Return the ONNX nodes that compute `scores`."""
 
 
 class Kind(Protocol):
@@ -66,6 +66,6 @@ class Kind(Protocol):
     ) -> Iterator[Fitted]:
         """Yield a head for each strength, in their order: from the strongest penalty to the weakest.
 
-        Each may start where the one before ended, the first at `start`, a head of this kind. `advance` is told of
-        every fit.
+        Each may start where the one before ended, the first at `start`, a head of this kind. `advance` is called with
+        1 after every fit.
         """

@@ -1,4 +1,4 @@
-"""The standardised rows that a head is fitted on: in memory, or read again at every pass, as the budget has it."""
+"""The standardised rows that a head is fitted on: held in memory, or read again at every pass if they do not fit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Budget(NamedTuple):
 
 
 class Rows(Protocol):
-    """What features are read from: an array [N, ..., D], or something that gives its rows when asked."""
+    """Where features are read from: an array [N, ..., D], or an object that reads rows when they are indexed."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ class Rows(Protocol):
 
 
 class Source(NamedTuple):
-    """What heads learn from: each image's own features and, if there are any, those of its views."""
+    """What heads are fitted on: each image's own features and, if there are any, those of its views."""
 
     features: Rows  # float [N, D]
     views: Rows | None  # float [N, V, D]: further rows of the same images

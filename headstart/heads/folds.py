@@ -1,4 +1,4 @@
-"""Which images are held out together, and which are drawn where there are too many."""
+"""Cross-validation folds that keep groups whole, and a sample of the images where there are too many."""
 
 from __future__ import annotations
 

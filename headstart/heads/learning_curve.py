@@ -1,4 +1,4 @@
-"""Whether more labels would help: the head's accuracy on images it has not seen, by how many it learned from."""
+"""Whether more labels would help: held-out accuracy by the number of training images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRACTIONS = (0.1, 0.25, 0.5)  # of what the whole cross-validation learns from; 
 
 
 class Point(NamedTuple):
-    """Cross-validation with a part of the images to learn from, and all of them to be asked about."""
+    """Cross-validated figures of heads that were fitted on a part of the images."""
 
     fraction: float
     n_images: int  # learned from, mean over folds

@@ -1,7 +1,7 @@
 """How unlike all training images an image is, by the frozen or tuned backbone's features alone.
 
-The cosine of its features to the nearest class centre, the mean direction of a class (the nearest class mean of Mensink
-et al. 2013, section 3), read off a scale of held-out images of the known classes. It says nothing of which class it is.
+A class centre is the mean direction of the class's features (the nearest class mean of Mensink et al. 2013, section 3).
+The novelty of an image is the share of held-out images whose cosine to their nearest centre is larger than its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SMALLEST = 1e-12
 
 
 class Novelty(NamedTuple):
-    """What the model carries to tell it."""
+    """The class centres, and the scale of held-out cosines, that an image's novelty is read from."""
 
     centres: np.ndarray  # float32 [D, C], unit columns; 0 for a class without images
     similarities: np.ndarray  # float32 [K], ascending: cosines of held-out images to their nearest centre

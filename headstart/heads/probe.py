@@ -1,6 +1,6 @@
-"""The chosen kind of head, fitted on fewer images than the one that ships: what stages judge on validation by.
+"""The chosen kind of head, fitted on train alone: stages compare networks with it on validation.
 
-The head that ships has learned from train and val, so it cannot be judged on val.
+The head that ships was fitted on train and val, so validation cannot judge it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from headstart.onnx.head_folder import HeadRecord
 
 
 def probe(record: HeadRecord, source: Source, memory_mb: int) -> Fitted:
-    """Return a head of the record's kind, strength and temperature that has learned from `source` alone."""
+    """Return a head of the record's kind, strength and temperature, fitted on `source` alone."""
     hold = Budget(memory_mb).holds(len(source.labels) * source.per_image, source.n_features)
     head = fit(KINDS[record.kind], source, len(record.classes), record.strength, hold=hold)
     return head.calibrated(record.temperature)

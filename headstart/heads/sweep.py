@@ -23,7 +23,7 @@ MAX_VALIDATED = 50_000  # images in the cross-validation: more would not make th
 
 
 class Candidate(NamedTuple):
-    """One strength and what cross-validation says of it, on images that the fit in question had not seen."""
+    """One strength and its figures on held-out images."""
 
     strength: float
     cv_accuracy: float
@@ -128,7 +128,7 @@ def _out_of_fold(
     at_a_time: int,
     advance: Callable[[int], None],
 ) -> np.ndarray:
-    """Return float64 [len(path), V, C]: each image's scores by heads that have learned from the other folds."""
+    """Return float64 [len(path), V, C]: each image's scores by heads fitted on the other folds."""
     logits = np.zeros((len(path), len(validated), n_classes))
 
     def cross_validate(fold: int) -> None:

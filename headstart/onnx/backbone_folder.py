@@ -1,4 +1,4 @@
-"""What backbone.json says of the pieces beside it: the contract between the stage `backbone` and its readers."""
+"""backbone.json and the pieces beside it: what the stage `backbone` writes and other stages read."""
 
 from __future__ import annotations
 

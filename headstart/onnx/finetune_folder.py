@@ -1,6 +1,6 @@
-"""What artifacts/finetune holds: the tuned pieces, what finetune.json says of them, and how training went.
+"""artifacts/finetune: the tuned pieces, their record finetune.json, and the history of training.
 
-Where fine-tuning is off, finetune.json says so, and history.csv, which is a plot of DVC's, has a header alone.
+Where fine-tuning is off, finetune.json says so, and history.csv, which DVC plots, has a header only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PhaseRecord(Record):
 
 
 class TunedRecord(Record):
-    """What training ended in."""
+    """The tuned network, and how it was trained."""
 
     best_epoch: int
     n_epochs: int  # trained
@@ -75,7 +75,7 @@ def write(folder: Path, record: TunedRecord | None) -> None:
 
 
 def write_off(folder: Path) -> None:
-    """Write that fine-tuning is off; needs nothing but the standard library and pydantic."""
+    """Write that fine-tuning is off. Imports only the standard library and pydantic."""
     with replacing_folder(folder) as beside:
         write_text(beside / _HISTORY, ",".join(HISTORY_COLUMNS) + "\n")
         write(beside, None)

@@ -1,4 +1,4 @@
-"""What artifacts/head holds: head.onnx, what head.json says of it, and the evidence for the choice."""
+"""artifacts/head: head.onnx, its record head.json, and the figures that it was chosen by."""
 
 from __future__ import annotations
 

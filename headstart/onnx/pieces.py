@@ -1,4 +1,4 @@
-"""The ONNX pieces: resize, backbone and head. Each is checked, written in one way, and joined to the model that ships.
+"""The ONNX pieces: resize, backbone and head; how they are checked, written, and joined to the model.
 
 `resize`    `image` uint8 [N, H, W, 3], any H and W -> `pixels` uint8 [N, S, S, 3]
 `backbone`  `pixels` -> `features` float32 [N, D]; the crop to the input size and the normalisation are its first nodes
@@ -22,7 +22,7 @@ IR_VERSION = 10
 def join(
     resize: onnx.ModelProto, backbone: onnx.ModelProto, head: onnx.ModelProto, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    """Return the one graph that ships: the three pieces end to end, their nodes untouched."""
+    """Return the exported model: the three pieces end to end, their nodes untouched."""
     from onnx import compose, helper
 
     pieces = [

@@ -1,4 +1,4 @@
-"""Runs ONNX graphs by onnxruntime on the CPU, and says how far two results lie apart."""
+"""Run ONNX graphs by onnxruntime on the CPU, and measure how far two results lie apart."""
 
 from __future__ import annotations
 

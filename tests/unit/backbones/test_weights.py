@@ -135,7 +135,7 @@ def test_a_model_without_published_weights_is_told(tmp_path: Path) -> None:
 def test_a_url_needs_a_digest_and_is_verified(server: Server, tmp_path: Path) -> None:
     server.files["/mine/model.safetensors"] = DATA
     url = f"{server.url}/mine/model.safetensors"
-    assert "must be known beforehand" in refusal(tmp_path, settings(weights=url))
+    assert "verified against a known digest" in refusal(tmp_path, settings(weights=url))
     assert server.asked == []
     _, found = choose(tmp_path, settings(weights=url, sha256=SHA256))
     assert found is not None
@@ -160,12 +160,12 @@ def test_a_misspelt_kind_of_weights_is_told_with_the_nearest(tmp_path: Path) -> 
 
 
 def test_bundled_weights_are_for_one_network(tmp_path: Path) -> None:
-    assert "there are for 'tf_efficientnet_lite0' alone" in refusal(tmp_path, settings(name="net"))
+    assert "only 'tf_efficientnet_lite0' has bundled weights" in refusal(tmp_path, settings(name="net"))
 
 
 def test_random_weights_have_no_digest_to_check(tmp_path: Path) -> None:
     assert choose(tmp_path, settings(weights="random"))[1] is None
-    assert "there is no file that it could verify" in refusal(tmp_path, settings(weights="random", sha256=SHA256))
+    assert "there is no file to verify" in refusal(tmp_path, settings(weights="random", sha256=SHA256))
 
 
 class Bomb:
