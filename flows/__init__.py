@@ -1,1 +1,1 @@
-"""Prefect: when, where and how often the pipeline runs, and what its UI shows. No computation."""
+"""Prefect: when, where and how often the pipeline runs, and what Prefect's page shows. No computation."""

@@ -1,6 +1,6 @@
-"""What Prefect's page shows of a finished stage's files: scores, the model's hand-over sheet, what was set aside.
+"""Publishes a finished stage's files on Prefect's page: scores, the model card, and what was set aside.
 
-Keys are stable, so that Prefect shows the history of each.
+Keys are the same in every run, so Prefect shows the history of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_ROWS = 50
 
 
 def publish(layout: Layout, stage: str) -> None:
-    """Publish what a stage has written, if a reader wants to see it."""
+    """Publish what a stage has written, if there is anything to show."""
     publishers = {"validate": _validation, "evaluate": _metrics, "export": _model}
     if stage in publishers:
         publishers[stage](layout)
@@ -32,7 +32,7 @@ def publish(layout: Layout, stage: str) -> None:
 def score_rows(
     now: Mapping[str, float], changes: Mapping[str, Mapping[str, float]], before: str
 ) -> list[dict[str, Any]]:
-    """Return a row a score: its value, that of `before`, and the change; empty where `before` has none."""
+    """Return one row per score: its value, its value in `before`, and the change; empty if `before` has none."""
     rows = []
     for name, value in now.items():
         change = changes.get(f"test.{name}", {})
@@ -42,7 +42,7 @@ def score_rows(
 
 
 def validation_sheet(summary: ValidationSummary, quarantined: list[tuple[str, str]]) -> str:
-    """Return Markdown: how many images there are of each class, and what was set aside with which reason."""
+    """Return Markdown: the number of images of each class, and the files set aside with their reasons."""
     lines = [f"{summary.n_images} images of {summary.n_classes} classes, read as {summary.form}", ""]
     lines += ["| class | images |", "|---|---|"]
     lines += [f"| {name} | {count} |" for name, count in list(summary.images_per_class.items())[:_MAX_ROWS]]
@@ -55,7 +55,7 @@ def validation_sheet(summary: ValidationSummary, quarantined: list[tuple[str, st
 
 def _validation(layout: Layout) -> None:
     sheet = validation_sheet(ValidationSummary.of(layout), validation.quarantined(layout))
-    create_markdown_artifact(sheet, key=VALIDATION, description="What was found")
+    create_markdown_artifact(sheet, key=VALIDATION, description="The images found, and the files set aside")
 
 
 def _metrics(layout: Layout) -> None:
@@ -63,16 +63,16 @@ def _metrics(layout: Layout) -> None:
 
     test = evaluation.scores(layout.evaluation).model_dump()
     path = (layout.evaluation / evaluation.METRICS).relative_to(layout.root).as_posix()
-    with Repo(str(layout.root)) as repo:  # one of its own: to look at another commit would disturb the one that runs
+    with Repo(str(layout.root)) as repo:  # one of its own: a look at another commit would disturb the running one
         version = accepted.newest(repo.scm.list_tags())
         tag = version and accepted.tag_of(version)
         changes = repo.metrics.diff(a_rev=tag or "HEAD", targets=[path], all=True).get("diff", {}).get(path, {})
     rows = score_rows(test, changes, tag or "last commit")
-    create_table_artifact(rows, key=METRICS, description="The held-out images")
+    create_table_artifact(rows, key=METRICS, description="Scores on the held-out images")
 
 
 def _model(layout: Layout) -> None:
     digest = folder.read_model(layout.model).model_sha256
     card = (layout.model / CARD).read_text(encoding="utf-8")
     sheet = f"{card}\nSHA-256 of model.onnx: `{digest}`\n"
-    create_markdown_artifact(sheet, key=MODEL, description="The model's hand-over sheet")
+    create_markdown_artifact(sheet, key=MODEL, description="The model card")

@@ -1,4 +1,4 @@
-"""One run at a time on one checkout, and the end of those that were killed."""
+"""Allows one run at a time on a checkout, and marks killed runs as crashed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _POLL_S = 1.0
 
 @contextlib.contextmanager
 def held(root: Path, run_id: str) -> Iterator[None]:
-    """Hold the checkout for this flow run; a second run waits until the first has ended.
+    """Lock the checkout for this flow run; a second run waits until the first has ended.
 
-    The lock is the kernel's, so none outlives its process. The file names the run that holds it: where it still names
-    one when the next run gets the lock, that one was killed, and Prefect is told that it crashed.
+    The kernel holds the lock, so it ends with the process. The file names the run that holds the lock. If it still
+    names a run when the next one gets the lock, that run was killed, and it is marked as crashed in Prefect.
     """
     path = root / ".dvc" / "tmp" / "pipeline.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def held(root: Path, run_id: str) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if not told:
-                    get_run_logger().info("another run holds this checkout; waiting for it to end")
+                    get_run_logger().info("another run is using this checkout; waiting for it to end")
                     told = True
                 time.sleep(_POLL_S)
         file.seek(0)
@@ -51,13 +51,13 @@ def held(root: Path, run_id: str) -> Iterator[None]:
 
 
 def _bury(run_id: str) -> None:
-    """Tell Prefect that a run whose process is gone has crashed, with the tasks that it was at."""
+    """Mark a run whose process is gone, and its unfinished tasks, as crashed in Prefect."""
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound, ValueError):
         run = client.read_flow_run(UUID(run_id))
         if run.state is None or run.state.is_final():
             return
         get_run_logger().info("the run '%s' on this checkout was killed; marking it as crashed", run.name)
-        state: State[Any] = Crashed(message="its process was killed; what had finished is kept")
+        state: State[Any] = Crashed(message="its process was killed; finished stages are kept")
         _crash_tasks(client, run.id)
         client.set_flow_run_state(run.id, state, force=True)
 

@@ -1,7 +1,7 @@
-"""What a stage process tells (headstart/progress.py writes it), passed on to the Prefect task run that waits for it.
+"""Passes the events of a stage process, which headstart/base/progress.py writes, to the stage's Prefect task run.
 
-Lines become log lines, progress becomes an artifact that moves, tables and pictures become artifacts. Keys of artifacts
-are stable, so that Prefect shows the history of each.
+Messages become log lines, progress becomes a progress artifact, and tables and pictures become artifacts. Keys of
+artifacts are the same in every run, so Prefect shows the history of each.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from prefect.artifacts import (
 
 _POLL_S = 0.2
 _PROGRESS_EVERY_S = 1.0
-_LAST_POST_S = 10.0  # how long a finished run waits for a slow server to take what its stages have shown
+_LAST_POST_S = 10.0  # how long a finished run waits for a slow server to take its artifacts
 _PNG = b"\x89PNG"
 
 
 @dataclass
 class Told:
-    """What has been heard of a stage so far."""
+    """What a stage has reported so far."""
 
     path: Path  # the file that the stage appends to
     started: bool = False  # False after a stage that DVC restored from its run cache
-    interrupted: bool = False  # by Ctrl-C, which reaches the stage's process and not this one: DVC sees to that
-    may_heal: bool = False  # what the last error is of may be gone later
-    rejected: bool = False  # the last error is no error: the model is worse than the accepted one
+    interrupted: bool = False  # by Ctrl-C: DVC lets it reach the stage's process, but not this one
+    may_heal: bool = False  # the cause of the last error may be transient
+    rejected: bool = False  # the last error says only that the accepted model is better
     errors: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def posting() -> Iterator[list[threading.Thread]]:
-    """Yield the threads that send artifacts; at the end, a slow server gets some time to take what is left.
+    """Yield the list of threads that send artifacts; on exit, give a slow server some time to take the rest.
 
-    A run that is cancelled does not wait.
+    A cancelled run does not wait.
     """
     threads: list[threading.Thread] = []
     patience_s = _LAST_POST_S
@@ -70,10 +70,10 @@ def posting() -> Iterator[list[threading.Thread]]:
 
 @contextmanager
 def listening(stage: str, posters: list[threading.Thread]) -> Iterator[Told]:
-    """Pass on what one stage tells while the body runs; its artifacts are sent by a thread that joins `posters`.
+    """Pass on the events of one stage while the body runs; a thread, added to `posters`, sends its artifacts.
 
-    The stage never waits for the listener, nor the next stage for artifacts of this one. A line that cannot be
-    understood is dropped with a warning.
+    The stage never waits for the listener, and the next stage never waits for artifacts of this one. A line that cannot
+    be parsed is dropped with a warning.
     """
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         told = Told(Path(folder) / "events.jsonl")
@@ -94,23 +94,23 @@ class Poster:
     """Sends artifacts to Prefect's server from a thread of its own, progress at most once a second."""
 
     def __init__(self, stage: str) -> None:
-        self._key = f"{re.sub('[^a-z0-9]', '-', stage.lower())}-progress"  # all that Prefect takes in a key
+        self._key = f"{re.sub('[^a-z0-9]', '-', stage.lower())}-progress"  # Prefect allows nothing else in a key
         self._logger = get_run_logger()
         self._waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._progress: dict[str, Any] | None = None  # the latest, if it has not been sent
+        self._progress: dict[str, Any] | None = None  # the latest event that has not been sent
         self._bar: UUID | None = None
         self._sent = 0.0
 
     def post(self, event: dict[str, Any]) -> None:
-        """Send this soon."""
+        """Queue an event to be sent."""
         self._waiting.put(event)
 
     def end(self) -> None:
-        """Let `run` return when everything is sent."""
+        """Let `run` return once everything is sent."""
         self._waiting.put(None)
 
     def run(self) -> None:
-        """Send until `end` is called."""
+        """Send queued events until `end` is called."""
         while True:
             try:
                 event = self._waiting.get(timeout=_PROGRESS_EVERY_S)
@@ -131,7 +131,7 @@ class Poster:
         if event["kind"] == "table":
             create_table_artifact(event["rows"], key=event["key"], description=event["description"])
         else:
-            # In Markdown, since Prefect's page prints the whole address of an image artifact below it.
+            # In Markdown, because Prefect's page prints the whole address of an image artifact below it.
             picture = f"![{event['description']}]({data_uri(event['data'])})"
             create_markdown_artifact(picture, key=event["key"], description=event["description"])
 
@@ -142,7 +142,7 @@ class Poster:
 
     def _draw(self, event: dict[str, Any]) -> None:
         percent = 100.0 * event["done"] / max(event["total"], 1)
-        text = f"{event['what']}: {event['done']} of {event['total']} {event['unit']}s, {event['rate']:.1f} a second"
+        text = f"{event['what']}: {event['done']} of {event['total']} {event['unit']}s, {event['rate']:.1f} per second"
         if self._bar is None:
             self._bar = cast("UUID", create_progress_artifact(percent, key=self._key, description=text))
         else:
@@ -151,12 +151,12 @@ class Poster:
     def _try(self, send: Callable[[], None]) -> None:
         try:
             send()
-        except Exception as error:  # of whatever kind, it is not the run's
-            self._logger.warning("the page lacks something that the stage has shown: %s", error)
+        except Exception as error:  # no error here may fail the run
+            self._logger.warning("Prefect's page does not show one of the stage's artifacts: %s", error)
 
 
 def data_uri(data: str) -> str:
-    """Return the address that holds a whole PNG or JPEG, given in base64."""
+    """Return the data URI of a PNG or JPEG, given in base64."""
     kind = "png" if base64.b64decode(data[:8]).startswith(_PNG) else "jpeg"
     return f"data:image/{kind};base64,{data}"
 
@@ -198,4 +198,4 @@ def _hear(line: str, told: Told, poster: Poster, logger: Any) -> None:
             case "progress" | "table" | "image":
                 poster.post(event)
     except (ValueError, KeyError, TypeError) as error:
-        logger.warning("a line that the stage told is not understood: %r", error)
+        logger.warning("an event of the stage cannot be parsed: %r", error)

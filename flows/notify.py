@@ -1,4 +1,4 @@
-"""A word to people when a run has failed, through one of Prefect's notification blocks. The block keeps the secret."""
+"""Notifies people of a failed run through one of Prefect's notification blocks, which keeps the secret."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
-import prefect.blocks.notifications  # noqa: F401 so that a block's type is known when it is loaded
+import prefect.blocks.notifications  # noqa: F401 registers the types of blocks, which loading needs
 from prefect import Flow, State, get_client
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
@@ -18,13 +18,13 @@ from headstart.base.errors import ParamError
 
 
 def block(name: str) -> NotificationBlock:
-    """Return the notification block `type/name`; ParamError where Prefect has none of that name."""
+    """Return the notification block `type/name`; ParamError if Prefect has none of that name."""
     try:
         found = Block.load(name)
     except (ValueError, RuntimeError) as error:
         raise ParamError(
             f"notify is '{name}', which cannot be loaded ({error}). A notification block as TYPE/NAME was expected,"
-            " such as slack-webhook/team. Create one on the page Blocks of Prefect, or leave notify empty."
+            " such as slack-webhook/team. Create one on Prefect's page Blocks, or leave notify empty."
         ) from None
     if not isinstance(found, NotificationBlock):
         raise ParamError(
@@ -34,13 +34,13 @@ def block(name: str) -> NotificationBlock:
 
 
 def of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Tell the block that the run asked for; Prefect calls this when a run has failed or crashed."""
+    """Notify the block that the run names; Prefect calls this when a run has failed or crashed."""
     request = Request.model_validate(flow_run.parameters.get("request", {}))
     if not request.notify:
         return
     page = f"{PREFECT_UI_URL.value()}/runs/flow-run/{flow_run.id}"
-    with contextlib.suppress(ParamError):  # then the run has failed because of it, and says so
-        tell = cast("Callable[..., None]", block(request.notify).notify)  # its type leaves open whether to await it
+    with contextlib.suppress(ParamError):  # the run has failed with that error and reports it
+        tell = cast("Callable[..., None]", block(request.notify).notify)  # its type does not say whether to await it
         with get_client(sync_client=True) as client:
-            name = client.read_flow_run(flow_run.id).name  # what is handed over here still has the one it began with
+            name = client.read_flow_run(flow_run.id).name  # `flow_run` still has the initial name
         tell(f"{state.message}\n{page}", subject=f"{flow.name} {state.name}: {name}")

@@ -1,17 +1,17 @@
 """The pipeline under Prefect: `python -m flows.pipeline [STAGE ...] [--force] [--set NAME=VALUE] [--note TEXT] ...`.
 
 dvc.yaml is the only DAG. One call of DVC's `Repo.reproduce` drives it, and each stage that DVC visits becomes one
-task run (flows/stages.py). So dvc.lock ends as `dvc repro` would leave it. It works with no Prefect server running (a
-temporary one starts) and with one (PREFECT_API_URL).
+task run (flows/stages.py). So dvc.lock ends as `dvc repro` would leave it. It works with a Prefect server
+(PREFECT_API_URL) and without one (a temporary one starts).
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("DO_NOT_TRACK", "1")  # before prefect is imported: no telemetry leaves
+os.environ.setdefault("DO_NOT_TRACK", "1")  # set before prefect is imported, so that it sends no telemetry
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "dvc")  # DVC's own lines go to the run that caused them
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "dvc")  # DVC's log lines go to the run that caused them
 
 import argparse
 import logging
@@ -66,7 +66,7 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
     layout = Layout(ROOT)
     try:
         if request.notify:
-            notify.block(request.notify)  # one that is missing is found now, not when it is needed
+            notify.block(request.notify)  # a missing block must fail the run now, not when it is needed
         with held(ROOT, str(runtime.flow_run.id)):
             values = request.write(layout.params)
             describe(values, request.note)
@@ -74,7 +74,7 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
                 if request.pull:
                     as_task_run("pull", lambda: pull(repo))
                 if request.only_new_data and not has_new_data(repo):
-                    return Completed(name="Cached", message=f"the images at {values.data.root} are as they were")
+                    return Completed(name="Cached", message=f"the images at {values.data.root} have not changed")
                 with posting() as posters:
                     show = partial(artifacts.publish, layout)
                     hook = as_task_runs(_reproduce_stage, failures, posters, show, interrupt)
@@ -90,7 +90,7 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
 
 
 def speak_once() -> None:
-    """Leave what DVC says to Prefect's log, which prints it too, but for its empty lines."""
+    """Let only Prefect's log print DVC's messages, and drop the empty ones."""
     logger = logging.getLogger("dvc")
     for handler in [*logger.handlers, *logging.getLogger().handlers]:
         if type(handler).__module__.startswith("dvc"):
@@ -104,15 +104,15 @@ def _says_something(record: logging.LogRecord) -> bool:
 
 
 def pull(repo: Any) -> str:
-    """Fetch what dvc.lock and the .dvc files name; an output that the remote lacks is made anew by its stage."""
+    """Fetch what dvc.lock and the .dvc files name. A stage makes its output again if the remote lacks it."""
     fetched = repo.pull(allow_missing=True)["stats"]["fetched"]
     return f"{fetched} files fetched"
 
 
 def has_new_data(repo: Any) -> bool:
-    """Return whether the images, or the list of them, are other ones than dvc.lock names, by DVC's own status.
+    """Return whether the images, or the list of them, have changed since dvc.lock was written, by DVC's own status.
 
-    They are what `validate` depends on beside code and parameters; DVC names them in a way of its own.
+    They are the dependencies of `validate` that are neither code nor parameters; DVC has its own names for them.
     """
     changes = repo.status(targets=["validate"]).get("validate", [])
     names = {name for change in changes if isinstance(change, dict) for name in change.get("changed deps", {})}
@@ -120,26 +120,26 @@ def has_new_data(repo: Any) -> bool:
 
 
 def describe(values: Params, note: str) -> None:
-    """Give the current flow run a name and tags that say what it is."""
+    """Give the current flow run a name, and tags with its dataset and backbone."""
     tags = {f"dataset:{Path(values.data.root).stem}", f"backbone:{values.backbone.name.rpartition('/')[2]}"}
     with get_client(sync_client=True) as client:
         client.update_flow_run(runtime.flow_run.id, name=run_name(values, note), tags={*runtime.flow_run.tags, *tags})
 
 
 def end_with_parent() -> None:
-    """End this run, and its stage with it, when the worker that started it is gone: nobody could cancel it any more."""
+    """End this run and its stage when the worker that started it is gone, since nobody could cancel it any more."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_WATCH_S)
-        os.kill(os.getpid(), signal.SIGTERM)  # Prefect makes a crashed run of it
+        os.kill(os.getpid(), signal.SIGTERM)  # Prefect then marks the run as crashed
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def interrupt(*_: object) -> NoReturn:
-    """On Ctrl-C, unwind as usual, but do not wait long for a Prefect server that Ctrl-C has ended as well."""
+    """Handle Ctrl-C: unwind as usual, but do not wait long for a Prefect server that Ctrl-C has ended as well."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_after, args=(_GRACE_S,), daemon=True).start()
     raise KeyboardInterrupt
@@ -153,18 +153,18 @@ def _leave_after(seconds: float) -> None:
 
 
 def main() -> int:
-    """Run once from a shell; return the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline", description="Run the DAG of dvc.yaml under Prefect."
     )
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to bring up to date (default: all)")
-    parser.add_argument("--force", action="store_true", help="run them though nothing changed")
+    parser.add_argument("--force", action="store_true", help="run them even if nothing has changed")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to write first")
     parser.add_argument("--only-new-data", action="store_true", help="do nothing unless the images have changed")
     parser.add_argument("--pull", action="store_true", help="fetch from DVC's remote first")
-    parser.add_argument("--push", action="store_true", help="send to DVC's remote after a run that succeeded")
-    parser.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block that hears of a failure")
-    parser.add_argument("--note", default="", help="why this run is made")
+    parser.add_argument("--push", action="store_true", help="send to DVC's remote after a successful run")
+    parser.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block to notify of a failure")
+    parser.add_argument("--note", default="", help="the reason for this run")
     options = vars(parser.parse_args())
     signal.signal(signal.SIGINT, interrupt)
     overrides = dict(assignment.partition("=")[::2] for assignment in options.pop("set"))

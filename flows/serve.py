@@ -1,7 +1,7 @@
-"""The pipeline on a schedule, in the embedded way: `python -m flows.serve --cron "0 3 * * *" --timezone Europe/Berlin`.
+"""Runs the pipeline on a schedule: `python -m flows.serve --cron "0 3 * * *" --timezone Europe/Berlin`.
 
-One command: Prefect's server with its page and SQLite, unless PREFECT_API_URL names one or one runs already, and the
-process that starts each run when it is due, one at a time. Ctrl-C ends both.
+One command starts Prefect's server with its page and SQLite, unless PREFECT_API_URL names one or one runs already, and
+starts each run when it is due, one at a time. Ctrl-C ends both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import cast
 
-from flows.pipeline import ROOT, pipeline  # first: it sets what Prefect reads when it is imported
+from flows.pipeline import ROOT, pipeline  # first: it sets variables that Prefect reads on import
 
 # isort: split
 from prefect import serve
@@ -39,7 +39,7 @@ _STOP_S = 10
 
 
 def deployment(name: str, schedule: Schedule | None, request: Request) -> RunnerDeployment:
-    """Return what Prefect's page shows as `headstart/NAME`: a schedule, or none, and what each of its runs is asked."""
+    """Return the deployment `headstart/NAME` of Prefect: a schedule, or none, and the request for each of its runs."""
     made = pipeline.to_deployment(
         name,
         schedule=schedule,
@@ -50,23 +50,23 @@ def deployment(name: str, schedule: Schedule | None, request: Request) -> Runner
 
 
 def cron(expression: str, timezone: str) -> Schedule:
-    """Return the schedule; ParamError if it is none."""
+    """Return the schedule; ParamError if it is invalid."""
     try:
         schedule = Cron(expression, timezone=timezone)
-        CronSchedule(cron=expression, timezone=timezone)  # looks at the timezone too
+        CronSchedule(cron=expression, timezone=timezone)  # checks the timezone too
         return schedule
     except ValueError as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         said = told.removeprefix("Value error, ")
         raise ParamError(
-            f"--cron '{expression}' --timezone '{timezone}' is no schedule ({said}). Five fields (minute, hour, day,"
+            f"--cron '{expression}' --timezone '{timezone}' is not a schedule ({said}). Five fields (minute, hour, day,"
             " month, weekday) and the name of a timezone were expected, such as '0 3 * * *' and Europe/Berlin."
         ) from None
 
 
 @contextlib.contextmanager
 def server(port: int) -> Iterator[str]:
-    """Yield the address of Prefect's API: the one that is set, one that runs on `port`, or one started for the body."""
+    """Yield the address of Prefect's API: the configured one, one that runs on `port`, or one started for the body."""
     if given := PREFECT_API_URL.value():
         yield given
         return
@@ -75,7 +75,7 @@ def server(port: int) -> Iterator[str]:
         print(f"serve: using the Prefect server that runs at {api}", flush=True)
         yield api
         return
-    # A session of its own, so that Ctrl-C ends it last, when the runs and schedules have been told.
+    # In its own session, which Ctrl-C does not reach: it ends last, after the end of runs and schedules is recorded.
     environment = {
         **os.environ,
         "PREFECT_SERVER_API_PORT": str(port),
@@ -89,7 +89,9 @@ def server(port: int) -> Iterator[str]:
         began = time.monotonic()
         while not _answers(api):
             if process.poll() is not None or time.monotonic() - began > _START_S:
-                raise ParamError(f"Prefect's server did not start on port {port}. Free it, or name another by --port.")
+                raise ParamError(
+                    f"Prefect's server did not start on port {port}. Free it, or name another with --port."
+                )
             time.sleep(0.2)
         yield api
     finally:
@@ -110,16 +112,16 @@ def _answers(api: str) -> bool:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the command line."""
+    """Return the parser of the command line."""
     reads = argparse.ArgumentParser(prog="python -m flows.serve", description="Run the DAG of dvc.yaml on a schedule.")
     when = reads.add_mutually_exclusive_group()
     when.add_argument("--cron", default="0 3 * * *", help="when to run, five fields (default: '%(default)s')")
-    when.add_argument("--interval", type=float, metavar="SECONDS", help="run this often instead")
+    when.add_argument("--interval", type=float, metavar="SECONDS", help="run at this interval instead")
     reads.add_argument("--timezone", default="UTC", help="of --cron (default: %(default)s)")
-    reads.add_argument("--new-data", type=float, metavar="SECONDS", help="look this often for new images")
+    reads.add_argument("--new-data", type=float, metavar="SECONDS", help="also look for new images, at this interval")
     reads.add_argument("--pull", action="store_true", help="fetch from DVC's remote before each run")
-    reads.add_argument("--push", action="store_true", help="send to DVC's remote after each that succeeded")
-    reads.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block that hears of a failure")
+    reads.add_argument("--push", action="store_true", help="send to DVC's remote after each successful run")
+    reads.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block to notify of a failure")
     reads.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: %(default)s)")
     return reads
 
@@ -128,8 +130,8 @@ def main() -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit status."""
     options = parser().parse_args()
     os.chdir(ROOT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that starts this with & has it ignored
-    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 forgets it at SIGTERM
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that starts this with & makes it ignore SIGINT
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 never awaits it after SIGTERM
     request = Request(pull=options.pull, push=options.push, notify=options.notify)
     try:
         schedule = (

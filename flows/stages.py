@@ -1,4 +1,4 @@
-"""Each stage that DVC visits as one Prefect task run, through the hook that `dvc exp run` uses itself."""
+"""Runs each stage that DVC visits as one Prefect task run, through the hook that `dvc exp run` uses itself."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from prefect.states import Completed, Failed
 from flows.events import listening
 from headstart.base.progress import EVENTS_VARIABLE
 
-RETRY_DELAYS_S = [2.0, 10.0, 60.0]  # of what may heal: a network, a file that another DVC process holds
+RETRY_DELAYS_S = [2.0, 10.0, 60.0]  # after transient failures, such as of a network or a lock of DVC
 _GRACE_S = 3.0
 
 
-REJECTED = "Rejected"  # the name of a Failed state: nothing went wrong, but the accepted model is better
+REJECTED = "Rejected"  # the name of a Failed state: nothing is broken, but the accepted model is better
 
 
 class StageFailedError(Exception):
-    """A stage ended with an error that its task run has already told."""
+    """A stage failed with an error that its task run has already reported."""
 
 
 class StageRejectedError(StageFailedError):
-    """It found the new model worse than the accepted one."""
+    """A stage rejected the new model, which is worse than the accepted one."""
 
 
 def as_task_runs(
@@ -40,11 +40,11 @@ def as_task_runs(
     show: Callable[[str], None],
     interrupt: Callable[[], None],
 ) -> Callable[..., Any]:
-    """Return a `repro_fn` for DVC that runs `reproduce(stage)` inside one Prefect task run a stage.
+    """Return a `repro_fn` for DVC that runs `reproduce(stage)` inside one Prefect task run per stage.
 
-    A stage that DVC skips, or restores from its run cache, ends as Cached. One that fails on what may heal is tried
-    again. `show(name)` is called after one that ran, and `interrupt` after one that Ctrl-C has ended. The message of a
-    failed one is appended to `failures`, and the thread that sends its artifacts to `posters`.
+    A stage that DVC skips or restores from its run cache ends as Cached. A stage with a transient failure is retried.
+    `show(name)` is called after a stage that ran, `interrupt` after one that Ctrl-C ended. `failures` gets the message
+    of a failed stage, `posters` the thread that sends a stage's artifacts.
     """
     states: dict[str, State[Any]] = {}
 
@@ -57,15 +57,15 @@ def as_task_runs(
         @_retried(name, lambda: may_heal)
         def run() -> State[Any]:
             nonlocal result, n_tries, may_heal
-            # A failed try leaves its own dependencies in the stage object. DVC would take what an earlier run has made
-            # of others for the result of these, and say so in dvc.lock.
+            # A failed attempt leaves its dependencies in the stage object. DVC would then record them in dvc.lock with
+            # outputs that an earlier run made from other dependencies.
             fresh = stage.reload() if n_tries else stage
             n_tries += 1
             with listening(name, posters) as told:
                 error = None
                 try:
                     result = reproduce(fresh, upstream=upstream, run_env=_environment(told.path), **options)
-                except Exception as failed:  # DVC's many; the stage's own words are better than any of them
+                except Exception as failed:  # of DVC's many types; the stage's own message is clearer
                     error = failed
                 except BaseException:  # cancelled: leave no process behind
                     end_children()
@@ -89,22 +89,22 @@ def as_task_runs(
         if not states[name].is_completed():
             kind = StageRejectedError if states[name].name == REJECTED else StageFailedError
             raise kind(failures[-1] if failures else f"{name}: {states[name].message}")
-        failures.clear()  # of tries that a later one has healed
+        failures.clear()  # of attempts before one that succeeded
         return result
 
     return repro_fn
 
 
 def _environment(events: Path) -> dict[str, str]:
-    """Return what a stage's process gets beside this one's environment: where to tell events, and this interpreter."""
+    """Return what a stage's environment has in addition to this one: the file for events, and this interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {EVENTS_VARIABLE: str(events), "PATH": path}
 
 
 def as_task_run(name: str, transfer: Callable[[], str]) -> None:
-    """Run what exchanges files with DVC's remote, and returns what it did, as a task run.
+    """Run `transfer`, which exchanges files with DVC's remote and returns a summary, as a task run.
 
-    StageFailedError where it fails, after further tries if they may help.
+    Transient failures are retried; StageFailedError if it still fails.
     """
     may_heal = False
 
@@ -113,7 +113,7 @@ def as_task_run(name: str, transfer: Callable[[], str]) -> None:
         nonlocal may_heal
         try:
             return Completed(message=transfer())
-        except Exception as error:  # DVC's many
+        except Exception as error:  # of DVC's many types
             may_heal = heals(error)
             return Failed(message=f"{name}: {error}")
 
@@ -135,7 +135,7 @@ def _retried(name: str, may_heal: Callable[[], bool]) -> Callable[[Callable[[], 
 
 
 def heals(error: BaseException) -> bool:
-    """Return whether what DVC itself stumbled over may be gone later: a lock, or the way to a remote."""
+    """Return whether an error of DVC itself may be transient: a lock, or the connection to a remote."""
     from dvc.exceptions import FileTransferError
     from dvc.lock import LockError
 
@@ -145,7 +145,7 @@ def heals(error: BaseException) -> bool:
 
 
 def is_rejection(error: BaseException) -> bool:
-    """Return whether a stage refused the model: DVC wraps what its hook raises."""
+    """Return whether a stage rejected the model. DVC wraps what its hook raises."""
     return any(isinstance(each, StageRejectedError) for each in _chain(error))
 
 
@@ -157,7 +157,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def end_children() -> None:
-    """Terminate every process below this one, and kill what is still there after three seconds."""
+    """Terminate every process below this one, and kill those that still run after three seconds."""
     children: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         children = psutil.Process().children(recursive=True)
@@ -172,5 +172,5 @@ def end_children() -> None:
 def _try(show: Callable[[str], None], name: str) -> None:
     try:
         show(name)
-    except Exception as error:  # of DVC, of Prefect's server, of a file: none of them is the run's
-        get_run_logger().warning("the page lacks what %s has written: %s", name, error)
+    except Exception as error:  # an error of DVC, Prefect's server or a file must not fail the run
+        get_run_logger().warning("Prefect's page does not show the results of %s: %s", name, error)

@@ -1,12 +1,14 @@
-"""Bytes of an image file -> upright RGB uint8, or the reason why not. What trains and what ships decode alike.
+"""Decodes an image file to upright RGB uint8, or gives the reason why not. Training and deployment decode alike.
 
-numpy and Pillow only: the command line for deployment uses this module too.
+It imports only numpy, Pillow and, if installed, simplejpeg: the command line for deployment uses this module too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from PIL import (  # Pillow would load the decoders at first use, which is not s
     Image,
     ImageOps,
     JpegImagePlugin,
-    MpoImagePlugin,  # noqa: F401 what many phones write as .jpg; the JPEG decoder hands it on
+    MpoImagePlugin,  # noqa: F401 many phones write it as .jpg; the JPEG decoder passes it on
     PngImagePlugin,
     TiffImagePlugin,
     UnidentifiedImageError,
@@ -29,7 +31,7 @@ from headstart.base.errors import DataError, UnreachableError
 
 try:
     import simplejpeg
-except ImportError:  # where a model is only deployed; Pillow gives the same bytes
+except ImportError:  # a deployment may lack it; Pillow gives the same bytes
     simplejpeg = None
 
 _DECODERS = (
@@ -42,18 +44,18 @@ _DECODERS = (
 )
 FORMATS = tuple(str(decoder.format) for decoder in _DECODERS)
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 178_956_970  # where Pillow itself refuses: half a gigabyte of RGB
+MAX_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte of RGB
 
-# Of what `decode` does: stores are kept under it. Count it up when other pixels would come out; a test notices that.
-# It began as the digest of this file, under which the first stores were built.
+# The version of `decode`, part of the fingerprint of stores. Change it when `decode` gives other pixels; a test detects
+# that. The first version was the digest of this file, under which the first stores were built.
 VERSION = "59fb9964abadd47be5e97c2f99baff9ef11646f08f773e9092663cab414c9166"
 
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF
-_BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+_BACKGROUND = (255, 255, 255)  # shown behind transparent pixels
 
 
 class UnreadableError(Exception):
-    """The bytes are no image that can be used; the message is the reason, in a few words."""
+    """The bytes are not a usable image; the message is the reason, in a few words."""
 
 
 class Decoded(NamedTuple):
@@ -64,15 +66,15 @@ class Decoded(NamedTuple):
 
 
 def decoder() -> str:
-    """Return a name for what `decode` does here: its own version and those of its libraries."""
+    """Return what identifies the output of `decode` here: its version and those of its libraries."""
     jpeg = simplejpeg.__version__ if simplejpeg else "none"
     return f"{VERSION} pillow {PIL.__version__} simplejpeg {jpeg}"
 
 
 def read_unchanged(path: Path, image_id: str) -> bytes:
-    """Return the bytes of an image file; DataError if they are no longer those of `image_id`, their SHA-256.
+    """Return the bytes of an image file; DataError if it is missing or its SHA-256 is no longer `image_id`.
 
-    UnreachableError where its URL does not answer.
+    UnreachableError if its URL does not answer.
     """
     try:
         data = path.read_bytes()
@@ -81,49 +83,59 @@ def read_unchanged(path: Path, image_id: str) -> bytes:
         where: object = path  # a Path, or a URL that behaves like one
         lasts = isinstance(where, Path) or isinstance(error, FileNotFoundError)
         kind = DataError if lasts else UnreachableError
-        raise kind(f"{path} cannot be read ({said}). The manifest names it. Run `dvc repro`.") from None
+        raise kind(f"{path} cannot be read ({said}), but the manifest lists it. Run `dvc repro`.") from None
     if hashlib.sha256(data).hexdigest() != image_id:
         raise DataError(
-            f"{path} has changed since `validate` read it. The bytes that the manifest names were expected."
+            f"{path} has changed since `validate` read it. The bytes that the manifest lists were expected."
             " Run `dvc repro --force validate`."
         )
     return data
 
 
 def decode(data: bytes) -> Decoded:
-    """Return the first frame, turned as EXIF says, as RGB uint8 [H, W, 3].
+    """Return the first frame, rotated as EXIF says, as RGB uint8 [H, W, 3]; UnreadableError if that is impossible.
 
-    Transparent pixels show white. 16-bit gray is scaled to 8 bits, not clipped. UnreadableError otherwise.
+    Transparent pixels become white. 16-bit grey is scaled to 8 bits, not clipped.
     """
     if not data:
         raise UnreadableError("empty file")
+    with _told(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        rgb = _plain_jpeg(image, data)
+        if rgb is None:
+            image.load()
+            rgb = np.asarray(_to_rgb(_upright(image)))
+        return Decoded(rgb, str(image.format))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a decoder raises into UnreadableError."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-            rgb = _plain_jpeg(image, data)
-            if rgb is None:
-                image.load()
-                rgb = np.asarray(_to_rgb(_upright(image)))
-            return Decoded(rgb, str(image.format))
+        yield
     except UnreadableError:
         raise
     except UnidentifiedImageError:
         raise UnreadableError("not an image of a known format") from None
-    except Exception as error:  # a decoder fed with broken bytes raises almost anything
+    except Exception as error:  # a decoder may raise almost anything for broken bytes
         said = " ".join(str(error).split())
         raise UnreadableError(f"cannot be decoded: {said or type(error).__name__}"[:200]) from None
 
 
 def from_pillow(image: Image.Image) -> np.ndarray:
-    """Return an image that Pillow has opened as `decode` returns it: upright, RGB, uint8 [H, W, 3]."""
-    return np.asarray(_to_rgb(_upright(image)))
+    """Return an opened Pillow image as `decode` would return it: upright, RGB, uint8 [H, W, 3]; UnreadableError too."""
+    with _told():
+        if not image.width * image.height:
+            raise UnreadableError(f"{image.width} x {image.height} pixels")
+        image.load()
+        return np.asarray(_to_rgb(_upright(image)))
 
 
 def _plain_jpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Decode an upright colour JPEG by libjpeg-turbo, without the detour through Pillow's own memory.
+    """Return an upright colour JPEG decoded by libjpeg-turbo, without Pillow's buffers; None if Pillow must decode it.
 
-    The same bytes as Pillow's, in 0.7 to 0.85 of the time (benchmarks/decode.py). None where Pillow has to see to it.
+    It gives the same bytes as Pillow in 0.7 to 0.85 of the time (benchmarks/decode.py).
     """
     if simplejpeg is None or image.format != "JPEG" or image.mode != "RGB":
         return None
@@ -131,7 +143,7 @@ def _plain_jpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
         if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
             return None
         rgb: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
-    except Exception:  # whatever is odd about it, Pillow says whether it can be used
+    except Exception:  # Pillow then decides whether the file is usable
         return None
     return rgb
 
@@ -139,7 +151,7 @@ def _plain_jpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF says nothing about how to turn the image, and its pixels are sound
+    except Exception:  # broken EXIF gives no rotation, but the pixels are sound
         return image
 
 
@@ -150,7 +162,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UnreadableError("32 bits a channel, whose range is unknown; save it with 8 or 16")
+        raise UnreadableError("32 bits per channel, with an unknown range; save it with 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (*_BACKGROUND, 255))

@@ -1,4 +1,4 @@
-"""The path of every artefact, each spelled once. dvc.yaml repeats them; tests/contract holds the two together."""
+"""The path of every artefact, defined once. dvc.yaml repeats the paths; tests/contract checks that the two agree."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below `root`, the folder that holds params.yaml and dvc.yaml, and where the images and the shards lie."""
+    """Paths below `root`, the folder of params.yaml and dvc.yaml, and the locations of the images and the shards."""
 
     root: Path
     data: str = ""  # data.root
-    store: str | None = None  # cluster.store: where the shards of pixels and features lie, if not in artifacts/
+    store: str | None = None  # cluster.store: where the shards of pixels and features are, if not in artifacts/
 
     @classmethod
     def of(cls, root: Path, params: Params) -> Layout:
@@ -47,18 +47,18 @@ class Layout:
 
     @property
     def images(self) -> Path:
-        """The folder that paths of images are relative to: the data's, or where their manifest lies."""
+        """The folder that image paths are relative to: data.root, or the folder of the manifest."""
         path = self.data_root
         return path.parent if path.suffix.lower() in (".csv", ".parquet") and not path.is_dir() else path
 
     @property
     def artifacts(self) -> Path:
-        """Everything the stages write, but for the default dataset."""
+        """Everything that the stages write, except the default dataset."""
         return self.root / "artifacts"
 
     @property
     def manifest(self) -> Path:
-        """One row an image: `tables.MANIFEST`."""
+        """One row per image: `tables.MANIFEST`."""
         return self.artifacts / "manifest.parquet"
 
     @property
@@ -68,12 +68,12 @@ class Layout:
 
     @property
     def splits(self) -> Path:
-        """One row an image: `tables.SPLITS`."""
+        """One row per image: `tables.SPLITS`."""
         return self.artifacts / "splits.parquet"
 
     @property
     def split_summary(self) -> Path:
-        """Classes in their order, images of each class and split, warnings."""
+        """Classes in label order, image counts per split and class, notes, warnings."""
         return self.artifacts / "split_summary.json"
 
     @property
@@ -93,12 +93,12 @@ class Layout:
 
     @property
     def plain_features(self) -> Place:
-        """Store of float [1, D]: every image as it is."""
+        """Store of float [1, D]: every image without augmentation."""
         return self._place(self.features / "plain")
 
     @property
     def views(self) -> Place:
-        """Store of float [V, D]: random crops of every image of train and val, where `embed.views` asks for them."""
+        """Store of float [V, D]: random crops of every train and val image, if `embed.views` asks for them."""
         return self._place(self.features / "views")
 
     @property
@@ -108,12 +108,12 @@ class Layout:
 
     @property
     def finetune(self) -> Path:
-        """finetune.json; with fine-tuning backbone.onnx, head.onnx, model.safetensors and more beside it."""
+        """finetune.json; with fine-tuning also backbone.onnx, head.onnx, model.safetensors and tables."""
         return self.artifacts / "finetune"
 
     @property
     def tuning(self) -> Path:
-        """What fine-tuning keeps for itself: checkpoint, frozen layers' output; tracked by neither git nor DVC."""
+        """Fine-tuning's checkpoint and cached output of the frozen layers; tracked by neither git nor DVC."""
         return self.artifacts / "tuning"
 
     @property
@@ -123,22 +123,22 @@ class Layout:
 
     @property
     def int8(self) -> Path:
-        """int8.json: what was tried and what ships; backbone.int8.onnx, if one does."""
+        """int8.json: what was tried and what ships; backbone.int8.onnx if it ships."""
         return self.artifacts / "int8"
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """The HTML report."""
         return self.artifacts / "report.html"
 
     @property
     def model(self) -> Path:
-        """What is handed over: model.onnx, model.json, conformance images, MODEL_CARD.md."""
+        """The finished model: model.onnx, model.json, conformance images, MODEL_CARD.md."""
         return self.artifacts / "model"
 
     @property
     def timings(self) -> Path:
-        """Seconds a stage took when it last ran here; tracked by neither git nor DVC."""
+        """The duration of each stage's last run here, in seconds; tracked by neither git nor DVC."""
         return self.artifacts / "timings.json"
 
     def _place(self, folder: Path) -> Place:

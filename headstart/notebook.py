@@ -1,4 +1,4 @@
-"""The cached features of a finished run as arrays, for a notebook. `headstart.features` is this module's."""
+"""The cached features of a finished run as arrays, for notebooks: the function `headstart.features`."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from headstart.base.errors import CheckError
 from headstart.embedding import features as cached
 from headstart.layout import Layout
 
+PARAMS = "params.yaml"
+
 
 class Features(NamedTuple):
-    """Every usable image of a run, in the order of its image_id."""
+    """Every usable image of a run, sorted by image_id."""
 
-    features: np.ndarray  # float [N, D], what the frozen backbone makes of the image
-    labels: np.ndarray  # int64 [N], an index of `classes`
+    features: np.ndarray  # float [N, D], the frozen backbone's output
+    labels: np.ndarray  # int64 [N], indices of `classes`
     classes: list[str]
     splits: np.ndarray  # str [N]: 'train', 'val' or 'test'
-    image_ids: list[str]  # SHA-256 of the bytes of each image
+    image_ids: list[str]  # SHA-256 of each image's bytes
     paths: list[str]  # relative to the data's folder
-    groups: np.ndarray  # str [N]: images of one group are never separated
+    groups: np.ndarray  # str [N]; images of one group always stay together
 
 
 def features(artifacts: str | Path) -> Features:
-    """Return what the stages `split` and `embed` have left in a project's folder `artifacts`.
+    """Return the features that `embed` wrote to a project's folder `artifacts`, with the labels and splits of `split`.
 
-    CheckError where there is nothing, or where it is damaged. It takes `headstart[pipeline]`.
+    CheckError if they are missing or damaged. Needs `headstart[pipeline]`.
     """
     folder = Path(artifacts)
-    if not folder.is_dir():
-        raise CheckError(f"{folder} does not exist. The folder artifacts/ of a finished project was expected.")
     root = folder.resolve().parent
-    layout = Layout.of(root, params_file.load(root / "params.yaml"))
+    if not (folder.is_dir() and (root / PARAMS).is_file() and folder.resolve() == Layout(root).artifacts):
+        raise CheckError(f"'{artifacts}' is not the folder artifacts/ of a project, beside its {PARAMS}, as expected.")
+    layout = Layout.of(root, params_file.load(root / PARAMS))
     data = dataset.read(layout)
     images = data.of(*dataset.SPLITS)
     return Features(

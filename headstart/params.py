@@ -106,7 +106,7 @@ class Backbone(_Section):
     weights: Annotated[str, Field(min_length=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     input_px: Annotated[int, Field(ge=16, le=2048)] | None
-    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None
+    crop_fraction: Annotated[float, Field(ge=0.25, le=1)] | None
     interpolation: Literal["bilinear", "bicubic"] | None
     mean: Annotated[Triple, Field(strict=False)] | None
     std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None

@@ -1,1 +1,1 @@
-"""One module a stage: what is computed. `python -m tasks STAGE` runs one; dvc.yaml says in which order."""
+"""One module per stage: the computation. `python -m tasks STAGE` runs one; dvc.yaml sets the order."""

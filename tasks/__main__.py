@@ -1,10 +1,10 @@
-"""The one launcher of stages: `python -m tasks STAGE`.
+"""The launcher of stages: `python -m tasks STAGE`.
 
 - `python -m tasks embed` runs one stage, as dvc.yaml does.
 - `python -m tasks backbone --list resnet18` shows the layer groups that `finetune.unfreeze` counts.
 - `python -m tasks finetune --find-lr` proposes a learning rate.
-- `python -m tasks set data.root=photos` writes a parameter, checked; without assignments it only checks.
-- `python -m tasks summary` says where the model and the report are, and how good the model is.
+- `python -m tasks set data.root=photos` checks and writes a parameter; without assignments it only checks params.yaml.
+- `python -m tasks summary` prints the paths of the model and the report, and the test accuracy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from headstart.base.errors import HeadstartError, ParamError, RejectedError, Unr
 from headstart.layout import Layout
 
 STAGES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.name.startswith("_"))
-_PARENT_GONE = 143  # as if terminated
+_PARENT_GONE = 143  # the status after SIGTERM
 
 
 def main(arguments: list[str]) -> int:
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         print(f"{__doc__}\nStages: {', '.join(STAGES)}")
         return 0 if arguments else 2
     name, *rest = arguments
-    warnings.filterwarnings("ignore", module=r"PIL\..*")  # what is wrong with an image is told by `validate`
+    warnings.filterwarnings("ignore", module=r"PIL\..*")  # `validate` reports what is wrong with an image
     root = Path.cwd()
     layout = Layout(root)
     progress.begin("params" if name == "set" else name)
@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> int:
             values = params_file.load(layout.params)
             importlib.import_module("tasks.finetune").find_lr(values, Layout.of(root, values))
         elif rest:
-            raise ParamError(f"'{rest[0]}' is one word too many. A stage takes its parameters from params.yaml.")
+            raise ParamError(
+                f"unexpected argument '{rest[0]}'. A stage takes no argument: its parameters are in params.yaml."
+            )
         else:
             _run(name, root)
     except HeadstartError as error:
@@ -64,7 +66,7 @@ def main(arguments: list[str]) -> int:
         progress.fail(str(error), may_heal=may_heal, rejected=rejected)
         return 1
     except KeyboardInterrupt:
-        progress.fail("interrupted; what was there before is as it was")
+        progress.fail("interrupted; earlier results are unchanged")
         progress.emit("interrupted")
         return 130
     return 0
@@ -76,7 +78,7 @@ def _run(stage: str, root: Path) -> None:
     layout = Layout.of(root, values)
     began = time.monotonic()
     importlib.import_module(f"tasks.{stage}").run(values, layout)
-    if progress.is_muted():  # a process that another one started
+    if progress.is_muted():  # another process reports, and notes the time
         return
     _note_time(stage, time.monotonic() - began, layout)
 
@@ -88,16 +90,16 @@ def _list_groups(name: str, layout: Layout) -> None:
     backbone, groups = networks.groups_of(wanted, name)
     width = max(len(group.name) for group in groups)
     print(f"{backbone.name}: {len(groups)} layer groups from the input to the head\n")
-    print(f"  {'group':{width}}  {'parameters':>13}  trained from finetune.unfreeze")
+    print(f"  {'group':{width}}  {'parameters':>13}  trained if finetune.unfreeze is at least")
     for number, group in enumerate(groups):
         print(f"  {group.name:{width}}  {group.n_parameters:13,}  {len(groups) - number}")
-    print(f"  {'head':{width}}  {f'{backbone.n_features:,} a class':>13}  0: always")
+    print(f"  {'head':{width}}  {f'{backbone.n_features:,} per class':>13}  0: always")
 
 
 def _check_data(layout: Layout) -> None:
     from tasks.validate import list_images
 
-    if layout.data_root != layout.digits:  # `sample` writes that one
+    if layout.data_root != layout.digits:  # `sample` writes the default dataset later
         list_images(layout.data_root, layout.data)
 
 
@@ -116,7 +118,7 @@ def _summary(layout: Layout) -> None:
 
 
 def _note_time(stage: str, seconds: float, layout: Layout) -> None:
-    """Add to timings.json, which neither git nor DVC tracks; a broken one is begun anew."""
+    """Add the time of a stage to timings.json, which neither git nor DVC tracks; a broken file is replaced."""
     from headstart.base.files import write_json
 
     try:
@@ -127,8 +129,8 @@ def _note_time(stage: str, seconds: float, layout: Layout) -> None:
 
 
 def _stop_with_parent() -> None:
-    """End this process when the one that started it is gone, so that a killed `dvc repro` leaves no stage behind."""
-    if "DVC_STAGE" not in os.environ:  # begun by hand, perhaps to outlive the shell
+    """End this process when its parent is gone, so that a killed `dvc repro` leaves no stage behind."""
+    if "DVC_STAGE" not in os.environ:  # started by hand, perhaps to outlive the shell
         return
     parent = os.getppid()
     shell = _shell_between(parent)
@@ -144,7 +146,7 @@ def _stop_with_parent() -> None:
 
 
 def _shell_between(parent: int) -> psutil.Process | None:
-    """Return the shell that waits for this command, if DVC has one: bash makes way for its last command, dash stays."""
+    """Return DVC's shell if it waits for this command: bash is replaced by its last command, dash is not."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(parent)
         if " ".join(process.cmdline()).endswith(f"tasks {os.environ['DVC_STAGE']}"):

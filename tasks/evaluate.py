@@ -1,8 +1,8 @@
-"""Score the candidates on the held-out test split, and write down everything that a reader may ask about the best one.
+"""Score the candidates on the held-out test split, and record the results of the one that ships in detail.
 
-Reads the features of the test split, the heads and what earlier stages say of the data; writes artifacts/evaluation/.
-Whether the frozen or the fine-tuned backbone ships is decided on validation alone. Only this stage and `export` read
-the test split, and neither chooses or fits anything by it.
+Reads the features of the test split, the heads and earlier stages' records of the data; writes artifacts/evaluation/.
+Validation alone decides whether the frozen or the fine-tuned backbone ships. Only this stage and `export` read the test
+split, and neither chooses or fits anything by it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Predict, choose, score, write."""
+    """Predict, choose the candidate, score it, and write the results."""
     data = dataset.read(layout)
     test = data.of(TEST)
     if not len(test):
@@ -76,12 +76,12 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def _answers(layout: Layout, test: Images, tuned: TunedRecord | None) -> dict[Candidate, Answers]:
-    """Return what each candidate says of the test images."""
+    """Return each candidate's answers on the test images."""
     cached = features.opened(layout).read(test.image_ids)
     answers: dict[Candidate, Answers] = {"frozen": answers_of(pieces_of(layout, "frozen").head, cached)}
     if tuned:
         pieces, source = pieces_of(layout, "tuned"), pixels.opened(layout)
-        session = runtime.session(pieces.backbone, threads=1)  # a batch on each core
+        session = runtime.session(pieces.backbone, threads=1)  # each core runs its own batch
 
         def backbone(batch: np.ndarray) -> np.ndarray:
             found: np.ndarray = session.run(None, {"pixels": batch})[0]
@@ -106,7 +106,7 @@ def _evaluated(settings: Evaluate, answers: Answers, test: Images, majority: int
 
 
 def majority_label(learned_from: Images) -> int:
-    """Return the most frequent class."""
+    """Return the most frequent label."""
     return int(np.bincount(learned_from.labels).argmax())
 
 
@@ -117,7 +117,7 @@ def _choice(
     answers: dict[Candidate, Answers],
     scores: dict[Candidate, Scores],
 ) -> Choice:
-    """Return which candidate ships, by validation, and what that means on the test images."""
+    """Return which candidate ships, by validation, with the comparison on the test images."""
     head = head_folder.read(layout.head)
     frozen = Choice(chosen="frozen", n_images=head.n_images, temperature=head.temperature, contest=None)
     if not tuned:
@@ -138,7 +138,7 @@ def _choice(
 def _with_abstention(
     settings: Evaluate, scores: Scores, answers: Answers, labels: np.ndarray, choice: Choice, layout: Layout
 ) -> TestScores:
-    """Return the scores with what becomes of the answers where the model abstains below its threshold."""
+    """Return the scores, with those of a model that abstains below its threshold."""
     wanted = settings.wanted_accuracy
     threshold = metrics.abstain_threshold(*_held_out_answers(choice.chosen, layout), wanted)
     answered, right = answers.probabilities.max(1) >= threshold, answers.predicted == labels
@@ -155,7 +155,7 @@ def _with_abstention(
 
 
 def _held_out_answers(chosen: Candidate, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return how sure, and whether right, answers were on images that the head in question had not learned from."""
+    """Return confidence and correctness of the chosen candidate's answers on images it was not trained on."""
     if chosen == "tuned":
         told = finetune_folder.validation(layout.finetune)
         return told["tuned_probability"].to_numpy(), told["tuned_correct"].to_numpy()
@@ -171,7 +171,7 @@ def _compared(version: str, predictions: pl.DataFrame, test: Images, settings: E
     classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
     rows = list(predictions.select("image_id", "path", "label").iter_rows())
     images_folder = layout.images
-    with bar(f"asking {version}", len(rows), "image") as advance:
+    with bar(f"running {version}", len(rows), "image") as advance:
 
         def is_right(row: tuple[str, str, str]) -> bool:
             image_id, where, label = row

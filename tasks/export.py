@@ -56,8 +56,7 @@ def run(params: Params, layout: Layout) -> None:
     int8 = folder.read_int8(layout.int8)
     with replacing_folder(layout.model) as beside:
         (beside / model_folder.MODEL).write_bytes(model)
-        if int8.chosen:
-            backbone = layout.int8 / folder.INT8_BACKBONE
+        if backbone := folder.int8_piece(layout.int8):
             (beside / model_folder.INT8_MODEL).write_bytes(_joined(chosen.resize, backbone, chosen.head, facts))
         n_images = params.export.conformance_images
         vectors = conformance.write_images(model, predictions, facts.classes, layout.images, n_images, beside)

@@ -1,9 +1,9 @@
-"""Train the backbone's last layers further, from the linear probe on; what comes out is one more candidate.
+"""Fine-tune the backbone's last layers, starting from the linear probe; the result is a second candidate.
 
-Reads the pixels, the features, the head's strength and the backbone; writes artifacts/finetune/. The head that ships
-has been fitted on train and val. Here it is fitted on train alone, so that validation can tell whether training further
-pays. The test split has no part in anything here. Off unless finetune.enabled: then the stage imports none of what it
-would need. A network whose inputs, parameters and code are as they were is kept.
+Reads the pixels, the features, the head's strength and the backbone; writes artifacts/finetune/. The head that ships is
+fitted on train and val. Here a head is fitted on train alone, so that validation can judge fine-tuning. Nothing here
+reads the test split. An existing network is kept if its inputs, parameters and `VERSION` are unchanged. Without
+finetune.enabled, the stage is off and imports nothing that training would need.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from headstart.params import Params
     from headstart.tuning.history import Epoch, Pace
 
-_MAX_STEP_0_DIFFERENCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}  # of the log loss, in nats an image
+_MAX_STEP_0_DIFFERENCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}  # of the log loss, in nats per image
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Read, train, export, compare, write; or write that it is off."""
+    """Train, export and write the network, keep an existing one, or write that fine-tuning is off."""
     settings = params.finetune
     if not settings.enabled:
         finetune_folder.write_off(layout.finetune)
@@ -41,7 +41,7 @@ def run(params: Params, layout: Layout) -> None:
     planned = plan(params, settings, layout)
     recipe, val = planned.recipe, planned.val
     if recipe.processes.first_then_all(lambda: outcome.is_there(layout.finetune, recipe.made_for)):
-        say("the inputs, parameters and code are those of the network that is there; it is kept")
+        say("inputs and parameters are unchanged; the existing network is kept (delete artifacts/finetune to retrain)")
         return
     probe_loss, _ = log_loss_and_temperature(planned.probe_logits, val.labels)
 
@@ -55,22 +55,22 @@ def run(params: Params, layout: Layout) -> None:
 
     tuned = tune(planned.network, planned.train, val, recipe, planned.feed_of, training, report)
     if not recipe.processes.is_first:
-        recipe.processes.wait()  # for the first one, which writes
+        recipe.processes.wait()  # until the first one has written
         return
     if tuned.stopped_early:
-        say(f"no better epoch in {settings.patience}: stopped after epoch {tuned.history[-1].epoch}")
+        say(f"no better epoch within {settings.patience} epochs: stopped after epoch {tuned.history[-1].epoch}")
     outcome.write(planned, tuned, layout.finetune)
     recipe.checkpoint.unlink(missing_ok=True)
     recipe.processes.wait()
     say(
-        f"best is epoch {tuned.best.epoch}: log loss {tuned.best.val_log_loss:.4f} and {tuned.best.val_accuracy:.2%} of"
-        f" {len(val)} validation images right, the frozen backbone's {probe_loss:.4f} and"
-        f" {tuned.history[0].val_accuracy:.2%}"
+        f"the best epoch is {tuned.best.epoch}: log loss {tuned.best.val_log_loss:.4f} and accuracy"
+        f" {tuned.best.val_accuracy:.2%} on {len(val)} validation images, against {probe_loss:.4f} and"
+        f" {tuned.history[0].val_accuracy:.2%} for the frozen backbone"
     )
 
 
 def find_lr(params: Params, layout: Layout) -> None:
-    """Run the range test, write its plot and its points to artifacts/tuning/, and say what it proposes."""
+    """Run the range test, write its plot and its points to artifacts/tuning/, and report the proposed rate."""
     import polars as pl
 
     from headstart.base.files import write_csv
@@ -87,11 +87,14 @@ def find_lr(params: Params, layout: Layout) -> None:
     layout.tuning.mkdir(parents=True, exist_ok=True)
     write_csv(layout.tuning / "lr_range.csv", pl.DataFrame(points, schema=Point._fields, orient="row"))
     plot(points, proposed, layout.tuning / "lr_range.svg")
-    say(f"finetune.lr={proposed:g} is proposed, a tenth of where the loss was lowest: {layout.tuning / 'lr_range.svg'}")
+    say(
+        f"finetune.lr={proposed:g} is proposed, a tenth of the rate with the lowest loss:"
+        f" {layout.tuning / 'lr_range.svg'}"
+    )
 
 
 def line_of(epoch: Epoch, pace: Pace | None, n_epochs: int) -> str:
-    """Return what a terminal shows of an epoch."""
+    """Return the log line of an epoch."""
     val = f"val log loss {epoch.val_log_loss:.4f}, val accuracy {epoch.val_accuracy:.2%}"
     if epoch.train_loss is None:
         return f"before training: {val}"
@@ -106,11 +109,11 @@ def line_of(epoch: Epoch, pace: Pace | None, n_epochs: int) -> str:
 
 
 def check_step_0(epoch: Epoch, probe_loss: float, precision: str) -> None:
-    """CheckError where the network before training is not the frozen candidate."""
+    """Raise CheckError if the network before training differs from the frozen candidate."""
     apart, allowed = abs(epoch.val_log_loss - probe_loss), _MAX_STEP_0_DIFFERENCE[precision]
     if not apart <= allowed:
         raise CheckError(
-            f"before training PyTorch's log loss on validation is {epoch.val_log_loss:.4f}, and the frozen candidate's"
-            f" {probe_loss:.4f}. A difference of at most {allowed:.0e} was expected. Set finetune.precision to float32"
-            " in params.yaml; if it stays, please report it."
+            f"before training, the network's log loss on validation is {epoch.val_log_loss:.4f}, but the frozen"
+            f" candidate's is {probe_loss:.4f}. A difference of at most {allowed:.0e} was expected. Set"
+            " finetune.precision to float32 in params.yaml; please report this if it happens again."
         )

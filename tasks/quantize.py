@@ -1,8 +1,8 @@
-"""Try the backbone that ships in 8-bit integers, and keep the fastest way that loses next to no accuracy.
+"""Quantise the backbone that ships to 8-bit integers, and keep the fastest way with an acceptable loss of accuracy.
 
-Reads the pixels and the chosen candidate's pieces; writes artifacts/int8/. Ranges are calibrated on training images and
-accuracies compared on validation, by a head that has not learned from it; the test split has no part in it. Off unless
-export.int8: then the stage imports none of what it would need.
+Reads the pixels and the chosen candidate's pieces; writes artifacts/int8/. Ranges are calibrated on training images.
+Accuracies are compared on validation images, with a head that was not trained on them. Nothing here reads the test
+split. Without export.int8, the stage is off and imports nothing that quantisation would need.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Read, try, judge, write."""
+    """Try every way, then write the record and the backbone that ships, if any; or write that the stage is off."""
     chosen = evaluation.choice(layout.evaluation).chosen
     pieces = pieces_of(layout, chosen)
     float_bytes = sum(piece.stat().st_size for piece in pieces)
     if not params.export.int8:
-        why = "No int8 model is shipped, since none was tried: export.int8 is false."
+        why = "No int8 model is shipped: export.int8 is false, so none was tried."
         with replacing_folder(layout.int8) as beside:
-            folder.write_int8(beside, Int8Record(chosen=None, why=why, float_bytes=float_bytes, trial=None))
+            folder.write_int8(
+                beside, Int8Record(chosen=None, backbone_sha256=None, why=why, float_bytes=float_bytes, trial=None)
+            )
         say("off; export.int8 in params.yaml turns it on")
         return
 
@@ -53,12 +55,12 @@ def run(params: Params, layout: Layout) -> None:
         folder.write_int8(beside, trial.record(float_bytes))
     if trial.tries:
         rows = [each.model_dump() for each in trial.tries]
-        show_table("int8", rows, "Ways to quantise; drops of accuracy are on validation")
+        show_table("int8", rows, "Ways to quantise, judged on validation images")
     say(trial.why)
 
 
 def _probe(params: Params, layout: Layout) -> Fitted:
-    """Return the head on train alone: the one that ships has learned from validation images too."""
+    """Return a head fitted on train alone, since the one that ships is fitted on validation images too."""
     from headstart.base import dataset
     from headstart.base.dataset import TRAIN
     from headstart.embedding import features

@@ -1,4 +1,4 @@
-"""Render the page that answers a reader's questions, from what the other stages have written.
+"""Render the report on a finished run from what the other stages have written.
 
 Reads almost everything; writes artifacts/report.html. Nothing is fitted, chosen or scored here.
 """
@@ -27,7 +27,7 @@ SECTIONS = (Good, Fails, Trust, Data, Chosen, Shipped)
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Read, arrange, render."""
+    """Read the artefacts, render the sections, write the page."""
     finished = Artefacts(params, layout)
     heading = Heading(
         dataset=PurePath(params.data.root).name,

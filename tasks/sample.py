@@ -1,6 +1,6 @@
 """Write the embedded default dataset: scikit-learn's bundled handwritten digits as class folders of PNG files.
 
-Reads nothing; writes data/digits/<class>/*.png. The files' bytes must stay the same: every digest downstream follows.
+Reads nothing; writes data/digits/<class>/*.png. The files' bytes must not change: all later digests depend on them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def png(gray: np.ndarray) -> bytes:
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Write the dataset whole, or leave what was there."""
+    """Write the whole dataset; on failure the folder is unchanged."""
     images, labels = digits()
     with replacing_folder(layout.digits) as folder:
         for label in np.unique(labels):

@@ -1,7 +1,8 @@
 """Divide the images into train, val and test.
 
 Reads the manifest; writes artifacts/splits.parquet and artifacts/split_summary.json. With method hash, an image's split
-follows from its own group and the seed alone: new images never move old ones, and one fraction never shuffles another.
+depends only on its own group, the seed and the fractions: new images never move old ones, and a change of one fraction
+leaves the other held-out split as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _OF_2_TO_64 = 2**64
 
 
 class Image(NamedTuple):
-    """What a split depends on."""
+    """What the split of an image depends on."""
 
     group: str
     label: str
@@ -36,7 +37,7 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The split of every image, in the order given, and what a user should know about it."""
+    """The split of every image, in the order given, with notes and warnings for the user."""
 
     splits: list[str]
     notes: list[str]
@@ -44,10 +45,10 @@ class Outcome:
 
 
 def divide(images: list[Image], settings: Split) -> Outcome:
-    """Return each image's split; DataError where the data cannot be divided as asked."""
+    """Return each image's split; DataError if the data cannot be divided as the settings ask."""
     given = {image.given_split for image in images} - {None}
     if not given or given == {"train"}:
-        notes = ["all images are in train: the splits are drawn from it"] if given else []
+        notes = ["all images are given as train: the splits are drawn from them"] if given else []
         fractions = {"test": settings.test_fraction, "val": settings.val_fraction}
         return _draw(images, fractions, settings, notes)
     _check_given(images, given)
@@ -55,10 +56,10 @@ def divide(images: list[Image], settings: Split) -> Outcome:
         return _honour(images, {}, ["the given train, val and test are kept"])
     held_out = "test" if "test" in given else "val"
     note = (
-        "train and test are given: validation comes out of train"
+        "train and test are given: validation is drawn from train"
         if held_out == "test"
-        else "train and val are given and no test: the given val is the held-out test set,"
-        " and validation comes out of train"
+        else "train and val are given, but no test: the given val is the held-out test set,"
+        " and validation is drawn from train"
     )
     inside = [image for image in images if image.given_split == "train"]
     drawn = _draw(inside, {"val": settings.val_fraction}, settings, [note])
@@ -68,7 +69,7 @@ def divide(images: list[Image], settings: Split) -> Outcome:
 
 
 def position(group: str, seed: int) -> float:
-    """Return where in 0..1 a group lies: test is below test_fraction, val above 1 - val_fraction."""
+    """Return the position of a group in 0..1: test is below test_fraction, val above 1 - val_fraction."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / _OF_2_TO_64
 
 
@@ -95,7 +96,7 @@ def _by_hash(
 def _stratified(
     order: list[str], at: dict[str, float], groups: dict[str, list[Image]], fractions: dict[str, float]
 ) -> dict[str, str]:
-    """Take from each class the groups of lowest hash for test and of highest for val, up to the exact fraction."""
+    """Take the groups with the lowest hashes of each class for test, the highest for val, up to the exact fraction."""
     by_class: dict[str, list[str]] = defaultdict(list)
     for group in order:
         by_class[_main_label(groups[group])].append(group)
@@ -114,9 +115,9 @@ def _stratified(
 def _fill_empty(
     order: list[str], groups: dict[str, list[Image]], split_of: dict[str, str], splits: list[str]
 ) -> list[str]:
-    """Give every split the lowest group of each class that it lacks; return a warning for each.
+    """Move a group into each split that lacks a class; return a warning for each move.
 
-    The group comes from a split that keeps another of each of that group's classes.
+    It is the group with the lowest hash whose split keeps another group of each of its classes.
     """
     labels_of = {group: {image.label for image in members} for group, members in groups.items()}
     n_groups = Counter((split_of[group], label) for group in order for label in labels_of[group])
@@ -133,8 +134,8 @@ def _fill_empty(
             group = next(spare, None)
             if group is None:
                 raise DataError(
-                    f"class '{label}' has no group that can go to {split} without emptying another split. Three or more"
-                    " groups a class were expected. Add images in other groups, or give the splits yourself."
+                    f"class '{label}' has no group that can move to {split} without emptying another split. Three or"
+                    " more groups per class were expected. Add images in other groups, or give the splits yourself."
                 )
             for other in labels_of[group]:
                 n_groups[split_of[group], other] -= 1
@@ -157,14 +158,14 @@ def _check_enough(groups: dict[str, list[Image]], n_splits: int) -> None:
         raise DataError(
             f"{len(few)} classes have fewer images (or groups) than there are splits to fill"
             f" ({count_and_name(f'{label}: {per_class[label]}' for label in few)}). {n_splits} or more were expected,"
-            " one a split. Add images, remove the class, or give the splits yourself (see data.root in params.yaml)."
+            " one per split. Add images, remove the class, or give the splits yourself (see data.root in params.yaml)."
         )
 
 
 def _check_given(images: list[Image], given: set[str | None]) -> None:
     if "train" not in given:
         raise DataError(
-            f"the data give {', '.join(sorted(str(split) for split in given))} and no train. A train split was"
+            f"the data give {', '.join(sorted(str(split) for split in given))}, but no train. A train split was"
             " expected. Add one, or give no splits."
         )
     splits_of: dict[str, set[str]] = defaultdict(set)
@@ -172,14 +173,14 @@ def _check_given(images: list[Image], given: set[str | None]) -> None:
         splits_of[image.group].add(image.given_split or "")
     if torn := sorted(group for group, splits in splits_of.items() if len(splits) > 1):
         raise DataError(
-            f"{len(torn)} groups stand in more than one given split ({count_and_name(torn)}), so held-out results would"
-            " be too good. Each group in one split was expected. Mend the column split of the manifest."
+            f"{len(torn)} groups are in more than one given split ({count_and_name(torn)}), which would make held-out"
+            " results too good. Each group in one split was expected. Correct the column split of the manifest."
         )
     trained = {image.label for image in images if image.given_split == "train"}
     if unknown := sorted({image.label for image in images} - trained):
         raise DataError(
-            f"{len(unknown)} classes have held-out images but none in train ({count_and_name(unknown)}). Every class in"
-            " train was expected. Check the spelling of the folders or labels, or add training images."
+            f"{len(unknown)} classes have held-out images but none in train ({count_and_name(unknown)}). Training"
+            " images of every class were expected. Check the spelling of the folders or labels, or add training images."
         )
 
 
@@ -199,7 +200,7 @@ def _main_label(members: list[Image]) -> str:
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Divide the manifest and write the table and its summary."""
+    """Divide the images of the manifest, and write the table and its summary."""
     manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
     images = [Image(*row) for row in manifest.select("group", "label", "given_split").iter_rows()]
     outcome = divide(images, params.split)

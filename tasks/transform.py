@@ -1,8 +1,8 @@
 """Decode every image once and resize it with the graph that ships.
 
-Reads the splits, the images and resize.onnx; writes the store artifacts/pixels, uint8 [S, S, 3] an image. A row follows
-from the image's bytes, the decoder and resize.onnx alone. With `transform.keep_pixels: false` the same function runs
-where pixels are read, and the stage writes only a note that says so.
+Reads the splits, the images and resize.onnx; writes the store artifacts/pixels, uint8 [S, S, 3] per image. A row
+depends only on the image's bytes, the decoder and resize.onnx. With `transform.keep_pixels: false` the same function
+runs whenever pixels are read, and the stage only writes a note of that.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SHEET = (12, 8)  # classes, and images of each
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Bring the pixel store up to the splits."""
+    """Add the missing images of the splits to the pixel store, and remove other images."""
     data = dataset.read(layout)
     resizing = pixels.resizing(layout)
     if not params.transform.keep_pixels:
         pixels.write_note(layout, resizing)
-        say("transform.keep_pixels is false: images are decoded and resized wherever they are needed")
+        say("transform.keep_pixels is false: images are decoded and resized whenever they are needed")
         _show(data, resizing)
         return
     images = data.of(*dataset.SPLITS).where

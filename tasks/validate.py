@@ -1,7 +1,7 @@
-"""Find every labelled image under data.root, look inside each, and write down what can be used and what can not.
+"""Find every labelled image under data.root, decode each, and record which can be used and which cannot.
 
-Reads data.root; writes artifacts/manifest.parquet and artifacts/validation/. Every file found ends in exactly one of
-the manifest and the quarantine: nothing is dropped in silence, nothing is turned into something else.
+Reads data.root; writes artifacts/manifest.parquet and artifacts/validation/. Every file found is either in the manifest
+or in the quarantine: none is dropped silently, and none is converted.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _COLUMNS = ("path", "label", "split", "group")
 
 
 class Found(NamedTuple):
-    """A file, and what its place or the manifest says of it."""
+    """A file, with the label, split and group that its path or the manifest gives."""
 
-    path: str  # relative to the data's folder, with /
+    path: str  # relative to the data's folder, separated by /
     label: str
     given_split: str | None
     group: str | None
@@ -49,16 +49,16 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """What data.root turned out to be."""
+    """The form of data.root, and its files."""
 
     form: str  # in words, for the log and the report
-    folder: Path  # that paths are relative to
+    folder: Path  # to which paths are relative
     found: list[Found]
     stray: list[tuple[str, str]]  # path, reason
 
 
 class Looked(NamedTuple):
-    """What a file holds; `reason` is set where it cannot be used."""
+    """The contents of a file; `reason` is set if it cannot be used."""
 
     found: Found
     image_id: str
@@ -70,7 +70,7 @@ class Looked(NamedTuple):
 
 
 def list_images(root: Path, shown: str) -> Listing:
-    """Detect which of the three forms `root` has and list its files; DataError if it has none. `shown` is its name."""
+    """List the files of `root`, which has one of three forms; DataError if it has none. Messages name it `shown`."""
     if root.is_file() and root.suffix.lower() in (".csv", ".parquet"):
         return _list_manifest(root, shown)
     if not root.is_dir():
@@ -82,7 +82,7 @@ def list_images(root: Path, shown: str) -> Listing:
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if "train" in folders and (odd := sorted(set(folders) & set(_SPLIT_ALIASES))):
         raise DataError(
-            f"data.root is '{shown}', which holds train beside {count_and_name(odd)}. train, val and test were"
+            f"data.root is '{shown}', which holds train and {count_and_name(odd)}. train, val and test were"
             f" expected. Rename {odd[0]} to {_SPLIT_ALIASES[odd[0]]}."
         )
     if folders == ["train"] or ("train" in folders and {"val", "test"} & set(folders)):
@@ -109,7 +109,7 @@ def _list_folders(root: Path, shown: str, form: str, splits: list[str]) -> Listi
     if not found:
         raise DataError(
             f"data.root is '{shown}', which holds no image in a class folder ({len(stray)} other files)."
-            f" <class>/<image> was expected, with {', '.join(EXTENSIONS)}. Set data.root in params.yaml."
+            f" <class>/<image> was expected, ending in {', '.join(EXTENSIONS)}. Set data.root in params.yaml."
         )
     return Listing(form, root, found, stray)
 
@@ -121,7 +121,7 @@ def _list_manifest(path: Path, shown: str) -> Listing:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             f"data.root is '{shown}', which cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})."
-            " Mend the file, or set data.root in params.yaml."
+            " Correct the file, or set data.root in params.yaml."
         ) from None
     table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
     absent = [name for name in _COLUMNS[:2] if name not in table.columns]
@@ -134,35 +134,37 @@ def _list_manifest(path: Path, shown: str) -> Listing:
     table = table.select(pl.col(name).cast(pl.String) for name in _COLUMNS if name in table.columns)
     for name in ("path", "label"):
         if n_empty := table.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")).height:
-            raise DataError(f"{n_empty} rows of '{shown}' have no {name}. Every row needs one. Mend the manifest.")
+            raise DataError(
+                f"{n_empty} rows of '{shown}' have no {name}. One in every row was expected. Correct the manifest."
+            )
     for name in ("split", "group"):
         if name in table.columns and 0 < (n_empty := table[name].null_count()) < table.height:
             raise DataError(
-                f"{n_empty} of {table.height} rows of '{shown}' have no {name}. All or none was expected. Fill the"
-                " column, or remove it."
+                f"{n_empty} of {table.height} rows of '{shown}' have no {name}. A value in all rows or in none was"
+                " expected. Fill the column, or remove it."
             )
     if "split" in table.columns and (other := sorted(set(table["split"].drop_nulls()) - set(SPLIT_NAMES))):
         raise DataError(
             f"the column split of '{shown}' holds {len(other)} unknown names ({count_and_name(other)})."
-            " train, val and test were expected. Mend the manifest."
+            " train, val and test were expected. Correct the manifest."
         )
     repeated = table.filter(pl.col("path").is_duplicated())["path"].unique(maintain_order=True).to_list()
     if repeated:
         raise DataError(
             f"'{shown}' names {len(repeated)} paths more than once ({count_and_name(repeated)})."
-            " One row an image was expected. Remove the others."
+            " One row per image was expected. Remove the others."
         )
     folder = path.parent
     rows = table.to_dicts()
     files = {row["path"]: located(row["path"], folder) for row in rows}
-    # Whether a URL can be read is told when it is read: asking takes as long.
+    # `look` reports URLs that cannot be read: a check here would take as long as reading them.
     if absent := [name for name, file in files.items() if is_local(file) and not file.is_file()]:
         raise DataError(
             f"{len(absent)} of {len(rows)} paths in '{shown}' do not exist ({count_and_name(absent)}). Paths relative"
-            f" to the manifest's folder, absolute ones, or URLs were expected. Mend the manifest."
+            f" to the manifest's folder, absolute ones, or URLs were expected. Correct the manifest."
         )
     if not rows:
-        raise DataError(f"'{shown}' has no rows. One row an image was expected. Set data.root in params.yaml.")
+        raise DataError(f"'{shown}' has no rows. One row per image was expected. Set data.root in params.yaml.")
     found = [Found(row["path"], row["label"], row.get("split"), row.get("group")) for row in rows]
     given = " and ".join(name for name in ("split", "group") if name in table.columns)
     return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
@@ -182,7 +184,7 @@ def look(folder: Path, found: Found) -> Looked:
     """Read and decode one file."""
     try:
         data = located(found.path, folder).read_bytes()
-    except Exception as error:  # OSError, or whatever the file system of a URL raises
+    except Exception as error:  # OSError, or anything that the file system of a URL raises
         said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return Looked(found, "", "", 0, 0, 0, f"cannot be read: {said}"[:200])
     image_id = hashlib.sha256(data).hexdigest()
@@ -195,14 +197,14 @@ def look(folder: Path, found: Found) -> Looked:
 
 
 def set_duplicates_aside(looked: Iterable[Looked]) -> list[Looked]:
-    """Return the same files; `reason` set on copies of the same bytes.
+    """Return the same files, with `reason` set on copies of the same bytes.
 
-    Under two labels, all copies: nobody can say which label is right. Under one label, all but one: the held-out copy
-    stays (test, then val, then train), so that no test image is trained on; within a split the first by path.
+    Under several labels, it is set on all copies, since the right label is unknown. Under one label, one copy stays:
+    the held-out one (test, then val, then train), so that no test image is trained on; within a split the first path.
     """
     by_id: dict[str, list[Looked]] = {}
     for item in looked:
-        unique = item.image_id if item.reason is None else item.found.path  # broken files are no copies of each other
+        unique = item.image_id if item.reason is None else item.found.path  # unreadable files are no copies
         by_id.setdefault(unique, []).append(item)
     outcome: list[Looked] = []
     for copies in by_id.values():
@@ -237,20 +239,20 @@ def manifest_of(usable: list[Looked]) -> pl.DataFrame:
 
 
 def check_usable(usable: list[Looked], quarantined: list[tuple[str, str]], max_fraction: float, shown: str) -> None:
-    """Raise DataError where too much is quarantined, or what is left cannot train a classifier."""
+    """Raise DataError if too many files are quarantined, or if the rest cannot train a classifier."""
     n_files = len(usable) + len(quarantined)
     listed = count_and_name(f"{path}: {reason}" for path, reason in quarantined)
     if len(quarantined) > max_fraction * n_files:
         raise DataError(
             f"{len(quarantined)} of {n_files} files in '{shown}' cannot be used ({listed}). At most"
-            f" {max_fraction:.0%} was expected. Mend or remove them, or raise validate.max_quarantined_fraction in"
+            f" {max_fraction:.0%} was expected. Replace or remove them, or raise validate.max_quarantined_fraction in"
             " params.yaml."
         )
     per_label = Counter(item.found.label for item in usable)
     if len(per_label) < 2:
         raise DataError(
             f"'{shown}' holds usable images of {len(per_label)} class ({count_and_name(sorted(per_label)) or 'none'})."
-            " Two or more were expected, one folder (or label) each. Add images of another class."
+            " Two or more classes were expected, one folder (or label) each. Add images of another class."
         )
     if single := sorted(label for label, n_images in per_label.items() if n_images == 1):
         raise DataError(
@@ -260,7 +262,7 @@ def check_usable(usable: list[Looked], quarantined: list[tuple[str, str]], max_f
 
 
 def run(params: Params, layout: Layout) -> None:
-    """List, look, set aside, check and write; nothing is written unless the checks pass."""
+    """Find, decode and check the images, and write the results; nothing is written unless the checks pass."""
     shown = params.data.root
     listing = list_images(layout.data_root, shown)
     say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")

@@ -127,21 +127,21 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
         path = backbone_folder.piece(folder, backbone_folder.TENSORS)
         preprocessing = Preprocessing.of(known.preprocessing)
         library, _, name = _canonical(known.name).partition("/")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            if library == "torchvision":
-                module, *_ = _from_torchvision(name, preprocessing.input_px, None)
-            else:
-                module, *_ = _from_timm(name, preprocessing.input_px, None, weights="random")
-        state = module.state_dict()  # carries the versions that some layers ask for
         try:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                if library == "torchvision":
+                    module, *_ = _from_torchvision(name, preprocessing.input_px, None)
+                else:
+                    module, *_ = _from_timm(name, preprocessing.input_px, None, weights="random")
+            state = module.state_dict()  # carries the versions that some layers ask for
             held = load_file(path)
             if odd := sorted(held.keys() ^ state.keys()):
                 raise ValueError(f"{len(odd)} names differ: {count_and_name(odd)}")
             state.update(held)
             module.load_state_dict(state)
-        except (RuntimeError, ValueError, SafetensorError) as error:
-            said = str(error).splitlines()[-1].strip()
+        except (RuntimeError, ValueError, AssertionError, SafetensorError) as error:
+            said = f"{type(error).__name__}: {error}".strip().splitlines()[-1].strip()
             raise CheckError(
                 f"{path} does not hold the tensors of {known.name} ({said}). Run `dvc repro --force backbone`."
             ) from None

@@ -1,4 +1,4 @@
-"""How many processor cores there are to use."""
+"""The number of processor cores to use."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def n_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

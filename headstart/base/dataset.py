@@ -1,4 +1,4 @@
-"""The images that stages work on: of which split, class and group each is. Read from what `split` writes."""
+"""The images that stages work on, each with its split, class and group, as `split` writes them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SPLITS = TRAIN, VAL, TEST = tables.SPLIT_NAMES
 
 
 class SplitSummary(Record):
-    """split_summary.json."""
+    """The fields of split_summary.json."""
 
-    classes: list[str]  # in the order of every label index
-    n_images: dict[str, int]  # of each split
-    images_per_class: dict[str, dict[str, int]]  # of each split
+    classes: list[str]  # in the order of label indices
+    n_images: dict[str, int]  # split -> count
+    images_per_class: dict[str, dict[str, int]]  # split -> class -> count
     notes: list[str]
     warnings: list[str]
 
@@ -35,41 +35,41 @@ class Images:
 
     image_ids: Sequence[str]
     paths: Sequence[str]
-    labels: np.ndarray  # int64 [N], an index of the classes
-    groups: np.ndarray  # str [N]; images of one group are never separated
+    labels: np.ndarray  # int64 [N], indices of classes
+    groups: np.ndarray  # str [N]; images of one group always stay together
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Images:
-        """Return some of them, by their numbers in the order wanted."""
+        """Return the images at `rows`, in that order."""
         numbers = np.arange(len(self))[rows]
         ids, paths = [self.image_ids[row] for row in numbers], [self.paths[row] for row in numbers]
         return Images(ids, paths, self.labels[rows], self.groups[rows])
 
     @property
     def where(self) -> dict[str, str]:
-        """Where the bytes of each are: image_id -> path, in the same order."""
+        """The path of each image: image_id -> path, in the same order."""
         return dict(zip(self.image_ids, self.paths, strict=True))
 
     def of_class(self, label: int) -> Images:
-        """Return the images of a class."""
+        """Return the images with this label."""
         return self[np.flatnonzero(self.labels == label)]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Every usable image with its split. A reader names the splits that it wants, so no other is read by accident."""
+    """Every usable image with its split. A reader names the splits it wants, so it cannot read another by accident."""
 
     table: pl.DataFrame  # tables.SPLITS
 
     @cached_property
     def classes(self) -> list[str]:
-        """The names of the classes, sorted: a label's index is its place here."""
+        """The sorted class names. A label is an index of this list."""
         return sorted(set(self.table["label"]))
 
     def of(self, *splits: str) -> Images:
-        """Return the images of these splits, sorted by image_id."""
+        """Return the images in these splits, sorted by image_id."""
         rows = self.table.filter(pl.col("split").is_in(splits))
         return Images(
             rows["image_id"].to_list(),
@@ -85,17 +85,17 @@ def read(layout: Layout) -> Dataset:
 
 
 def read_summary(layout: Layout) -> SplitSummary:
-    """Return what `split` says of the splits to people."""
+    """Return the summary of the splits; CheckError if `split` has not written it."""
     return SplitSummary.read(layout.split_summary, "split")
 
 
 def write(layout: Layout, table: pl.DataFrame, summary: SplitSummary) -> None:
-    """Write what `read` and `read_summary` return."""
+    """Write the table and the summary that `read` and `read_summary` return."""
     tables.write(layout.splits, table, tables.SPLITS)
     summary.write(layout.split_summary)
 
 
 def labels_of(names: pl.Series, classes: Sequence[str]) -> np.ndarray:
-    """Return the index of each name among `classes`, int64 [N]."""
+    """Return the index of each name in `classes`, int64 [N]."""
     labels: np.ndarray = names.replace_strict(classes, range(len(classes)), return_dtype=pl.Int64).to_numpy()
-    return labels.copy()  # writable, as callers may expect of an array
+    return labels.copy()  # the array that Polars returns may be read-only

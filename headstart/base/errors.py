@@ -1,6 +1,6 @@
-"""What can go wrong through no fault of the code. Messages read `<what is wrong>. <What was expected>. <What to do>.`
+"""Errors that are not bugs in the code. Messages read `<what is wrong>. <What was expected>. <What to do>.`
 
-`tasks/__main__.py` and `cli.py` print them as one line with the stage's name before it, and exit with status 1.
+`tasks/__main__.py` and `cli.py` print them in one line, after the name of the stage, and exit with status 1.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from difflib import get_close_matches
 
 
 class HeadstartError(Exception):
-    """The base of all errors that a user can cause and mend."""
+    """The base class of errors that a user can cause and correct."""
 
 
 class ParamError(HeadstartError):
-    """params.yaml, or a name or file that it points at, is wrong."""
+    """params.yaml is wrong, or a name or file that it refers to."""
 
 
 class DataError(HeadstartError):
@@ -22,15 +22,15 @@ class DataError(HeadstartError):
 
 
 class UnreachableError(HeadstartError):
-    """Something on the network does not answer, and may do so later."""
+    """A network resource does not answer; a later attempt may succeed."""
 
 
 class RejectedError(HeadstartError):
-    """A model that is sound and was refused, since the accepted one is better."""
+    """A sound model was rejected because the accepted one is better."""
 
 
 class CheckError(HeadstartError):
-    """An artefact is missing, altered, or failed a check that gates it."""
+    """An artefact is missing or altered, or it fails a check."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -40,6 +40,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def count_and_name(offenders: Iterable[str], limit: int = 3) -> str:
-    """Return up to `limit` offenders for a message: `a, b, c, ...`."""
+    """Return the first `limit` offenders in the form of a message: `a, b, c, ...`."""
     items = list(offenders)
     return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")

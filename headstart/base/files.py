@@ -1,4 +1,4 @@
-"""Parquet, JSON, CSV and safetensors in and out. Every write goes to the side, is synced, and is renamed into place."""
+"""Reads and writes files. A local file is written under a temporary name, synced, and renamed into place."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where a store lies: its manifest in a folder that DVC tracks, its shards there or where all workers see them."""
+    """The location of a store: its manifest in a folder that DVC tracks, its shards there or on shared storage."""
 
     folder: Path
     shards: Path
 
     @classmethod
     def of(cls, folder: Path) -> Place:
-        """Return the place of a store that lies in one folder."""
+        """Return the place of a store that is in one folder."""
         return cls(folder, folder)
 
 
 def located(where: str, relative_to: Path) -> Path:
-    """Return the path of a file name, relative to a folder unless absolute, or of a URL, which fsspec reads."""
+    """Return the path of a file name, relative to `relative_to` unless absolute, or of a URL, which fsspec reads."""
     scheme, colon, rest = where.partition("://")
     if not colon:
         return relative_to / where
@@ -45,12 +45,12 @@ def located(where: str, relative_to: Path) -> Path:
 
 
 def is_local(path: Path) -> bool:
-    """Return whether `path` is of this machine's file system, not a URL."""
+    """Return whether `path` is a local path and not a URL."""
     return isinstance(path, Path)
 
 
 def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
-    """Write a file of several parts: to the side and renamed, or at once, as object stores do.
+    """Write the parts as one file: under a temporary name that is then changed, or in one step if `path` is a URL.
 
     Several processes may write the same file.
     """
@@ -64,7 +64,7 @@ def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
 
 @contextmanager
 def replacing(path: Path, tag: str = "") -> Iterator[Path]:
-    """Yield a name beside `path` to write to; on success it becomes `path` in one step, on failure it is removed."""
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{tag}partial")
     try:
@@ -78,7 +78,7 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; on success it takes its place whole, on failure `folder` is as it was."""
+    """Yield an empty folder beside `folder`; on success it replaces `folder`, on failure `folder` is unchanged."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
     for leftover in (beside, old):
@@ -95,24 +95,24 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with `\\n` line ends on every system."""
+    """Write `text` as UTF-8 with `\\n` line endings on every system."""
     with replacing(path) as beside:
         beside.write_bytes(text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON in the order given, indented; NaN and infinity are refused (ValueError)."""
+    """Write indented JSON in the order given; ValueError for NaN or infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, table: pl.DataFrame) -> None:
-    """Write a CSV with a header."""
+    """Write a CSV file with a header."""
     with replacing(path) as beside:
         table.write_csv(beside)
 
 
 def read_csv(path: Path, stage: str) -> pl.DataFrame:
-    """Return the table; CheckError if it is missing or broken, naming the stage that makes it."""
+    """Return the table; CheckError, naming the stage that makes it, if it is missing or broken."""
     import polars as pl
 
     try:
@@ -131,10 +131,10 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def bundled_with_scikit_learn(name: str) -> Path:
-    """Return a file of scikit-learn's `datasets` folder; CheckError if it is not installed."""
-    package = importlib.util.find_spec("sklearn")  # found, not imported: that takes seconds
+    """Return the path of a file in scikit-learn's `datasets` folder; CheckError if scikit-learn is not installed."""
+    package = importlib.util.find_spec("sklearn")  # an import would take seconds
     if package is None or package.origin is None:
-        raise CheckError(f"scikit-learn, which has {name}, is not installed. Run `make setup`.")
+        raise CheckError(f"scikit-learn, which contains {name}, is not installed. Run `make setup`.")
     return Path(package.origin).parent / "datasets" / name
 
 
@@ -145,27 +145,35 @@ def sha256_of(path: Path) -> str:
 
 
 def check_digest(path: Path, sha256: str, stage: str) -> None:
-    """CheckError unless a file has that SHA-256, naming the stage that makes it."""
+    """Raise CheckError, naming the stage that makes the file, unless the file has this SHA-256."""
     found = sha256_of(existing(path, stage))
     if found != sha256:
         raise CheckError(
-            f"{path} has SHA-256 {found[:12]}.., and {sha256[:12]}.. was expected: it is not the file that {stage}"
-            f" wrote. Run `dvc repro --force {stage}`."
+            f"{path} has SHA-256 {found[:12]}... The file that {stage} wrote, with SHA-256 {sha256[:12]}.., was"
+            f" expected. Run `dvc repro --force {stage}`."
         )
 
 
+def promised(folder: Path, name: str, digests: Mapping[str, str], stage: str) -> Path:
+    """Return a file that a record names; CheckError unless it is named there, with the digest of the file."""
+    if name not in digests:
+        raise CheckError(f"the record in {folder} does not name {name}. Run `dvc repro --force {stage}`.")
+    check_digest(folder / name, digests[name], stage)
+    return folder / name
+
+
 def existing(path: Path, stage: str) -> Path:
-    """Return `path`; CheckError, naming the stage that makes it, if there is no such file."""
+    """Return `path`; CheckError, naming the stage that makes it, if the file is missing."""
     if not path.is_file():
         raise CheckError(f"{path} is missing. The stage {stage} makes it. Run `dvc repro {stage}`.")
     return path
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file directly in `folder`, by its name."""
+    """Return the SHA-256 of every file directly in `folder`, by file name."""
     return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def are_as_promised(folder: Path, promised: Mapping[str, str]) -> bool:
-    """Return whether `folder` holds each of these files with this SHA-256."""
+    """Return whether `folder` holds every promised file with the promised SHA-256."""
     return all((folder / name).is_file() and sha256_of(folder / name) == digest for name, digest in promised.items())

@@ -1,7 +1,7 @@
-"""How a stage tells what it does: to the terminal, and to whoever started it through a file of JSON lines.
+"""A stage's messages and progress: for the terminal, and for the process that started it, as JSON lines in a file.
 
-With `HEADSTART_EVENTS` naming a file, every call also appends one line to it; the Prefect flow reads it. Standard
-library and tqdm only: a stage imports neither prefect nor dvc.
+If `HEADSTART_EVENTS` names a file, every call also appends one line to it, which the Prefect flow reads. The module
+imports only the standard library and tqdm: a stage imports neither prefect nor dvc.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ _EVENT_EVERY_S = 0.5
 
 _stage = "headstart"
 _muted = False
-_bar: Any = None  # of tqdm, while one is drawn
-_writing = threading.Lock()  # lines are whole, though several threads tell something
+_bar: Any = None  # tqdm's, while one is on the terminal
+_writing = threading.Lock()  # keeps lines whole when several threads write
 
 
 def begin(stage: str) -> None:
-    """Name the stage that speaks from here on."""
+    """Set the stage name of the messages that follow."""
     global _stage
     _stage = stage
     emit("start", stage=stage, pid=os.getpid())
 
 
 def mute() -> None:
-    """Say nothing from here on but why this process stops: another one, of several that work together, speaks."""
+    """Report nothing but errors from here on, because another of several cooperating processes reports."""
     global _muted
     _muted = True
 
 
 def is_muted() -> bool:
-    """Return whether another process speaks for this one."""
+    """Return whether another process reports for this one."""
     return _muted
 
 
 def say(message: str) -> None:
-    """Tell something that a user wants to know."""
+    """Report information to the user, on stdout."""
     if _muted:
         return
     _tell("info", message, sys.stdout)
 
 
 def warn(message: str) -> None:
-    """Tell something that a user should look at; it goes to stderr."""
+    """Report a warning to the user, on stderr."""
     if _muted:
         return
     _tell("warning", message, sys.stderr)
 
 
 def fail(message: str, may_heal: bool = False, rejected: bool = False) -> None:
-    """Tell why the stage stops; it goes to stderr.
+    """Report why the stage stops, on stderr.
 
-    `may_heal`: a later try may do better. `rejected`: nothing is wrong but the model, which is worse than another.
+    `may_heal`: a later attempt may succeed. `rejected`: the stage works, but the accepted model is better.
     """
     _print(message, sys.stderr)
     emit("error", message=message, may_heal=may_heal, rejected=rejected)
 
 
 def show_table(key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
-    """Show rows with the same columns to whoever listens. `key`: lower case, digits, dashes; stable between runs."""
+    """Send rows with the same columns to the listener. `key`: lower case, digits, dashes; the same in every run."""
     emit("table", key=key, rows=rows, description=description)
 
 
 def show_image(key: str, draw: Callable[[], bytes], description: str) -> None:
-    """Show a PNG or JPEG to whoever listens; where nobody does, it is not drawn. One that fails stops no stage."""
+    """Send a PNG or JPEG to the listener. Without a listener it is not drawn; a failure to draw is only a warning."""
     if not is_heard():
         return
     try:
@@ -85,12 +85,12 @@ def show_image(key: str, draw: Callable[[], bytes], description: str) -> None:
 
 
 def is_heard() -> bool:
-    """Return whether somebody listens beside the terminal."""
+    """Return whether a listener reads the events."""
     return bool(os.environ.get(EVENTS_VARIABLE)) and not _muted
 
 
 def _tell(level: str, message: str, file: TextIO) -> None:
-    if is_heard():  # whoever listens has a log, which goes to the same terminal
+    if is_heard():  # the listener logs it to the same terminal
         emit("log", level=level, message=message)
     else:
         _print(message if level == "info" else f"{level}: {message}", file)
@@ -100,13 +100,13 @@ def _print(message: str, file: TextIO) -> None:
     line = f"{_stage}: {message}"
     if _bar is None:
         print(line, file=file, flush=True)
-    else:  # above the bar, not into it
+    else:  # print above the bar, not into it
         _bar.write(line, file=file)
         file.flush()
 
 
 def emit(kind: str, **values: object) -> None:
-    """Append one event for the parent; a parent that cannot be told never stops a stage."""
+    """Append one event for the listener; a failure to write it never stops the stage."""
     if is_heard():
         line = json.dumps({"kind": kind, **values}, default=_plain) + "\n"
         path = os.environ[EVENTS_VARIABLE]
@@ -115,12 +115,12 @@ def emit(kind: str, **values: object) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)  # numpy's numbers
+    return value.item() if hasattr(value, "item") else str(value)  # .item() of numpy's numbers
 
 
 @contextlib.contextmanager
 def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(n)`, for any thread: a bar with rate and time left on a terminal, plain lines elsewhere."""
+    """Yield `advance(n)`, for any thread. A terminal gets a bar with rate and time left, other outputs plain lines."""
     yield_to = _terminal_bar if sys.stderr.isatty() else _plain_lines
     if _muted or (is_heard() and not sys.stderr.isatty()):
         yield_to = _nothing
@@ -185,7 +185,7 @@ def _plain_lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], N
             rate = done / (now - began)
             left_s = (total - done) / rate
             speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
-            print(f"{_stage}: {what} {done}/{total} {unit}s, {speed} a second, {left_s:.0f} s left", flush=True)
+            print(f"{_stage}: {what} {done}/{total} {unit}s, {speed} per second, {left_s:.0f} s left", flush=True)
 
     yield draw
     print(f"{_stage}: {what} {done}/{total} {unit}s in {time.monotonic() - began:.1f} s", flush=True)

@@ -1,4 +1,4 @@
-"""JSON artefacts as typed records: the model that documents an artefact is the one that writes and reads it."""
+"""JSON artefacts as typed records: one model documents, writes and reads an artefact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R", bound="Record")
 
 
 class Record(BaseModel):
-    """What a JSON artefact holds. Each room defines its own; `model_json_schema()` describes it."""
+    """The contents of a JSON artefact. Each package defines its own; `model_json_schema()` describes it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -28,7 +28,7 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path, stage: str) -> Self:
-        """Return the record at `path`; CheckError, naming the stage that writes it, where there is none or another."""
+        """Return the record at `path`; CheckError, naming the stage that writes it, if it is missing or invalid."""
         return _validated(cls, path, stage)
 
 
@@ -46,7 +46,7 @@ def _validated(kind: type[M], path: Path, stage: str) -> M:
 
 
 def read_each(path: Path, kind: type[R], stage: str) -> dict[str, R]:
-    """Return the records of an artefact that holds one for each name; CheckError as of `Record.read`."""
+    """Return the records of an artefact that maps names to records; CheckError as in `Record.read`."""
 
     class Named(RootModel[dict[str, kind]]):  # type: ignore[valid-type]
         pass
@@ -55,5 +55,5 @@ def read_each(path: Path, kind: type[R], stage: str) -> dict[str, R]:
 
 
 def write_each(path: Path, records: Mapping[str, Record]) -> None:
-    """Write a record for each name."""
+    """Write an artefact that maps names to records."""
     write_json(path, {name: record.model_dump(mode="json") for name, record in records.items()})

@@ -1,8 +1,8 @@
-"""The tables that pass between stages. Pandera checks a table when it is written; a seal in the file says so.
+"""The tables that stages exchange. Pandera checks a table when it is written, and a seal in the file records that.
 
-The seal is the SHA-256 of the file, with zeros in its own place, in the metadata of the parquet file. A reader that
-finds it whole knows that the file is the one that was checked, and need not check again, nor import pandera. A file
-without a seal, from elsewhere, is checked when it is read.
+The seal is in the metadata of the parquet file: the SHA-256 of the file with zeros in place of the seal. If it matches,
+the file is the one that was checked, and a reader needs neither another check nor pandera. A file without a seal comes
+from elsewhere and is checked when it is read.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 SPLIT_NAMES = ("train", "val", "test")
 _SEAL, _TABLE = "headstart.sha256", "headstart.table"
 _ZEROS = b"0" * 64
-# As parquet's footer has it: the key, then the type and the length of the value.
+# The bytes in parquet's footer: the key, the type and the length of the value, the value.
 _SEALED = re.compile(re.escape(_SEAL).encode() + rb"\x18@([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table by its name and its columns; pandera's, which say what may be in them, are made when they are needed."""
+    """The name and the columns of a table; `rules` builds pandera's columns, with their checks, only when needed."""
 
     name: str
     columns: tuple[str, ...]
@@ -41,7 +41,7 @@ class Table:
 
     @property
     def seal(self) -> str:
-        """What the seal says the file is."""
+        """The table's name and columns, stored beside the seal."""
         return f"{self.name}: {', '.join(self.columns)}"
 
 
@@ -70,7 +70,7 @@ def check(table: pl.DataFrame, kind: Table, error: type[Exception] = DataError) 
 
 
 def write(path: Path, table: pl.DataFrame, kind: Table) -> None:
-    """Check `table` and write it as sealed parquet, whose bytes follow from the table alone."""
+    """Check `table` and write it as sealed parquet; the same table always gives the same bytes."""
     buffer = io.BytesIO()
     metadata = {_SEAL: _ZEROS.decode(), _TABLE: kind.seal}
     check(table, kind).write_parquet(buffer, compression="zstd", statistics=False, metadata=metadata)
@@ -83,24 +83,24 @@ def write(path: Path, table: pl.DataFrame, kind: Table) -> None:
 
 
 def read(path: Path, kind: Table, stage: str) -> pl.DataFrame:
-    """Return the table at `path`; CheckError, naming the stage that makes it, if it is missing, broken or another."""
+    """Return the table at `path`; CheckError, naming the stage that makes it, if it is missing, damaged or invalid."""
     data = existing(path, stage).read_bytes()
-    mend = f"Run `dvc repro --force {stage}`."
+    to_do = f"Run `dvc repro --force {stage}`."
     place = _place_of_seal(data)
     is_damaged = _TABLE.encode() in data if place is None else _digest_without(data, place) != data[place]
     if is_damaged:
-        raise CheckError(f"{path} is damaged: its bytes are not those that were written. {mend}")
+        raise CheckError(f"{path} is damaged: its bytes have changed since they were written. {to_do}")
     try:
         table = pl.read_parquet(data)
         if place is not None and pl.read_parquet_metadata(io.BytesIO(data)).get(_TABLE) == kind.seal:
             return table
         return check(table, kind, CheckError)
     except (pl.exceptions.PolarsError, CheckError) as error:
-        raise CheckError(f"{path} cannot be read: {error}. {mend}") from None
+        raise CheckError(f"{path} cannot be read: {error}. {to_do}") from None
 
 
 def data_digest(manifest: pl.DataFrame) -> str:
-    """Return the SHA-256 over the sorted (image_id, label, group) rows: the dataset, whatever its files' names."""
+    """Return the SHA-256 over the sorted (image_id, label, group) rows: it identifies the data, not the file names."""
     rows = sorted(manifest.select("image_id", "label", "group").iter_rows())
     return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()
 
@@ -117,7 +117,7 @@ def _digest_without(data: bytes, place: slice) -> bytes:
     return sha256.hexdigest().encode()
 
 
-# What the tables hold
+# The columns of each table
 
 
 def _image_id(pa: Any) -> Any:
@@ -135,12 +135,12 @@ def _probability(pa: Any) -> Any:
 def _manifest(pa: Any) -> dict[str, Any]:
     return {
         "image_id": _image_id(pa),  # SHA-256 of the file's bytes
-        "path": _text(pa, unique=True),  # relative to data.root (or to the manifest's folder), with /
+        "path": _text(pa, unique=True),  # relative to data.root (or the manifest's folder), separated by /
         "label": _text(pa),
-        "group": _text(pa),  # image_id where the data names no group
+        "group": _text(pa),  # image_id if the data have no groups
         "given_split": pa.Column(pl.String, pa.Check.isin(SPLIT_NAMES), nullable=True),
         "format": _text(pa),
-        "width_px": pa.Column(pl.Int32, pa.Check.gt(0)),  # upright, as EXIF has it
+        "width_px": pa.Column(pl.Int32, pa.Check.gt(0)),  # after EXIF rotation
         "height_px": pa.Column(pl.Int32, pa.Check.gt(0)),
         "n_bytes": pa.Column(pl.Int64, pa.Check.gt(0)),
     }
@@ -158,21 +158,21 @@ def _splits(pa: Any) -> dict[str, Any]:
 
 def _validation(pa: Any) -> dict[str, Any]:
     return {
-        "image_id": _image_id(pa),  # of the split val
+        "image_id": _image_id(pa),  # in the split val
         "label": _text(pa),
-        "frozen_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),  # of the head fitted on train alone, in nats
+        "frozen_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),  # in nats, of the head fitted on train alone
         "tuned_log_loss": pa.Column(pl.Float64, pa.Check.ge(0)),
         "frozen_correct": pa.Column(pl.Boolean),
         "tuned_correct": pa.Column(pl.Boolean),
-        "tuned_probability": _probability(pa),  # of the class that it names
+        "tuned_probability": _probability(pa),  # of the class that it predicts
     }
 
 
 def _out_of_fold(pa: Any) -> dict[str, Any]:
     return {
-        "image_id": _image_id(pa),  # of train or val
+        "image_id": _image_id(pa),  # in the split train or val
         "correct": pa.Column(pl.Boolean),
-        "probability": _probability(pa),  # of the class that was named
+        "probability": _probability(pa),  # of the predicted class, out of fold
     }
 
 

@@ -1,4 +1,4 @@
-"""What artifacts/validation holds: counts of what `validate` has found, and what it set aside."""
+"""The contents of artifacts/validation: counts of what `validate` found, and the files that it set aside."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STAGE = "validate"
 
 
 class ValidationSummary(Record):
-    """summary.json."""
+    """The fields of summary.json."""
 
-    form: str  # in which the data were found, in words
+    form: str  # of the data, in words, such as 'class folders'
     n_files: int
-    n_images: int  # that can be used
+    n_images: int  # usable ones
     n_quarantined: int
     n_classes: int
     n_groups: int
@@ -32,17 +32,17 @@ class ValidationSummary(Record):
 
     @classmethod
     def of(cls, layout: Layout) -> ValidationSummary:
-        """Return what summary.json says; CheckError if `validate` has not written it."""
+        """Return the summary; CheckError if `validate` has not written it."""
         return cls.read(layout.validation / _RECORD, _STAGE)
 
 
 def quarantined(layout: Layout) -> list[tuple[str, str]]:
-    """Return the path and the reason of every file that was set aside."""
+    """Return the path of every file that was set aside, and the reason."""
     return list(read_csv(layout.validation / _QUARANTINE, _STAGE).iter_rows())
 
 
 def write(folder: Path, summary: ValidationSummary, quarantine: list[tuple[str, str]]) -> None:
-    """Write the whole folder, or leave what was there."""
+    """Write the whole folder; on failure it is unchanged."""
     with replacing_folder(folder) as beside:
         write_csv(beside / _QUARANTINE, pl.DataFrame(quarantine, ["path", "reason"], orient="row"))
         summary.write(beside / _RECORD)

@@ -1,1 +1,1 @@
-"""What is said of held-out images."""
+"""Predictions on held-out images, their scores, and the choice of what ships."""

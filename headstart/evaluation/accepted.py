@@ -1,4 +1,4 @@
-"""The accepted model: a version of dvc.yaml's artifact that a git tag of GTO's names. What it is, and what beats it."""
+"""Finds the accepted model, a version of dvc.yaml's artifact that GTO tagged in git, and compares a new one with it."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def newest(tags: Iterable[str]) -> str | None:
 
 
 def fetch(version: str, layout: Layout, destination: Path) -> Path:
-    """Write model.onnx of that version of the project to `destination`, from DVC's cache or remote.
+    """Write model.onnx of an accepted version to `destination`, from DVC's cache or remote, and return the path.
 
-    DVC's command does it, so that no stage imports DVC. CheckError with its words where it cannot.
+    It runs DVC's command, so that no stage imports DVC. CheckError with DVC's message if that fails.
     """
     path = (layout.model / MODEL).relative_to(layout.root).as_posix()
     command = [sys.executable, "-m", "dvc", "get", ".", path, "--rev", tag_of(version), "--out", str(destination)]
     done = subprocess.run(command, cwd=layout.root, capture_output=True, text=True)
     if done.returncode or not destination.is_file():
-        said = done.stderr.strip().splitlines() or ["DVC said nothing"]
+        said = done.stderr.strip().splitlines() or ["DVC gave no message"]
         raise CheckError(
             f"{path} of the accepted {version} cannot be fetched: {said[-1].removeprefix('ERROR: ')}. The tag"
             f" '{tag_of(version)}' and its files in DVC's cache or remote were expected. Run `git fetch --tags` and"
-            " name a DVC remote that has them, or set export.gate to another version or null."
+            " configure a DVC remote that has them, or set export.gate to another version or null in params.yaml."
         )
     return destination
 
@@ -56,10 +56,10 @@ def fetch(version: str, layout: Layout, destination: Path) -> Path:
 def compare(
     version: str, new_right: np.ndarray, accepted_right: np.ndarray, groups: np.ndarray, n_samples: int, seed: int
 ) -> Comparison:
-    """Return what the same images, bool [N] each, say of the new model beside the accepted one.
+    """Return the comparison of two models by whether they get each of the same images right, bool [N].
 
-    The new one is worse if that is significant at 5 %, one-sided, by McNemar's exact test, which few images do not
-    mislead, and by the paired difference with groups [N] kept whole, which images that resemble each other do not.
+    The new one is worse if two one-sided tests at 5 % agree: McNemar's exact test, which is valid for few images, and
+    the paired difference with groups [N] kept whole, which is valid for images that resemble each other.
     """
     only_accepted, only_new, p_value = metrics.mcnemar(accepted_right, new_right)
     is_worse, is_better = _beats(accepted_right, new_right, groups), _beats(new_right, accepted_right, groups)
@@ -67,14 +67,14 @@ def compare(
     resampled = metrics.bootstrap(np.ones_like(right), right, groups, 2, n_samples, seed).accuracy
     accuracy = float(right.mean())
     interval = metrics.accuracy_interval(resampled, accuracy, len(np.unique(groups)))
-    beside = f"{new_right.mean():.2%} right beside {accuracy:.2%}"
-    beside += f", {only_accepted} lost and {only_new} won, p = {p_value:.3f}"
+    beside = f"accuracy {new_right.mean():.2%} against {accuracy:.2%}"
+    beside += f", {only_accepted} images lost and {only_new} won, p = {p_value:.3f}"
     if is_worse:
-        why = f"The model is worse than the accepted {version} by more than chance: {beside}."
+        why = f"The model is significantly worse than the accepted {version}: {beside}."
     elif is_better:
-        why = f"The model is better than the accepted {version} by more than chance: {beside}."
+        why = f"The model is significantly better than the accepted {version}: {beside}."
     else:
-        why = f"The model is no worse than the accepted {version} as far as chance lets one tell: {beside}."
+        why = f"The model does not differ significantly from the accepted {version}: {beside}."
     return Comparison(
         accepted=AcceptedScores(
             version=version,

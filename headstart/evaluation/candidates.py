@@ -1,4 +1,4 @@
-"""Which candidate ships, the frozen backbone or the tuned one, and the pieces that it consists of."""
+"""Decides which candidate ships, the frozen or the tuned backbone, and finds the pieces of a candidate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CANDIDATES: tuple[Candidate, Candidate] = ("frozen", "tuned")
 
 
 class Pieces(NamedTuple):
-    """The ONNX files that are run one after another, or joined."""
+    """The ONNX files of a model, to run one after another or to join."""
 
     resize: Path
     backbone: Path
@@ -28,7 +28,7 @@ class Pieces(NamedTuple):
 
 
 def pieces_of(layout: Layout, candidate: Candidate) -> Pieces:
-    """Return the pieces of a candidate, held to the digests in their records."""
+    """Return the pieces of a candidate, checked against the digests in their records."""
     resize = backbone_folder.piece(layout.backbone, backbone_folder.RESIZE)
     if candidate == "frozen":
         backbone = backbone_folder.piece(layout.backbone, backbone_folder.BACKBONE)
@@ -38,7 +38,7 @@ def pieces_of(layout: Layout, candidate: Candidate) -> Pieces:
 
 
 class Decision(NamedTuple):
-    """What validation says of the two candidates."""
+    """The choice between the two candidates, by validation."""
 
     chosen: Candidate
     why: str
@@ -48,18 +48,18 @@ class Decision(NamedTuple):
 def decide(validation: pl.DataFrame, groups: np.ndarray, n_epochs: int) -> Decision:
     """Decide by `tables.VALIDATION` and the group of each of its rows.
 
-    The frozen candidate has the head start: it is simpler and has learned from more images. So the tuned one has to be
-    better by more than chance would make the best of `n_epochs`, which was picked on the same images.
+    The frozen candidate is the default: it is simpler and was trained on more images. The tuned one ships only if it is
+    significantly better, with a correction for the best of `n_epochs`, which was picked on the same images.
     """
     frozen, tuned = (validation[f"{name}_log_loss"].to_numpy() for name in CANDIDATES)
     lead = metrics.advantage(frozen, tuned, groups)
     pays = lead.is_clear(n_epochs)
-    margin = f"{abs(lead.mean):.4f} nats an image, standard error {lead.standard_error:.4f}"
+    margin = f"{abs(lead.mean):.4f} nats per image, standard error {lead.standard_error:.4f}"
     if pays:
-        why = f"Fine-tuning pays: its log loss on validation is lower by {margin}."
+        why = f"Fine-tuning ships: its log loss on validation is significantly lower, by {margin}."
     elif lead.mean > 0:
-        chance = f"no more than chance would make the best of {n_epochs} epochs"
-        why = f"Fine-tuning does not ship: its log loss on validation is lower, but by {chance} ({margin})."
+        chance = f"not significantly for the best of {n_epochs} epochs"
+        why = f"Fine-tuning does not ship: its log loss on validation is lower, but {chance} ({margin})."
     else:
         why = f"Fine-tuning does not ship: its log loss on validation is not lower ({margin})."
     right = [float(validation[f"{name}_correct"].to_numpy().mean()) for name in CANDIDATES]
@@ -78,7 +78,7 @@ def decide(validation: pl.DataFrame, groups: np.ndarray, n_epochs: int) -> Decis
 def contest(
     decision: Decision, scores: dict[Candidate, Scores], right: dict[Candidate, np.ndarray], best_epoch: int
 ) -> Contest:
-    """Return the record of a decision and of what came of it: scores and bool [N] of the held-out images."""
+    """Return the record of a decision, with both candidates' scores and right answers, bool [N], on the test images."""
     only_frozen, only_tuned, p_value = metrics.mcnemar(right["frozen"], right["tuned"])
     told = McNemarRecord(only_frozen_right=only_frozen, only_tuned_right=only_tuned, p_value=round(p_value, 6))
     return Contest(why=decision.why, validation=decision.figures, test=scores, mcnemar=told, best_epoch=best_epoch)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MAX_NAMED = 30  # classes beyond which a name for each no longer fits
+_MAX_NAMED = 30  # with more classes, their names do not fit
 
 
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
-    """Return a PNG of int64 [C, C], labels down, predictions across; shades are shares of a row, numbers are images."""
+    """Return a PNG of int64 [C, C]: labels down, predictions across; shades are shares of a row, numbers are counts."""
     from matplotlib.figure import Figure
 
     n_classes = len(classes)

@@ -1,4 +1,4 @@
-"""What artifacts/evaluation holds, and how it is written and read."""
+"""The contents of artifacts/evaluation, and how they are written and read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STAGE = "evaluate"
 
 
 class Scores(Record):
-    """Scores of the held-out images, 0..1 where nothing else is said; `_low` and `_high` bound 95 % intervals."""
+    """Scores on the held-out images, 0..1 unless stated otherwise; `_low` and `_high` bound 95 % intervals."""
 
     accuracy: float
     accuracy_low: float
@@ -31,11 +31,11 @@ class Scores(Record):
     macro_f1: float
     macro_f1_low: float
     macro_f1_high: float
-    log_loss: float  # nats an image
+    log_loss: float  # nats per image
     brier: float  # 0..2
     ece: float  # expected calibration error
     aurc: float  # area under the risk-coverage curve
-    majority_accuracy: float  # of always naming the most frequent class of the training images
+    majority_accuracy: float  # of always predicting the most frequent class of the training images
     top5_accuracy: Annotated[float | None, Field(default=None, exclude_if=lambda value: value is None)]
     n_images: int
     n_groups: int
@@ -43,14 +43,14 @@ class Scores(Record):
 
 
 class TestScores(Scores):
-    """The same of the candidate that ships, and what becomes of its answers where it may abstain."""
+    """The scores of the candidate that ships, and of its answers if it may abstain."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # it is not a pytest class
 
-    wanted_accuracy: float  # of the answers that it does not abstain from
+    wanted_accuracy: float  # of the images that it answers
     abstain_below: float  # a probability
-    coverage: float  # share of the images that it answers
-    selective_accuracy: float | None  # of these answers; None: it answers none
+    coverage: float  # share of images that it answers
+    selective_accuracy: float | None  # of these answers; None if there are none
     ece_before: float  # before calibration
 
 
@@ -61,7 +61,7 @@ class Metrics(Record):
 
 
 class ClassRecord(Record):
-    """One class of per_class.json; None where a score has no denominator."""
+    """One class of per_class.json; a score without a denominator is None."""
 
     support: int  # held-out images of the class
     n_predicted: int
@@ -75,19 +75,19 @@ class ClassRecord(Record):
 
 
 class ValidationFigures(Record):
-    """Both candidates on the validation images, neither having learned from them."""
+    """Both candidates on the validation images, which neither was trained on."""
 
     n_images: int
     frozen_log_loss: float
     frozen_accuracy: float
     tuned_log_loss: float
     tuned_accuracy: float
-    advantage: float  # of the tuned one: how much lower its log loss is, nats an image
+    advantage: float  # how much lower the tuned log loss is, in nats per image
     standard_error: float
 
 
 class McNemarRecord(Record):
-    """Where the two candidates' answers on the held-out images differ."""
+    """How the two candidates' answers on the held-out images differ."""
 
     only_frozen_right: int
     only_tuned_right: int
@@ -98,8 +98,8 @@ class Contest(Record):
     """The frozen candidate against the tuned one."""
 
     why: str
-    validation: ValidationFigures  # what decided
-    test: dict[Candidate, Scores]  # what came of it
+    validation: ValidationFigures  # the basis of the decision
+    test: dict[Candidate, Scores]  # without influence on the decision
     mcnemar: McNemarRecord
     best_epoch: int
 
@@ -108,9 +108,9 @@ class Choice(Record):
     """candidates.json: which candidate ships."""
 
     chosen: Candidate
-    n_images: int  # that it has learned from
+    n_images: int  # that it was trained on
     temperature: float  # of its calibration
-    contest: Contest | None  # None where fine-tuning is off
+    contest: Contest | None  # None if fine-tuning is off
 
 
 class AcceptedScores(Record):
@@ -123,20 +123,20 @@ class AcceptedScores(Record):
 
 
 class Comparison(Record):
-    """The new model beside the accepted one."""
+    """The new model compared with the accepted one."""
 
     accepted: AcceptedScores
     only_accepted_right: int
     only_new_right: int
     p_value: float  # McNemar's exact test, two-sided
-    is_worse: bool  # by more than chance
+    is_worse: bool  # significantly
     why: str
 
 
 class ComparisonFile(Record):
     """comparison.json."""
 
-    comparison: Comparison | None  # None where export.gate names no accepted model
+    comparison: Comparison | None  # None if export.gate names no accepted model
 
 
 def write(
@@ -147,7 +147,7 @@ def write(
     choice: Choice,
     comparison: Comparison | None,
 ) -> None:
-    """Write the predictions and the records; the data of the plots are written by whoever makes them."""
+    """Write the predictions and the records; the caller writes the data of the plots."""
     from headstart.base import tables
 
     tables.write(folder / _PREDICTIONS, predictions, tables.PREDICTIONS)
@@ -158,7 +158,7 @@ def write(
 
 
 def scores(folder: Path) -> TestScores:
-    """Return the scores of the held-out images; CheckError if `evaluate` has not written them."""
+    """Return the scores on the held-out images; CheckError if `evaluate` has not written them."""
     return Metrics.read(folder / METRICS, _STAGE).test
 
 
@@ -168,7 +168,7 @@ def choice(folder: Path) -> Choice:
 
 
 def comparison(folder: Path) -> Comparison | None:
-    """Return the new model beside the accepted one, None where there is none."""
+    """Return the comparison with the accepted model, or None if there is none."""
     return ComparisonFile.read(folder / _COMPARISON, _STAGE).comparison
 
 

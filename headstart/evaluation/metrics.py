@@ -1,4 +1,4 @@
-"""What is said of predictions: scores, per class, calibration, intervals. Pure functions of arrays.
+"""Scores of predictions: overall, per class, calibration, intervals. Pure functions of arrays.
 
 Throughout, `labels` and `predicted` are int [N] in 0..C-1, `probabilities` float [N, C] whose rows sum to 1.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_SMALLEST = float(np.finfo(np.float32).tiny)  # what a probability of 0 counts as in the log loss
+_SMALLEST = float(np.finfo(np.float32).tiny)  # the log loss counts a probability of 0 as this
 _DECIMALS = 6
 
 
@@ -24,24 +24,24 @@ class Interval(NamedTuple):
 
 
 class ClassScores(NamedTuple):
-    """One class against all others; None where the score has no denominator, and for all of a class without images."""
+    """One class against all others. A score without a denominator is None, as are all of a class without images."""
 
     precision: float | None  # None: never predicted
     recall: float | None
     f1: float | None
-    support: int  # images of the class; 0: it is absent, and nothing can be said of it
+    support: int  # images of the class; 0: it is absent
     n_predicted: int
     precision_interval: Interval | None = None
     recall_interval: Interval | None = None
 
 
 class Resampled(NamedTuple):
-    """Scores of resamples of the images, `bootstrap`'s."""
+    """The scores of bootstrap resamples of the images."""
 
     accuracy: np.ndarray  # float64 [B]
     macro_f1: np.ndarray  # float64 [B]
-    precision: np.ndarray  # float32 [B, C]; NaN where a resample has no such prediction
-    recall: np.ndarray  # float32 [B, C]; NaN where a resample has no such image
+    precision: np.ndarray  # float32 [B, C]; NaN if a resample has no such prediction
+    recall: np.ndarray  # float32 [B, C]; NaN if a resample has no such image
 
 
 class Evaluation(NamedTuple):
@@ -60,11 +60,11 @@ class Bin(NamedTuple):
 
 
 class RiskCoverage(NamedTuple):
-    """What happens when a model may abstain from what it is least sure of, for each confidence, the highest first."""
+    """Coverage and risk of a model that abstains below a confidence, for each confidence, highest first."""
 
     coverage: np.ndarray  # float64 [K], share of the images that are answered
     risk: np.ndarray  # float64 [K], share of these answers that are wrong
-    confidence: np.ndarray  # float64 [K], of the least sure answer
+    confidence: np.ndarray  # float64 [K], of the least confident answer
 
     @property
     def aurc(self) -> float:
@@ -73,26 +73,26 @@ class RiskCoverage(NamedTuple):
 
 
 class Advantage(NamedTuple):
-    """How much lower one candidate's losses are than another's on the same images."""
+    """How much lower a second candidate's losses are than the first's on the same images."""
 
-    mean: float  # nats an image; positive where the second candidate is better
+    mean: float  # nats per image; positive if the second candidate is better
     standard_error: float
 
     def is_clear(self, n_looks: int) -> bool:
-        """Return whether it is significant at 5 %, one-sided, for the best of `n_looks` (Bonferroni)."""
+        """Return whether it is significant at 5 %, one-sided, as the best of `n_looks` (Bonferroni)."""
         return self.mean > NormalDist().inv_cdf(1 - 0.05 / n_looks) * self.standard_error
 
 
 class McNemar(NamedTuple):
-    """Where two candidates' answers on the same images differ (McNemar 1947), with the exact two-sided p-value."""
+    """How two candidates' answers on the same images differ (McNemar 1947), with the exact two-sided p-value."""
 
     only_first_right: int
     only_second_right: int
-    p_value: float  # of a split at least as uneven, if neither were better
+    p_value: float  # of a split at least this uneven if neither is better
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return int [C, C]: the number of images of class `row` that are called `column`."""
+    """Return int [C, C]: the number of images of class `row` that are predicted as `column`."""
     flat = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)
     return flat.reshape(n_classes, n_classes)
 
@@ -113,7 +113,7 @@ def per_class(confusion: np.ndarray) -> list[ClassScores]:
 def with_intervals(
     scores: list[ClassScores], resampled: Resampled, labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray
 ) -> list[ClassScores]:
-    """Return the same with the 95 % intervals of precision and recall."""
+    """Return `scores` with the 95 % intervals of precision and recall."""
 
     def interval(samples: np.ndarray, value: float | None, among: np.ndarray) -> Interval | None:
         if value is None:
@@ -142,7 +142,7 @@ def macro_f1(confusion: np.ndarray) -> float:
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean of -log p(label), in nats."""
     given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return max(0.0, float(-np.log(np.maximum(given, _SMALLEST)).mean()))  # not -0.0, nor below it by rounding
+    return max(0.0, float(-np.log(np.maximum(given, _SMALLEST)).mean()))  # rounding may give -0.0 or less
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -152,7 +152,7 @@ def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int) -> list[Bin]:
-    """Return the non-empty bins of equal width, from unsure to sure."""
+    """Return the non-empty bins of equal width, in order of confidence."""
     confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
     at = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     return [
@@ -162,7 +162,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int) -> l
 
 
 def before_calibration(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities, float64 [N, C], that the same scores have without the temperature."""
+    """Return the probabilities, float64 [N, C], without the temperature."""
     scores = temperature * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny).astype(np.float64))
     odds = np.exp(scores - scores.max(1, keepdims=True))
     uncalibrated: np.ndarray = odds / odds.sum(1, keepdims=True)
@@ -170,13 +170,13 @@ def before_calibration(probabilities: np.ndarray, temperature: float) -> np.ndar
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
-    """Return the mean gap of confidence and accuracy over images (Guo et al. 2017, equation 3)."""
+    """Return the gap between confidence and accuracy, averaged over images (Guo et al. 2017, equation 3)."""
     n_images = sum(each.n_images for each in bins)
     return sum(each.n_images * abs(each.confidence - each.accuracy) for each in bins) / n_images
 
 
 def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> float:
-    """Return the fraction of images whose label is among the `k` most probable classes; ties count for the lower."""
+    """Return the fraction of images whose label is among the `k` most probable classes; the lower index wins ties."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((best == labels[:, None]).any(1).mean())
 
@@ -186,7 +186,7 @@ def bootstrap(
 ) -> Resampled:
     """Return the scores of `n_samples` resamples of the images.
 
-    A resample draws as many groups as there are, with replacement and whole (Field & Welsh 2007, section 2).
+    A resample draws whole groups with replacement, as many as there are (Field & Welsh 2007, section 2).
     """
     random = np.random.default_rng(seed)
     names, group_of = np.unique(groups, return_inverse=True)
@@ -213,8 +213,8 @@ def percentile_interval(statistics: np.ndarray) -> Interval:
 def centred_interval(statistics: np.ndarray, value: float) -> Interval:
     """Return the percentile interval of a statistic in 0..1, moved so that the mean over resamples is `value`.
 
-    A resample repeats some images and lacks others, which by itself lowers macro F1 where classes have few images:
-    there the percentile interval may not even reach `value`. With very many tiny classes this one is still too narrow.
+    A resample repeats some images and lacks others. That alone lowers macro F1 if classes have few images, and the
+    percentile interval may then lie below `value`. With very many tiny classes this interval is still too narrow.
     """
     low, high = percentile_interval(statistics)
     shift = value - float(statistics.mean())
@@ -224,8 +224,8 @@ def centred_interval(statistics: np.ndarray, value: float) -> Interval:
 def accuracy_interval(accuracies: np.ndarray, accuracy: float, n_groups: int) -> Interval:
     """Return the interval of an accuracy over resamples.
 
-    Where all answers are right (or wrong) every resample says the same, and a bootstrap would claim certainty. Then the
-    open side is the exact bound of Clopper & Pearson 1934 over the groups.
+    If all answers are right (or all wrong), all resamples are equal and a bootstrap would claim certainty. The open
+    side is then the exact bound of Clopper & Pearson 1934 over the groups.
     """
     if accuracy == 1:
         return Interval(0.025 ** (1 / n_groups), 1.0)
@@ -244,10 +244,10 @@ def evaluate(
     ece_bins: int,
     seed: int,
 ) -> Evaluation:
-    """Return every score of the held-out images.
+    """Return every score on the held-out images.
 
     `groups` [N]: images of one group are resampled together. `majority_label` is the most frequent class of the
-    training images: always naming it has `majority_accuracy`. `top5_accuracy` is there where C > 5.
+    training images; always predicting it gives `majority_accuracy`. `top5_accuracy` exists only if C > 5.
     """
     n_images, n_classes = probabilities.shape
     predicted = probabilities.argmax(1)
@@ -280,9 +280,9 @@ def evaluate(
 
 
 def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> RiskCoverage:
-    """Return how often the surest answers are wrong, for every number of them (El-Yaniv & Wiener 2010, section 2).
+    """Return the risk of the most confident answers, for every number of them (El-Yaniv & Wiener 2010, section 2).
 
-    `confidence` float [N], `right` bool [N]. Answers that are equally sure are taken together.
+    `confidence` float [N], `right` bool [N]. Answers of equal confidence are taken together.
     """
     order = np.argsort(-confidence, kind="stable")
     last = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
@@ -292,10 +292,10 @@ def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> RiskCoverage:
 
 
 def abstain_threshold(confidence: np.ndarray, right: np.ndarray, wanted_accuracy: float) -> float:
-    """Return the least confidence such that the answers at or above it are right as often as wanted.
+    """Return the lowest confidence such that the answers at or above it have `wanted_accuracy`.
 
-    0 where all of them are, 1 where not even the surest are. Arguments as of `risk_coverage`, of images that nothing
-    was fitted on (Geifman & El-Yaniv 2017, section 3, without its bound).
+    It is 0 if all answers together have it, and 1 if not even the most confident ones do. The arguments are those of
+    `risk_coverage`, on images that nothing was fitted on (Geifman & El-Yaniv 2017, section 3, without its bound).
     """
     curve = risk_coverage(confidence, right)
     enough = np.flatnonzero(1 - curve.risk >= wanted_accuracy)
@@ -305,9 +305,9 @@ def abstain_threshold(confidence: np.ndarray, right: np.ndarray, wanted_accuracy
 
 
 def advantage(first_losses: np.ndarray, second_losses: np.ndarray, groups: np.ndarray) -> Advantage:
-    """Return the mean of `first_losses - second_losses`, float [N], and its standard error, groups [N] kept whole.
+    """Return the mean of `first_losses - second_losses`, float [N], and its standard error with groups [N] kept whole.
 
-    The error is the cluster-robust one (Liang & Zeger 1986); without groups of several images, the usual one.
+    The error is cluster-robust (Liang & Zeger 1986); if every group is one image, it is the usual one.
     """
     differences = first_losses - second_losses
     mean = float(differences.mean())
@@ -320,7 +320,7 @@ def advantage(first_losses: np.ndarray, second_losses: np.ndarray, groups: np.nd
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
-    """Return the exact test on two boolean [N]."""
+    """Return the exact test of two models by whether they get each image right, bool [N]."""
     first, second = int((first_right & ~second_right).sum()), int((~first_right & second_right).sum())
     n = first + second
     tail = sum(math.comb(n, k) for k in range(min(first, second) + 1))

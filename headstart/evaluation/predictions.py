@@ -1,4 +1,4 @@
-"""A candidate's answers on images, and the tables that are made of them."""
+"""A candidate's answers on images, and the tables made from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_POINTS = 200  # of the risk-coverage curve
 
 
 class Answers(NamedTuple):
-    """What a candidate says of images."""
+    """A candidate's answers on N images."""
 
     probabilities: np.ndarray  # float32 [N, C], calibrated
     novelty: np.ndarray  # float32 [N], 0..1
@@ -31,7 +31,7 @@ class Answers(NamedTuple):
 
 
 def answers_of(head: Path, features: np.ndarray) -> Answers:
-    """Return what head.onnx says of features [N, D]."""
+    """Return the answers of head.onnx for features [N, D]."""
     found = runtime.session(head).run(["probabilities", "novelty"], {"features": features.astype(np.float32)})
     return Answers(*found)
 

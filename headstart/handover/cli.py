@@ -1,6 +1,6 @@
-"""`headstart predict | verify | info | serve`: for those who deploy a finished model.
+"""`headstart predict | verify | info | serve`: the command line for deploying a finished model.
 
-onnxruntime, Pillow and numpy only, and nothing of the pipeline; `serve` takes FastAPI and uvicorn too.
+It imports only onnxruntime, Pillow and numpy, and nothing of the pipeline; `serve` needs FastAPI and uvicorn too.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ import onnxruntime
 
 from headstart.base.errors import CheckError, HeadstartError, count_and_name
 from headstart.handover.model import Answer, Model, file_of
-from headstart.images import UnreadableError, decode
+from headstart.images import EXTENSIONS, UnreadableError, decode
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of the images in a folder
-BAD_IMAGES = 2  # exit status where some images could not be read and the rest was answered
+BAD_IMAGES = 2  # exit status if some images could not be read and the others were answered
 
 
 class Named(NamedTuple):
-    """An image and what the model says of it."""
+    """The path of an image, and the model's answer."""
 
     path: str
     answer: Answer
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Print the most probable classes of each image; an unreadable one is told on stderr and the rest goes on."""
+    """Print the most probable classes of each image; unreadable images are reported on stderr and skipped."""
     model = Model(arguments.model)
     paths = list(_named(arguments.images))
     if not paths:
-        raise CheckError("no image is named. Files, folders, patterns, or - for a list on stdin were expected.")
+        raise CheckError("no image was found. Files, folders, patterns, or - for a list on stdin were expected.")
     write = {"table": _table, "json": _json_lines, "csv": _csv}["json" if arguments.json else arguments.format]
     shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
     began, n_bad = time.monotonic(), 0
@@ -59,7 +58,7 @@ def predict(arguments: argparse.Namespace) -> int:
             if shows_progress:
                 done = first + len(chunk)
                 rate = done / (time.monotonic() - began)
-                told = f"\rpredict: {done}/{len(paths)} images, {rate:.0f} a second"
+                told = f"\rpredict: {done}/{len(paths)} images, {rate:.0f} per second"
                 print(told, end="", file=sys.stderr, flush=True)
     if shows_progress:
         print(file=sys.stderr)
@@ -67,22 +66,22 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def _named(words: Iterable[str]) -> Iterator[str]:
-    """Yield the path of each image that the words name: files, folders, patterns, - for one path a line on stdin."""
+    """Yield the path of each image that `words` name: files, folders, patterns, or - for one path per line on stdin."""
     for word in words:
         path = Path(word)
         if word == "-":
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         elif path.is_dir():
-            yield from sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
+            yield from sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in EXTENSIONS)
         elif not path.exists() and glob.has_magic(word):
-            found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's takes no absolute pattern
+            found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's glob takes no absolute pattern
             yield from sorted(each for each in found if Path(each).is_file())
         else:
             yield word
 
 
 def _pixels(path: str) -> np.ndarray | str:
-    """Return uint8 [H, W, 3], or why not."""
+    """Return uint8 [H, W, 3], or an error message."""
     try:
         return decode(Path(path).read_bytes()).rgb
     except (UnreadableError, OSError) as error:
@@ -90,7 +89,7 @@ def _pixels(path: str) -> np.ndarray | str:
 
 
 def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | str], top: int) -> Iterator[Named | str]:
-    """Yield an answer an image, in order, or why there is none. Images of one size go through the model together."""
+    """Yield an answer or an error message per image, in order. Images of one size go through the model together."""
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(pixels):
         if not isinstance(image, str):
@@ -129,14 +128,14 @@ def _csv(width: int, top: int) -> Callable[[Named], None]:
 
     def write(named: Named) -> None:
         values = [value for each in named.answer.ranked for value in each]
-        values += [""] * (len(names) - len(values))  # fewer classes than were asked for
+        values += [""] * (len(names) - len(values))  # the model has fewer classes than `top`
         writer.writerow([named.path, *values, str(named.answer.abstains).lower(), named.answer.novelty])
 
     return write
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Compare checksums and replay the conformance vectors; CheckError where this machine has or answers other ones."""
+    """Compare checksums and replay the conformance vectors; CheckError if a file or an answer differs."""
     file = file_of(arguments.model)
     folder = file.parent
     n_files = _check_sums(folder)
@@ -157,17 +156,17 @@ def verify(arguments: argparse.Namespace) -> int:
         raise CheckError(
             f"{len(wrong)} of {n_images} conformance images differ ({count_and_name(wrong)}), by up to {furthest:.1e}."
             f" At most {expected['tolerance']:.0e} was expected. Compare the versions of onnxruntime and Pillow here"
-            " with those that `headstart info` names."
+            " with those that `headstart info` prints."
         )
-    print(f"verify: {n_files} files are those that were exported")
+    print(f"verify: {n_files} files match {SUMS}")
     opset = _read_json(folder / RECORD).get("opset")
-    print(f"verify: onnxruntime {onnxruntime.__version__} has every operator of the model, opset {opset}")
+    print(f"verify: onnxruntime {onnxruntime.__version__} supports every operator of the model, opset {opset}")
     print(f"verify: {n_images} conformance images agree to {furthest:.1e}")
     return 0
 
 
 def _check_sums(folder: Path) -> int:
-    """Return how many files SHA256SUMS names; CheckError if one is another than at the export, or is missing."""
+    """Return the number of files in SHA256SUMS; CheckError if one is missing or has changed since the export."""
     listed = folder / SUMS
     try:
         promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
@@ -183,14 +182,14 @@ def _check_sums(folder: Path) -> int:
             ) from None
         if found != digest:
             raise CheckError(
-                f"{folder / name} has SHA-256 {found[:12]}.. and {SUMS} promises {digest[:12]}... The file that was"
-                " exported was expected. Copy the whole folder again."
+                f"{folder / name} has SHA-256 {found[:12]}.., but {SUMS} lists {digest[:12]}... The exported file was"
+                " expected. Copy the whole folder again."
             )
     return len(pairs)
 
 
 def info(arguments: argparse.Namespace) -> int:
-    """Print what the model says of itself."""
+    """Print the model's metadata."""
     model = Model(arguments.model)
     print(f"{'file':<22}{model.file}")
     for name, value in sorted(model.metadata.items()):
@@ -199,7 +198,7 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Answer over HTTP until SIGINT or SIGTERM; CheckError where the extra is not installed."""
+    """Answer over HTTP until SIGINT or SIGTERM; CheckError if the extra `serve` is not installed."""
     try:
         from headstart.handover import serving
     except ImportError as error:
@@ -226,20 +225,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="headstart", description="Run, verify, describe or serve a finished model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("predict", help="name the class of images")
+    command = commands.add_parser("predict", help="classify images")
     command.add_argument("model", type=Path, metavar="MODEL", help="artifacts/model, or a model.onnx")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; - reads a list on stdin")
-    command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="json: an object a line")
+    command.add_argument(
+        "--format", choices=("table", "json", "csv"), default="table", help="json: one object per line"
+    )
     command.add_argument("--json", action="store_true", help="the same as --format json")
     command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images read at a time (default: 8)")
     command.add_argument("--top", type=_positive, default=1, metavar="K", help="the K most probable classes")
     command.set_defaults(run=predict)
 
-    command = commands.add_parser("verify", help="compare checksums, replay the conformance vectors on this machine")
+    command = commands.add_parser("verify", help="compare checksums and replay the conformance vectors on this machine")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.set_defaults(run=verify)
 
-    command = commands.add_parser("info", help="classes, backbone, preprocessing, digests, versions")
+    command = commands.add_parser("info", help="print classes, backbone, preprocessing, digests, versions")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.set_defaults(run=info)
     command = commands.add_parser("serve", help="answer over HTTP, with a page to try the model in a browser")
@@ -247,14 +248,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0: reachable from other machines (default: 127.0.0.1)"
     )
-    command.add_argument("--port", type=int, default=8000, help="0: a free one (default: 8000)")
-    command.add_argument("--max-mb", type=_positive, default=20, metavar="MB", help="of an image file (default: 20)")
+    command.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
+    command.add_argument(
+        "--max-mb", type=_positive, default=20, metavar="MB", help="largest image file accepted (default: 20)"
+    )
     command.set_defaults(run=serve)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 for an error that is told in one line, 2 for bad images or a wrong command line."""
+    """Run one command; return 0, 1 after printing an error, or 2 for bad images or a wrong command line."""
     options = _parser().parse_args(arguments)
     warnings.filterwarnings("ignore", module=r"PIL\..*")
     try:

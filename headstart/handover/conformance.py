@@ -1,4 +1,4 @@
-"""What a copy of the model is held to: every held-out image here, a few images with their answers wherever it goes."""
+"""Checks the model on every held-out image, and ships a few images with their answers to check any copy of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headstart.onnx.model_folder import CONFORMANCE
 if TYPE_CHECKING:
     import polars as pl
 
-# Of a probability, between the joined graph in float32 at batch 1 and the features as `embed` computed and kept them.
+# Of a probability: the joined graph in float32 at batch 1 against the features as `embed` computed and stored them.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -35,9 +35,9 @@ def check_every_image(
     tolerance: float = TOLERANCES["float32"],
     advance: Callable[[int], None] = lambda n: None,
 ) -> None:
-    """Run the model on each of the original files; CheckError where it is not what `evaluate` reported.
+    """Run the model on each of the original files; CheckError if an answer differs from the one of `evaluate`.
 
-    Where features were computed or kept in half precision, a label may differ if both classes are within the tolerance.
+    If features were computed or stored in half precision, a label may differ if both classes are within the tolerance.
     """
     session = runtime.session(model, threads=1)  # the pool below is the parallelism
     rows = list(predictions.select("image_id", "path", "predicted", "probabilities").iter_rows())
@@ -64,16 +64,16 @@ def check_every_image(
             f"model.onnx gives another label than evaluate on {len(other_labels)} and other probabilities on"
             f" {len(apart)} of {len(files)} test images ({count_and_name(other_labels or apart)}), by up to"
             f" {furthest:.1e}. The same labels and at most {tolerance:.0e} were expected. Run `dvc repro --force"
-            " backbone`; if it stays, please report it."
+            " backbone`; please report this if it happens again."
         )
 
 
 def write_images(
     model: bytes, predictions: pl.DataFrame, classes: Sequence[str], source: Path, n_images: int, folder: Path
 ) -> list[Vector]:
-    """Copy some test images from the folder `source`, and odd ones made of the surest, below `folder`.
+    """Copy some test images from `source` to `folder`, and add odd ones made from the most confident one.
 
-    Return what the model says of each.
+    Return the model's answer for each.
     """
     target = folder / CONFORMANCE
     target.mkdir()
@@ -98,10 +98,10 @@ def spread_rows(predictions: pl.DataFrame, n_images: int) -> pl.DataFrame:
 
 
 def odd_images(rgb: np.ndarray) -> dict[str, bytes]:
-    """Return image files that a careless reader gets wrong, made of one picture uint8 [H, W, 3]: name -> bytes."""
+    """Return image files that a careless decoder gets wrong, made from one picture uint8 [H, W, 3]: name -> bytes."""
     picture = Image.fromarray(rgb)
     turned = Image.Exif()
-    turned[_ORIENTATION] = 6  # shown turned by 90 degrees
+    turned[_ORIENTATION] = 6  # to be shown rotated by 90 degrees
     return {
         "gray.jpg": _encoded(picture.convert("L"), "JPEG"),
         "turned.jpg": _encoded(picture, "JPEG", exif=turned),

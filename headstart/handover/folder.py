@@ -1,6 +1,6 @@
-"""What artifacts/int8 and artifacts/model hold: the records that are handed over, or decide about it.
+"""The records in artifacts/int8 and artifacts/model.
 
-model.schema.json is made of `ModelRecord`; a test holds the two together.
+model.schema.json is generated from `ModelRecord`; a test checks that the two agree.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from headstart.base.files import check_digest
 from headstart.base.records import Digest, Record
 from headstart.evaluation.folder import Candidate, TestScores
 from headstart.onnx.backbone_folder import PreprocessingRecord
@@ -37,28 +38,38 @@ class Try(Record):
 
 
 class Trial(Record):
-    """What the tries were judged by."""
+    """All tries, and what they were judged by."""
 
     tries: list[Try]
     float_accuracy: float
-    n_images: int  # of validation
-    n_calibration: int  # training images that the ranges are from
+    n_images: int  # validation images
+    n_calibration: int  # training images that set the ranges
     max_accuracy_drop: float
     cpu: str  # the processor's instructions
 
 
 class Int8Record(Record):
-    """int8.json."""
+    """The fields of int8.json."""
 
     chosen: str | None  # the name of the try that ships
+    backbone_sha256: Digest | None  # of backbone.int8.onnx; None if none ships
     why: str
     float_bytes: int  # of the pieces in float32
-    trial: Trial | None  # None where export.int8 is false
+    trial: Trial | None  # None if export.int8 is false
 
 
 def read_int8(folder: Path) -> Int8Record:
-    """Return what int8.json says; CheckError if `quantize` has not written it."""
+    """Return the record of int8.json; CheckError if `quantize` has not written it."""
     return Int8Record.read(folder / _INT8_RECORD, "quantize")
+
+
+def int8_piece(folder: Path) -> Path | None:
+    """Return backbone.int8.onnx, None if none ships; CheckError unless it has the digest that int8.json names."""
+    expected = read_int8(folder).backbone_sha256
+    if expected is None:
+        return None
+    check_digest(folder / INT8_BACKBONE, expected, "quantize")
+    return folder / INT8_BACKBONE
 
 
 def write_int8(folder: Path, record: Int8Record) -> None:
@@ -70,7 +81,7 @@ def write_int8(folder: Path, record: Int8Record) -> None:
 
 
 class Int8Model(Record):
-    """model.int8.onnx: the same inputs and outputs in 8-bit integers."""
+    """model.int8.onnx: the model in 8-bit integers, with the same inputs and outputs."""
 
     model_sha256: Digest
     why: str
@@ -78,7 +89,7 @@ class Int8Model(Record):
 
 
 class Input(Record):
-    """Images of one size, upright (EXIF applied), transparent pixels white. Resizing and normalisation are inside."""
+    """Images of one size, upright (EXIF applied), transparent pixels white. The model resizes and normalises them."""
 
     name: Literal["image"] = "image"
     dtype: Literal["uint8"] = "uint8"
@@ -94,21 +105,21 @@ class Probabilities(Record):
 
 
 class LabelIndex(Record):
-    """Of the most probable class."""
+    """The index of the most probable class."""
 
     dtype: Literal["int64"] = "int64"
     shape: tuple[Literal["N"]] = ("N",)
 
 
 class NoveltyOutput(Record):
-    """0..1: the share of held-out images that are nearer to what the model was trained on."""
+    """0..1: the share of held-out images that are nearer to the training images."""
 
     dtype: Literal["float32"] = "float32"
     shape: tuple[Literal["N"]] = ("N",)
 
 
 class Outputs(Record):
-    """What the model gives."""
+    """The model's outputs."""
 
     probabilities: Probabilities
     label_index: LabelIndex = LabelIndex()
@@ -116,30 +127,28 @@ class Outputs(Record):
 
 
 class Facts(Record):
-    """What the model says of itself, in model.json and, as strings, in model.onnx."""
+    """The model's metadata, in model.json and, as strings, in model.onnx."""
 
-    format: Annotated[int, Field(description="Counted up when a reader of the older format would misread the folder.")]
+    format: Annotated[int, Field(description="Incremented when a reader of the older format would misread the folder.")]
     classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2)]
     backbone: Annotated[str, Field(description="LIBRARY/NAME of the pretrained network.")]
     weights: Annotated[str, Field(description="Where its weights came from.")]
     weights_sha256: Digest
     licence: Annotated[str, Field(description="Of the weights.")]
-    preprocessing: Annotated[
-        PreprocessingRecord, Field(description="What the model does inside; nothing that a caller has to do.")
-    ]
-    candidate: Annotated[Candidate, Field(description="Whether the backbone is as pretrained, or was trained further.")]
+    preprocessing: Annotated[PreprocessingRecord, Field(description="Done inside the model; a caller must not do it.")]
+    candidate: Annotated[Candidate, Field(description="Whether the backbone is frozen, as pretrained, or fine-tuned.")]
     training_data_sha256: Annotated[
-        Digest, Field(description="Over the sorted (image SHA-256, label, group) rows that it learned from.")
+        Digest, Field(description="Over the sorted (image SHA-256, label, group) rows of its training images.")
     ]
     temperature: Annotated[float, Field(gt=0, description="Of the calibration; folded into the model.")]
     abstain_below: Annotated[
-        float, Field(ge=0, le=1, description="Where the highest probability is below it, the model abstains. 0: never.")
+        float, Field(ge=0, le=1, description="The model abstains if the highest probability is below it. 0: never.")
     ]
-    versions: Annotated[dict[str, str], Field(description="Of the packages that made it.")]
+    versions: Annotated[dict[str, str], Field(description="Of the packages that built it.")]
 
 
 class ModelRecord(Facts):
-    """What a finished model says of itself, beside model.onnx, whose own metadata has `Facts` as strings."""
+    """The record beside model.onnx, whose own metadata holds `Facts` as strings."""
 
     model_config = ConfigDict(title=RECORD)
 
@@ -147,12 +156,12 @@ class ModelRecord(Facts):
     int8: Int8Model | None
     input: Input = Input()
     outputs: Outputs
-    opset: Annotated[int, Field(ge=1, description="Of ONNX: what a runtime has to know.")]
-    test: Annotated[TestScores, Field(description="Of the held-out images.")]
+    opset: Annotated[int, Field(ge=1, description="The version of ONNX that a runtime must support.")]
+    test: Annotated[TestScores, Field(description="Scores on the held-out images.")]
 
 
 class Vector(Record):
-    """A conformance image and what the model says of it."""
+    """A conformance image and the model's answer."""
 
     file: str
     label: str
@@ -167,7 +176,7 @@ class Expected(Record):
 
 
 def read_model(folder: Path) -> ModelRecord:
-    """Return what model.json says; CheckError if `export` has not written it."""
+    """Return the record of model.json; CheckError if `export` has not written it."""
     return ModelRecord.read(folder / RECORD, "export")
 
 

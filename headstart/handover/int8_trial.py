@@ -1,7 +1,8 @@
-"""Every way to quantise a backbone, judged on validation images, and the one that ships, if any is good enough."""
+"""Tries every way to quantise a backbone, judges it on validation images, and chooses the one that ships, if any."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from headstart.onnx import runtime
 
 _BATCH_IMAGES = 16
 _N_TIMED = 40
-Scores = Callable[[np.ndarray], np.ndarray]  # float32 [N, D] -> [N, C], the highest where the head's answer is
+Scores = Callable[[np.ndarray], np.ndarray]  # features float32 [N, D] -> [N, C]; the highest is the head's answer
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Outcome:
     """What was tried, which way ships and why."""
 
     tries: list[Try]
-    model: bytes | None  # of the way that ships
+    model: bytes | None  # the one that ships
     why: str
     float_accuracy: float
     n_images: int
@@ -35,7 +36,7 @@ class Outcome:
     allowed: float
 
     def record(self, float_bytes: int) -> Int8Record:
-        """Return what int8.json says."""
+        """Return the record of int8.json."""
         chosen = next((each.name for each in self.tries if each.chosen), None)
         trial = Trial(
             tries=self.tries,
@@ -45,18 +46,19 @@ class Outcome:
             max_accuracy_drop=self.allowed,
             cpu=quantization.instruction_set(),
         )
-        return Int8Record(chosen=chosen, why=self.why, float_bytes=float_bytes, trial=trial)
+        digest = hashlib.sha256(self.model).hexdigest() if self.model else None
+        return Int8Record(chosen=chosen, backbone_sha256=digest, why=self.why, float_bytes=float_bytes, trial=trial)
 
 
 class Judge:
-    """Says which validation images a backbone's features lead the head to name rightly."""
+    """Tells which validation images the head classifies correctly by a backbone's features."""
 
     def __init__(self, source: Source, val: Images, head: Scores) -> None:
         self.val = val
         self._source, self._head, self._where = source, head, list(val.where.items())
 
     def __call__(self, backbone: Any) -> np.ndarray:
-        """Return bool [N] for a session of the backbone."""
+        """Return whether each image is right, bool [N], for a session of the backbone."""
         named = [np.empty(0, np.int64)]
         for first in range(0, len(self._where), _BATCH_IMAGES):
             shown = self._source(dict(self._where[first : first + _BATCH_IMAGES]))
@@ -66,7 +68,7 @@ class Judge:
 
 
 def onnx_head(head: Path) -> Scores:
-    """Return the scores of a head.onnx: its probabilities, whose order is that of its scores."""
+    """Return the scores of a head.onnx: its probabilities, which rank classes as its scores do."""
     session = runtime.session(head)
 
     def scores(features: np.ndarray) -> np.ndarray:
@@ -79,7 +81,7 @@ def onnx_head(head: Path) -> Scores:
 def try_every_way(backbone: Path, calibration: np.ndarray, judge: Judge, allowed: float) -> Outcome:
     """Quantise `backbone` in every way and choose the fastest that is good enough.
 
-    `calibration` uint8 [N, S, S, 3], training images; `allowed`: the drop of accuracy that may not be exceeded, 0..1.
+    `calibration` uint8 [N, S, S, 3], training images; `allowed`: the largest acceptable drop of accuracy, 0..1.
     """
     in_float = judge(runtime.session(backbone))
     tries: list[Try] = []
@@ -93,7 +95,7 @@ def try_every_way(backbone: Path, calibration: np.ndarray, judge: Judge, allowed
                 advance(1)
     except quantization.QuantizationError as error:
         failure = str(error)
-        warn(f"onnxruntime gave up after {len(tries)} of {len(quantization.WAYS)} ways: {failure}")
+        warn(f"onnxruntime failed after {len(tries)} of {len(quantization.WAYS)} ways: {failure}")
     chosen, why = choose(tries, allowed, len(judge.val))
     if not tries:
         why = f"No int8 model is shipped: onnxruntime cannot quantise this backbone ({failure})."
@@ -123,7 +125,7 @@ def _tried(
 
 
 def speedup(in_float: Any, in_int8: Any, image: np.ndarray) -> float:
-    """Return how many times as fast the second session is for uint8 [1, S, S, 3]: medians, taken by turns."""
+    """Return how many times as fast the second session is for uint8 [1, S, S, 3], by medians of alternate runs."""
     seconds: list[list[float]] = [[], []]
     for _ in range(_N_TIMED):
         for session, times in zip((in_float, in_int8), seconds, strict=True):
@@ -134,19 +136,19 @@ def speedup(in_float: Any, in_int8: Any, image: np.ndarray) -> float:
 
 
 def choose(tries: Sequence[Try], allowed: float, n_images: int) -> tuple[int | None, str]:
-    """Return the number of the fastest acceptable try, None if there is none, and why."""
+    """Return the index of the fastest acceptable try, None if there is none, and the reason."""
     acceptable = [number for number, each in enumerate(tries) if each.is_acceptable]
     if not acceptable:
         closest = min((each.drop_high for each in tries), default=1.0)
         needed = int(np.ceil(quantization.Z / allowed)) if allowed else 0
         hint = (
-            f" {n_images} validation images cannot show more even without a single loss; {needed} could."
+            f" {n_images} validation images are too few to show this even without a single loss; {needed} are enough."
             if allowed and n_images < needed - 2
             else ""
         )
         return None, (
-            f"No int8 model is shipped: the closest of {len(tries)} ways may lose up to {closest:.2%} of accuracy, and"
-            f" {allowed:.2%} are allowed.{hint} export.int8_max_accuracy_drop sets that."
+            f"No int8 model is shipped: the best of {len(tries)} ways may lose up to {closest:.2%} of accuracy, but"
+            f" only {allowed:.2%} is allowed.{hint} export.int8_max_accuracy_drop in params.yaml sets the limit."
         )
     fastest = max(acceptable, key=lambda number: tries[number].speedup)
     found = tries[fastest]
@@ -156,6 +158,6 @@ def choose(tries: Sequence[Try], allowed: float, n_images: int) -> tuple[int | N
             " on this processor."
         )
     return fastest, (
-        f"An int8 model is shipped: {found.speedup:.2f} times as fast as float32, and at most {found.drop_high:.2%} of"
-        f" accuracy lost ({found.name})."
+        f"An int8 model is shipped: it is {found.speedup:.2f} times as fast as float32 and loses at most"
+        f" {found.drop_high:.2%} of accuracy ({found.name})."
     )

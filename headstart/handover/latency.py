@@ -1,4 +1,4 @@
-"""How long answers take here: percentiles, since the slow ones are what users notice."""
+"""Measures latency on this machine: percentiles, because users notice the slow answers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 BATCHES = (1, 8, 32)
-_SECONDS = 2.0  # a measurement lasts at least so long
+_SECONDS = 2.0  # least duration of a measurement
 _FEWEST = 20
 _WARM_UP = 3
 
 
 class Latency(NamedTuple):
-    """Of one batch size, on so many threads."""
+    """The latency at one batch size and number of threads."""
 
     what: str
-    batch: int  # images a call
+    batch: int  # images per call
     threads: int
-    p50_ms: float  # a call
+    p50_ms: float  # per call
     p95_ms: float
     p99_ms: float
     images_a_second: float  # by the median
@@ -29,7 +29,7 @@ class Latency(NamedTuple):
 def measure(
     what: str, answer: Callable[[np.ndarray], object], images: np.ndarray, threads: int, seconds: float = _SECONDS
 ) -> Latency:
-    """Call `answer` with uint8 [N, H, W, 3] for a while and return what the calls took."""
+    """Call `answer` with uint8 [N, H, W, 3] for at least `seconds`; return the latency of the calls."""
     for _ in range(_WARM_UP):
         answer(images)
     times: list[float] = []

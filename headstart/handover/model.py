@@ -1,4 +1,4 @@
-"""A finished model: what its file says of itself, and what it says of images."""
+"""A finished model: its metadata, and its answers for images."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from headstart.images import UnreadableError, decode, from_pillow
 from headstart.onnx.model_folder import MODEL
 from headstart.onnx.runtime import session
 
-FORMAT = 1  # of the handed-over folder; model.schema.json describes its model.json. Older ones are read for ever
+FORMAT = 1  # of the model folder; model.schema.json describes its model.json. Older formats stay readable
 
 
 class Answer(NamedTuple):
-    """What the model says of one image."""
+    """The model's answer for one image."""
 
     ranked: list[tuple[str, float]]  # label and probability, most probable first
     abstains: bool  # the first probability is below the model's threshold
-    novelty: float | None  # 0..1, share of held-out images that are nearer to the training images; None: not told
+    novelty: float | None  # 0..1, share of held-out images nearer to the training images; None: not an output
 
     @property
     def label(self) -> str:
@@ -32,27 +32,29 @@ class Answer(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """That of `label`."""
+        """The probability of `label`."""
         return self.ranked[0][1]
 
 
 _EXPECTED = "A path, the bytes of a file, a Pillow image or a uint8 array [H, W, 3] in RGB was expected"
-Picture = str | Path | bytes | Image.Image | np.ndarray  # a file, its bytes, a Pillow image, uint8 [H, W, 3] in RGB
+_BYTES = bytes | bytearray | memoryview
+_SINGLE = str | Path | _BYTES | Image.Image
+Picture = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray  # the last: uint8 [H, W, 3] in RGB
 
 
 class Model:
     """A session and the metadata of a model.onnx."""
 
     def __init__(self, path: Path) -> None:
-        """Load `path`, a model.onnx or the folder that holds it; CheckError if it is no model of headstart's."""
+        """Load `path`, a model.onnx or the folder that holds it; CheckError if headstart did not export it."""
         self.file = file_of(path)
         self._session = session(self.file)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         written = self.metadata.get("format", "1")
         if written.isdigit() and int(written) > FORMAT:
             raise CheckError(
-                f"{self.file} has format {written}. {FORMAT} or below was expected by this headstart. Install the one"
-                f" that wrote it: {json.loads(self.metadata.get('versions', '{}')).get('headstart', 'a newer one')}."
+                f"{self.file} has format {written}. Format {FORMAT} or below was expected. Install the headstart that"
+                f" wrote it: {json.loads(self.metadata.get('versions', '{}')).get('headstart', 'a newer version')}."
             )
         self._tells_novelty = "novelty" in {output.name for output in self._session.get_outputs()}
         try:
@@ -67,7 +69,7 @@ class Model:
         return found
 
     def __call__(self, images: np.ndarray, top: int | None = None) -> list[Answer]:
-        """Return an answer an image of uint8 [N, H, W, 3], RGB of any size, with the `top` most probable classes."""
+        """Return one answer per image of uint8 [N, H, W, 3], RGB of any size, with the `top` most probable classes."""
         if self._tells_novelty:
             found, novelty = self._session.run(["probabilities", "novelty"], {"image": images})
         else:
@@ -86,43 +88,52 @@ class Model:
     def predict(self, images: Sequence[Picture], top: int | None = None) -> list[Answer]: ...
 
     def predict(self, images: Picture | Sequence[Picture], top: int | None = None) -> Answer | list[Answer]:
-        """Return an answer for one image, or a list of answers for several: a sequence, or uint8 [N, H, W, 3].
+        """Return the answer for one image, or a list of answers for a sequence of images or uint8 [N, H, W, 3].
 
-        Images may have any sizes. `top`: how many classes an answer has, all if None. UnreadableError, with its number
-        where there are several, for one that is no image.
+        Images may differ in size. `top`: the number of classes in an answer, all if None. UnreadableError if an image
+        is not usable; with several images it names the number of the image.
         """
-        if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        if top is not None and top < 1:
+            raise ValueError(f"top is {top}. 1 or more was expected, or None for all classes.")
+        if isinstance(images, _SINGLE) or (isinstance(images, np.ndarray) and images.ndim < 4):
             return self(_rgb(images)[None], top)[0]
-        several: object = images  # whatever the caller passed, whatever the annotation says
+        several: object = images  # a caller may pass anything, despite the annotation
         if not isinstance(several, Iterable):
-            several = [_rgb(several)]  # which says what it is
+            several = [_rgb(several)]  # raises an error that names the type
         return [self(_rgb(image, f"image {number}: ")[None], top)[0] for number, image in enumerate(several)]
 
 
 def load(path: str | Path) -> Model:
-    """Return the finished model in a folder such as artifacts/model, or in a model.onnx; CheckError if it is none."""
+    """Return the finished model of a folder such as artifacts/model, or of a model.onnx; CheckError if it has none."""
     return Model(Path(path))
 
 
 def _rgb(picture: object, which: str = "") -> np.ndarray:
     """Return uint8 [H, W, 3], upright."""
     if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint8 and picture.shape[2:] == (3,):
+        if picture.dtype == np.uint8 and picture.shape[2:] == (3,) and picture.size:
             return picture
-        raise UnreadableError(f"{which}{picture.dtype} {list(picture.shape)} is no image. {_EXPECTED}")
+        raise UnreadableError(f"{which}{picture.dtype} {list(picture.shape)} is not an image. {_EXPECTED}")
     name = f"'{picture}'" if isinstance(picture, str | Path) else f"a {type(picture).__name__} object"
     try:
         if isinstance(picture, str | Path):
-            return decode(Path(picture).read_bytes()).rgb
-        if isinstance(picture, bytes):
-            return decode(picture).rgb
+            return decode(_bytes_of(picture)).rgb
+        if isinstance(picture, _BYTES):
+            return decode(bytes(picture)).rgb
         if isinstance(picture, Image.Image):
             return from_pillow(picture)
+    except UnreadableError as error:
+        raise UnreadableError(f"{which}{name} is not a usable image: {error}") from None
     except OSError as error:
         raise UnreadableError(f"{which}{name} cannot be read: {error.strerror}") from None
-    except UnreadableError as error:
-        raise UnreadableError(f"{which}{name} is no image that can be used: {error}") from None
-    raise UnreadableError(f"{which}{type(picture).__name__} is no image. {_EXPECTED}")
+    raise UnreadableError(f"{which}{type(picture).__name__} is not an image. {_EXPECTED}")
+
+
+def _bytes_of(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except ValueError as error:  # such as a path with a null byte
+        raise UnreadableError(str(error)) from None
 
 
 def file_of(path: Path) -> Path:

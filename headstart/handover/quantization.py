@@ -1,7 +1,7 @@
-"""The backbone in 8-bit integers: onnxruntime's static quantisation, in the ways that are worth a try.
+"""Quantises the backbone to 8-bit integers by onnxruntime's static quantisation, in the ways that are worth a try.
 
-Weights int8, activations uint8, as pairs of QuantizeLinear and DequantizeLinear. Which way keeps the accuracy depends
-on the network; how fast it is, and for some ways the very result, on the processor's instructions.
+Weights are int8 and activations uint8, as pairs of QuantizeLinear and DequantizeLinear. Which way keeps the accuracy
+depends on the network. The speed, and for some ways even the result, depends on the processor's instructions.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from headstart.evaluation.metrics import advantage
 if TYPE_CHECKING:
     import onnx
 
-N_CALIBRATION = 128  # images whose activations set the ranges; more move them little
+N_CALIBRATION = 128  # images whose activations set the ranges; more images change them little
 _BATCH_IMAGES = 8
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
-Z = 1.6449  # standard errors above which a normal variable is 5 % of the time
+Z = 1.6449  # the 95th percentile of the standard normal distribution
 
 
 class Way(NamedTuple):
-    """How to quantise."""
+    """A way to quantise."""
 
-    per_channel: bool  # a scale for each output channel of a weight, not one for all
-    reduce_range: bool  # 7 bits a weight: without VNNI the 8-bit products of two neighbours may overflow 16 bits
-    whole: bool  # also the first and the last layer, which are the most sensitive
+    per_channel: bool  # one scale per output channel of a weight, not one for all
+    reduce_range: bool  # 7-bit weights: without VNNI the sum of two 8-bit products may overflow 16 bits
+    whole: bool  # including the first and the last layer, the most sensitive ones
 
     def __str__(self) -> str:
         weights = "7-bit weights" if self.reduce_range else "8-bit weights"
-        scales = "a scale a channel" if self.per_channel else "a scale a layer"
+        scales = "one scale per channel" if self.per_channel else "one scale per layer"
         return f"{weights}, {scales}, {'all layers' if self.whole else 'all but the first and last layer'}"
 
 
 class QuantizationError(Exception):
-    """onnxruntime could not quantise a network; the message is its reason."""
+    """onnxruntime could not quantise a network; the message gives the reason."""
 
 
 WAYS = tuple(Way(*way) for way in itertools.product((True, False), (False, True), (True, False)))
 
 
 def quantised(backbone: Path, calibration: np.ndarray) -> Iterator[tuple[Way, bytes]]:
-    """Yield the backbone, a file, quantised in each way; `calibration` uint8 [N, S, S, 3], of training images.
+    """Yield the backbone, a file, quantised in each way; `calibration` uint8 [N, S, S, 3] are training images.
 
-    Crop and normalisation stay as they are: in integers they cost more than they save. QuantizationError if
-    onnxruntime cannot do it.
+    Crop and normalisation stay in float: in integers they would cost more than they save. QuantizationError if
+    onnxruntime fails.
     """
     with tempfile.TemporaryDirectory() as name, _quiet():
         try:
             yield from _quantised(backbone, calibration, Path(name))
-        except Exception as error:  # of whatever kind: a network may be beyond the library in many ways
+        except Exception as error:  # the library may fail on a network in any way
             first_line = (str(error).splitlines() or [""])[0]
             raise QuantizationError(f"{type(error).__name__}: {first_line}") from error
 
@@ -92,10 +92,10 @@ def _quantised(backbone: Path, calibration: np.ndarray, folder: Path) -> Iterato
 
 
 def drop(float_right: np.ndarray, int8_right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return how much lower the accuracy of the second bool [N] is, and the one-sided 95 % bound on it.
+    """Return the drop of accuracy from float to int8, by right answers bool [N], and its one-sided 95 % bound.
 
-    The bound is the larger of two: Wald's with half a pair more in each cell (Agresti & Min 2005, section 3), which
-    holds for few images, and the one that keeps groups [N] whole.
+    The bound is the larger of two: Wald's with half a pair added to each cell (Agresti & Min 2005, section 3), which
+    is valid for few images, and the one that keeps groups [N] whole.
     """
     n_lost, n_won = int((float_right & ~int8_right).sum()), int((~float_right & int8_right).sum())
     n = len(float_right) + 2
@@ -107,7 +107,7 @@ def drop(float_right: np.ndarray, int8_right: np.ndarray, groups: np.ndarray) ->
 
 
 def instruction_set() -> str:
-    """Return this processor's architecture and those of its instructions that matter to 8-bit products."""
+    """Return this processor's architecture and its instruction sets that matter for 8-bit products."""
     wanted = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp")
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -134,11 +134,11 @@ def _reader(images: np.ndarray) -> Any:
 
 
 def _shipped(model: onnx.ModelProto) -> bytes:
-    """Return the model's bytes without what this machine has put there."""
+    """Return the model's bytes without what depends on this machine."""
     model.producer_name, model.producer_version, model.doc_string = "headstart", "", ""
     del model.metadata_props[:]
     del model.graph.value_info[:]
-    used = {node.domain for node in model.graph.node}  # onnxruntime lists all that it knows
+    used = {node.domain for node in model.graph.node}  # onnxruntime lists every domain that it knows
     imports = [each for each in model.opset_import if each.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(imports)
@@ -147,7 +147,7 @@ def _shipped(model: onnx.ModelProto) -> bytes:
 
 
 class _quiet:  # noqa: N801 used as a function
-    """Keeps onnxruntime's advice from the terminal."""
+    """Hides onnxruntime's warnings."""
 
     def __enter__(self) -> None:
         self._level = logging.root.manager.disable

@@ -1,11 +1,10 @@
-"""A finished model over HTTP: POST an image, get its label; and a page to try it in a browser.
+"""Serves a finished model over HTTP: POST an image, get its label; a page tries the model in a browser.
 
-Small on purpose: one process, one model, no queue. Behind a proxy, a process a core.
+It is small on purpose: one process, one model, no queue. To scale, run one process per core behind a proxy.
 """
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -17,30 +16,31 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 
+from headstart.base.cores import n_cores
 from headstart.handover.model import Model
 from headstart.images import UnreadableError, decode
 
-_STOPS_WITHIN_S = 10  # of what is under way when it is told to stop
-_THROWN_AWAY = 5  # times the limit; who sends more than that is cut off
+_STOPS_WITHIN_S = 10  # time that requests in progress get to finish when the server stops
+_THROWN_AWAY = 5  # multiple of the limit up to which a body is read; a longer one is cut off
 _WARM_UP_PX = 64
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Prediction(BaseModel):
-    """What the model says of an image."""
+    """The model's answer for an image."""
 
     label: str
     probability: Annotated[float, Field(description="of the label, calibrated, 0..1")]
     abstains: Annotated[bool, Field(description="the probability is below the model's threshold: better ask a person")]
     novelty: Annotated[
         float | None,
-        Field(description="0..1: the share of held-out images that are nearer to what the model was trained on"),
+        Field(description="0..1: the share of held-out images that are nearer to the training images"),
     ]
     probabilities: Annotated[dict[str, float], Field(description="of every class, most probable first")]
 
 
 class About(BaseModel):
-    """What the model says of itself."""
+    """The model's metadata."""
 
     classes: list[str]
     abstain_below: float
@@ -48,20 +48,20 @@ class About(BaseModel):
 
 
 def application(model: Model, max_mb: int) -> FastAPI:
-    """Return the application; it is ready once the model has answered an image."""
+    """Return the application, after the model has answered a first image."""
     app = FastAPIOffline(title="headstart", version=version("headstart"), description="One image in, one label out.")
     page = (Path(__file__).parent / "serving.html").read_text(encoding="utf-8")
     limit = max_mb * 1_000_000
-    at_a_time = anyio.CapacityLimiter(os.cpu_count() or 1)  # more would only take memory
+    at_a_time = anyio.CapacityLimiter(n_cores())  # more would only use memory
     too_large = f"more than {max_mb} MB. Send a smaller file, or start `headstart serve` with a larger --max-mb."
     model(np.zeros((1, _WARM_UP_PX, _WARM_UP_PX, 3), np.uint8))
 
     async def body_of(request: Request) -> bytes:
-        """Return the body; no more than the limit is kept, and what exceeds it is thrown away.
+        """Return the body; status 413 if it exceeds the limit, and the excess is discarded.
 
-        Who is still sending when the connection closes does not hear why, so up to some point it is let finish.
+        A client that is still sending when the connection closes never sees the status, so some excess is read.
         """
-        announced = int(request.headers.get("content-length", 0))  # the server has seen to it that it is a number
+        announced = int(request.headers.get("content-length", 0))  # the server has checked that it is a number
         asks_first = "expect" in request.headers
         if announced > _THROWN_AWAY * limit or (announced > limit and asks_first):
             raise HTTPException(413, too_large)
@@ -88,15 +88,15 @@ def application(model: Model, max_mb: int) -> FastAPI:
     def ready() -> dict[str, str]:
         return {"status": "ready"}
 
-    @app.get("/model", summary="Classes, threshold, and what else the model says of itself")
+    @app.get("/model", summary="Classes, threshold and further metadata of the model")
     def about() -> About:
         return About(classes=model.classes, abstain_below=model.abstain_below, metadata=model.metadata)
 
     @app.post(
         "/predict",
-        summary="The label of an image: the file's bytes are the body",
+        summary="Classify an image: the request body is the file's bytes",
         openapi_extra={"requestBody": {"required": True, "content": {"image/*": _IMAGE}}},
-        responses={413: {"description": "The file is too large."}, 422: {"description": "It is no image."}},
+        responses={413: {"description": "The file is too large."}, 422: {"description": "It is not an image."}},
     )
     async def predict(request: Request) -> Prediction:
         data = await body_of(request)
@@ -120,7 +120,7 @@ def _prediction(model: Model, data: bytes) -> Prediction:
 
 
 def run(model: Model, host: str, port: int, max_mb: int) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are then answered, new ones refused."""
+    """Serve until SIGINT or SIGTERM; requests in progress are then answered, new ones refused."""
     uvicorn.run(
         application(model, max_mb),
         host=host,

@@ -11,14 +11,19 @@ from headstart.base.files import check_digest
 from headstart.base.records import Digest, Record
 
 RESIZE, BACKBONE, TENSORS = "resize.onnx", "backbone.onnx", "backbone.safetensors"
+_MAX_PX = 8192  # of a side: what a larger one takes does not fit into memory
 _RECORD = "backbone.json"
 
 
 class PreprocessingRecord(Record):
     """What the model does to an image before its network sees it."""
 
-    resize_px: Annotated[int, Field(ge=1, description="side of the square that the centre of an image is resized to")]
-    input_px: Annotated[int, Field(ge=1, description="side of the centre crop of it that the network takes")]
+    resize_px: Annotated[
+        int, Field(ge=1, le=_MAX_PX, description="side of the square that the centre of an image is resized to")
+    ]
+    input_px: Annotated[
+        int, Field(ge=1, le=_MAX_PX, description="side of the centre crop of it that the network takes")
+    ]
     crop_fraction: Annotated[float, Field(gt=0, le=1, description="input_px / resize_px, before rounding")]
     interpolation: Literal["bilinear", "bicubic"]
     mean: Annotated[tuple[float, float, float], Field(description="of pixels scaled to 0..1")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.base.errors import CheckError
-from headstart.base.files import check_digest, replacing_folder, write_text
+from headstart.base.files import promised, replacing_folder, write_text
 from headstart.base.records import Digest, Record
 
 if TYPE_CHECKING:
@@ -84,14 +84,13 @@ def write_off(folder: Path) -> None:
 def piece(folder: Path, name: str) -> Path:
     """Return one of the tuned pieces; CheckError unless it has the digest that finetune.json names."""
     record = read(folder)
-    if record is None or name not in record.files:
+    if record is None:
         raise CheckError(f"{folder} holds no {name}: fine-tuning was off. Run `dvc repro finetune evaluate`.")
-    check_digest(folder / name, record.files[name], _STAGE)
-    return folder / name
+    return promised(folder, name, record.files, _STAGE)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """Return a `tuning.loop.Epoch` a row."""
+    """Return a `tuning.history.Epoch` a row."""
     from headstart.base.files import read_csv
 
     return read_csv(folder / _HISTORY, _STAGE).to_dicts()

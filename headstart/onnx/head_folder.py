@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from headstart.base.files import check_digest, read_csv
+from headstart.base.files import promised, read_csv
 from headstart.base.records import Digest, Record
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def out_of_fold(folder: Path) -> pl.DataFrame:
 
 def candidates(folder: Path) -> list[dict[str, float | bool]]:
     """Return a `sweep.Candidate` a row."""
-    return read_csv(folder / CANDIDATES, _STAGE).to_dicts()
+    return read_csv(promised(folder, CANDIDATES, read(folder).files, _STAGE), _STAGE).to_dicts()
 
 
 def learning_curve(folder: Path) -> list[dict[str, float]]:
     """Return a `learning_curve.Point` a row."""
-    return read_csv(folder / LEARNING_CURVE, _STAGE).to_dicts()
+    return read_csv(promised(folder, LEARNING_CURVE, read(folder).files, _STAGE), _STAGE).to_dicts()
 
 
 def write_out_of_fold(folder: Path, table: pl.DataFrame) -> None:
@@ -74,5 +74,4 @@ def write(folder: Path, record: HeadRecord) -> None:
 
 def piece(folder: Path) -> Path:
     """Return head.onnx; CheckError unless it has the digest that head.json names."""
-    check_digest(folder / HEAD, read(folder).files[HEAD], _STAGE)
-    return folder / HEAD
+    return promised(folder, HEAD, read(folder).files, _STAGE)

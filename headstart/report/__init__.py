@@ -1,1 +1,1 @@
-"""One self-contained HTML page on a finished run: its words, its figures, its pictures."""
+"""The report on a finished run, one self-contained HTML page: its texts, its figures, its pictures."""

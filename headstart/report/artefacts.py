@@ -1,4 +1,4 @@
-"""What the sections of the page are made of, opened when the first of them asks for it."""
+"""The artefacts that the sections of the report read, each opened on first use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Shown(NamedTuple):
-    """An image on the page."""
+    """An image in the report."""
 
     path: str
     label: str
@@ -35,7 +35,7 @@ class Shown(NamedTuple):
 
 
 class Artefacts:
-    """The finished run that the page is about."""
+    """The artefacts of the run that the report is about."""
 
     def __init__(self, params: Params, layout: Layout) -> None:
         self.params, self.layout = params, layout
@@ -47,7 +47,7 @@ class Artefacts:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, in the order of their indices."""
+        """The names of the classes, in the order of label indices."""
         return self.data.classes
 
     @cached_property
@@ -57,12 +57,12 @@ class Artefacts:
 
     @cached_property
     def train(self) -> Images:
-        """The images of the split train."""
+        """The images in the split train."""
         return self.data.of(dataset.TRAIN)
 
     @cached_property
     def validated(self) -> ValidationSummary:
-        """How the data were read."""
+        """The summary of `validate`."""
         return ValidationSummary.of(self.layout)
 
     @cached_property
@@ -72,13 +72,13 @@ class Artefacts:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Of the held-out images, float32 [N, C]."""
+        """The probabilities of the held-out images, float32 [N, C]."""
         rows = self.predictions["probabilities"].to_list()
         return np.array(rows, np.float32).reshape(len(rows), len(self.classes))
 
     @cached_property
     def scores(self) -> TestScores:
-        """Of the held-out images."""
+        """The scores on the held-out images."""
         return folder.scores(self.layout.evaluation)
 
     @cached_property
@@ -98,12 +98,12 @@ class Artefacts:
 
     @cached_property
     def features(self) -> Features:
-        """Of the frozen backbone."""
+        """The features of the frozen backbone."""
         return features.opened(self.layout)
 
     @cached_property
     def source(self) -> Source:
-        """Where pixels come from."""
+        """The source of pixels."""
         return pixels.opened(self.layout)
 
     def shown(self, images: Images) -> list[Shown]:

@@ -1,4 +1,4 @@
-"""Images by their features: which are alike, and how they lie on a map."""
+"""Images in feature space: nearest neighbours, and maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALLEST = 1e-12
 
 
 def nearest(queries: np.ndarray, rows: Rows, k: int) -> np.ndarray:
-    """Return int [Q, min(k, N)]: the numbers of the rows [N, D] with the highest cosine to each query [Q, D]."""
+    """Return int [Q, min(k, N)]: the indices of the rows [N, D] with the highest cosine to each query [Q, D]."""
     wanted = _unit(queries)
     numbers, cosines = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
     for block in _blocks(rows.shape[0]):
@@ -46,12 +46,12 @@ def pca(features: np.ndarray) -> np.ndarray:
 
 
 def umap(features: np.ndarray, seed: int) -> np.ndarray:
-    """Return float64 [N, 2] by UMAP (McInnes et al. 2018); ParamError where umap-learn is not installed."""
+    """Return float64 [N, 2] by UMAP (McInnes et al. 2018); ParamError if umap-learn is not installed."""
     try:
         from umap import UMAP
     except ImportError:
         raise ParamError(
-            "report.umap is true, and umap-learn is not installed. Run `pip install 'headstart[umap]'`, or set"
+            "report.umap is true, but umap-learn is not installed. Run `pip install 'headstart[umap]'`, or set"
             " report.umap to false in params.yaml."
         ) from None
     places: np.ndarray = UMAP(random_state=seed, n_jobs=1).fit_transform(features)

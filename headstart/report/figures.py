@@ -1,6 +1,6 @@
-"""The plots of the page, by matplotlib, as SVG that takes its colours and its font from the page.
+"""The plots of the report, by matplotlib, as SVG that takes its colours and its font from the page.
 
-The same values give the same bytes. Texts stay texts, so they can be searched, and shrink with the page.
+The same values give the same bytes. Text stays text: it can be searched, and it shrinks with the page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from headstart.evaluation.metrics import Bin, Interval, RiskCoverage
 
-# What stands for a colour of the page while matplotlib draws; dark mode and print have other ones.
+# Placeholders for the page's colours while matplotlib draws; dark mode and print have other colours.
 INK, SOFT, LINE, RIGHT, WRONG, PANEL = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _OF_THE_PAGE = {
     INK: "currentColor",
@@ -28,9 +28,9 @@ _OF_THE_PAGE = {
     PANEL: "var(--panel)",
 }
 MAX_BARS = 40  # classes that a bar chart has room for
-_RARE = 0.1  # coverage below which the risk-coverage curve may leave the picture
-MAX_COLOURS = 20  # classes that colours can tell apart
-POINTS = "points"  # ends the id of the group that holds the points of a map, in their order
+_RARE = 0.1  # coverage below which the risk-coverage curve may leave the plot
+MAX_COLOURS = 20  # classes that colours can distinguish
+POINTS = "points"  # suffix of the id of the group that holds the points of a map, in order
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called $5
@@ -50,7 +50,7 @@ _STYLE: dict[str, Any] = {
 
 
 def comparison(rows: Sequence[tuple[str, float, Interval | None]]) -> str:
-    """Return accuracies beside each other, each with its interval: name, accuracy, interval; this model's first."""
+    """Return a plot of accuracies with their intervals; `rows`: name, accuracy, interval, this model first."""
     with _drawn("comparison", (5.0, 0.5 + 0.34 * len(rows))) as (axes, done):
         for row, (_, accuracy, interval) in enumerate(rows):
             colour = SOFT if row else RIGHT
@@ -76,7 +76,7 @@ def reliability(before: Sequence[Bin], after: Sequence[Bin]) -> str:
             axes.plot([b.confidence for b in bins], [b.accuracy for b in bins], style, color=colour, label=name)
             sizes = [6 + 90 * each.n_images / n_images for each in bins]
             axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], sizes, color=colour, zorder=3)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="how sure it is", ylabel="how often it is right")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="accuracy")
         _percent(axes, "x")
         _percent(axes, "y")
         axes.grid()
@@ -85,14 +85,14 @@ def reliability(before: Sequence[Bin], after: Sequence[Bin]) -> str:
 
 
 def risk_coverage(curve: RiskCoverage, coverage: float, selective_accuracy: float | None) -> str:
-    """Return the risk-coverage curve, with the point where the model's threshold puts it, if that leaves an answer."""
+    """Return the risk-coverage curve, with the point of the model's threshold if the model answers at all."""
     with _drawn("risk-coverage", (4.2, 3.6)) as (axes, done):
         axes.step(curve.coverage, curve.risk, where="post", color=RIGHT)
         if selective_accuracy is not None:
             axes.plot([coverage], [1 - selective_accuracy], "o", color=WRONG, label="at the model's threshold")
             axes.legend(loc="upper left")
-        axes.set(xlim=(0, 1.02), xlabel="share of images answered", ylabel="share of these answers wrong")
-        usual = curve.risk[curve.coverage >= _RARE]  # of a few answers, one mistake is a large share
+        axes.set(xlim=(0, 1.02), xlabel="share of images answered", ylabel="share of answers that are wrong")
+        usual = curve.risk[curve.coverage >= _RARE]  # among few answers, one mistake is a large share
         axes.set_ylim(0, max(0.02, 1.3 * float(usual.max(initial=0))))
         _percent(axes, "x")
         _percent(axes, "y")
@@ -101,12 +101,12 @@ def risk_coverage(curve: RiskCoverage, coverage: float, selective_accuracy: floa
 
 
 def class_balance(images_per_class: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> str:
-    """Return the images of each class by split, or, of very many classes, how many have how many images."""
+    """Return the number of images of each class by split or, for very many classes, a histogram of these numbers."""
     if len(classes) > MAX_BARS:
         totals = [sum(counts[name] for counts in images_per_class.values()) for name in classes]
         with _drawn("class-balance", (5.0, 2.6)) as (axes, done):
             axes.hist(totals, bins=30, color=RIGHT, alpha=0.7)
-            axes.set(xlabel="images of a class, all splits together", ylabel="classes")
+            axes.set(xlabel="images per class, in all splits", ylabel="classes")
             axes.grid(axis="y")
             return done()
     with _drawn("class-balance", (5.0, 0.7 + 0.24 * len(classes))) as (axes, done):
@@ -124,7 +124,7 @@ def class_balance(images_per_class: Mapping[str, Mapping[str, int]], classes: Se
 
 
 def learning_curve(points: Sequence[Mapping[str, Any]]) -> str:
-    """Return cross-validated accuracy by the number of images learned from; `points`: a `learning_curve.Point` each."""
+    """Return cross-validated accuracy by the number of training images; `points`: `learning_curve.Point`s."""
     with _drawn("learning-curve", (5.0, 3.0)) as (axes, done):
         numbers = [point["n_images"] for point in points]
         accuracies = np.array([point["accuracy"] for point in points])
@@ -134,7 +134,7 @@ def learning_curve(points: Sequence[Mapping[str, Any]]) -> str:
         axes.set_xscale("log")
         axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
         axes.minorticks_off()
-        axes.set(xlabel="images learned from", ylabel="accuracy, cross-validated")
+        axes.set(xlabel="training images", ylabel="cross-validated accuracy")
         _percent(axes, "y")
         axes.grid()
         return done()
@@ -157,7 +157,7 @@ def history(lines: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
 
 
 def feature_map(name: str, places: np.ndarray, labels: np.ndarray, right: np.ndarray, classes: Sequence[str]) -> str:
-    """Return a map of images at float [N, 2], coloured by `labels` int [N], those that are not `right` ringed."""
+    """Return a map of images at `places` float [N, 2], coloured by `labels` int [N]; a ring marks a mistake."""
     import matplotlib
 
     few = len(classes) <= MAX_COLOURS
@@ -176,7 +176,7 @@ def feature_map(name: str, places: np.ndarray, labels: np.ndarray, right: np.nda
 
 
 class _drawn:  # noqa: N801 used as a function
-    """A figure of so many inches: `with _drawn(...) as (axes, done)`, and `done()` returns its SVG."""
+    """A figure of a size in inches: `with _drawn(...) as (axes, done)`, and `done()` returns its SVG."""
 
     def __init__(self, name: str, size: tuple[float, float]) -> None:
         self._name, self._size = name, size
@@ -201,7 +201,7 @@ class _drawn:  # noqa: N801 used as a function
 
 
 def _for_the_page(svg: str, name: str) -> str:
-    """Return the bare <svg>, its ids those of this figure alone, its colours the page's."""
+    """Return the bare <svg>, with ids that are unique on the page and with the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

@@ -1,4 +1,4 @@
-"""What in an image an answer rests on: parts of it are covered, one after another, and the model is asked again."""
+"""The parts of an image that an answer depends on: the model runs with one part after another covered."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 GRID = 8  # parts along each side
-_COVER = 2  # parts that a cover is wide, so that an object on a border of parts is covered too
-_LEVEL = 128  # gray, which networks see as nothing much
+_COVER = 2  # width of a cover in parts, so that an object on a border of parts is covered too
+_LEVEL = 128  # grey, which means little to networks
 
 
 def occlusion(pixels: np.ndarray, answer: Callable[[np.ndarray], np.ndarray], label: int) -> np.ndarray:
-    """Return float64 [G, G]: how much the probability of `label` falls, on average, where a part is covered.
+    """Return float64 [G, G]: how much the probability of `label` falls, on average, when a part is covered.
 
-    `pixels` uint8 [S, S, 3]; `answer` takes uint8 [N, S, S, 3] and returns probabilities [N, C]. Occlusion sensitivity
-    (Zeiler & Fergus 2014, section 4.2), of any network, by its answers alone.
+    `pixels` uint8 [S, S, 3]; `answer` takes uint8 [N, S, S, 3] and returns probabilities [N, C]. This is occlusion
+    sensitivity (Zeiler & Fergus 2014, section 4.2), which works for any network.
     """
     side = len(pixels)
     edges = np.linspace(0, side, GRID + 1).round().astype(int)

@@ -1,4 +1,4 @@
-"""The page: a heading and its sections, in one self-contained HTML file."""
+"""Renders the report: a heading and its sections, in one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ TILE_PX = 64
 
 
 class Section(Protocol):
-    """A question that the page answers. `sections/NAME.html` has its words and finds its data as `section`."""
+    """A question that the report answers. `sections/NAME.html` is its template and gets the data as `section`."""
 
     @property
     def template(self) -> str:
-        """NAME."""
+        """The NAME of the template."""
 
     def figures(self) -> Mapping[str, str]:
-        """Return its plots as SVG, by name."""
+        """Return the plots as SVG, by name."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands above the sections."""
+    """The facts above the sections."""
 
     dataset: str
     n_classes: int
     backbone: str
     is_tuned: bool
-    n_images: int  # to learn from
+    n_images: int  # that the model was trained on
     test: TestScores
 
 

@@ -1,4 +1,4 @@
-"""The images of the page: JPEGs as data URIs, as small as they may be."""
+"""The images of the report: small JPEGs as data URIs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _QUALITY = 80
 
 
 def picture(pixels: np.ndarray, side_px: int) -> str:
-    """Return uint8 [S, S, 3] as a data URI of `side_px` at most."""
+    """Return uint8 [S, S, 3] as a data URI, at most `side_px` wide."""
     return _uri(Image.fromarray(_shrunk(pixels, side_px)))
 
 
 def strip(images: Sequence[np.ndarray], side_px: int) -> str:
-    """Return images, uint8 [S, S, 3] each, beside each other in one picture, as a data URI."""
+    """Return images, uint8 [S, S, 3] each, side by side in one picture, as a data URI."""
     tiles = [_shrunk(pixels, side_px) for pixels in images]
     return _uri(Image.fromarray(np.concatenate(tiles, axis=1)))
 
 
 def sprite(images: Sequence[np.ndarray], side_px: int, columns: int) -> str:
-    """Return images in rows of `columns`, as a data URI: the page shows one of them at a time."""
+    """Return images in rows of `columns`, as one data URI; the page shows one image at a time."""
     rows = -(-len(images) // columns)
     sheet = np.zeros((rows * side_px, columns * side_px, 3), np.uint8)
     for number, pixels in enumerate(images):
@@ -34,7 +34,7 @@ def sprite(images: Sequence[np.ndarray], side_px: int, columns: int) -> str:
 
 
 def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return uint8 [S, S, 3] with float [G, G] laid over it: red where it is highest, nothing where it is 0 or less."""
+    """Return uint8 [S, S, 3] under an overlay of float [G, G]: red where highest, transparent where 0 or less."""
     side = len(pixels)
     share = np.clip(heat / max(float(heat.max()), 1e-12), 0, 1).astype(np.float32)
     mask = np.asarray(Image.fromarray(share).resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)[..., None] * 0.6

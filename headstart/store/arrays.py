@@ -1,10 +1,10 @@
-"""The content-addressed array store: one row an image, keyed by the SHA-256 of the image's bytes.
+"""The content-addressed array store: one row per image, keyed by the SHA-256 of the image's bytes.
 
-A folder of shards and a manifest. A shard holds the rows whose keys share their leading bits, sorted by key, as one
-safetensors file. Which shards there are, and every byte in them, is a pure function of (set of keys, fingerprint of
-what computed the values), never of history: so a rerun after `kill -9` ends in the same bytes, and shards that nothing
-touched keep theirs. Every shard carries its own fingerprint and digest, so rows can be trusted without the manifest,
-which is written last: its presence means that the build completed.
+A store is a folder of shards and a manifest. A shard is one safetensors file with the rows whose keys share their
+leading bits, sorted by key. The bytes of all shards are a pure function of the set of keys and the fingerprint of what
+computed the values, never of history: a rerun after `kill -9` ends in the same bytes, and unaffected shards keep
+theirs. Each shard carries its own fingerprint and digest, so its rows can be trusted without the manifest. The manifest
+is written last: its presence means that the build completed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from headstart.store.shards import fingerprint as fingerprint
 from headstart.store.shards import write as write_shard
 from headstart.store.workers import Workers, each
 
-ROWS_PER_SHARD = 512  # at most this many on average, and fewer of large rows: what a kill loses, and memory holds
+ROWS_PER_SHARD = 512  # largest average, lower for large rows; it bounds the memory used and the work that a kill loses
 BYTES_PER_SHARD = 512 * 256 * 256 * 3  # 100 MB: 512 rows of pixels of 256 px
 MANIFEST = "manifest.json"
 _OPEN_SHARDS = 4
@@ -36,26 +36,26 @@ _SHARDS_PER_JOB = 8
 _SHARD_NAME = re.compile(r"shard-([0-9]{6})-of-([0-9]{6})\.safetensors")
 
 Advance = Callable[[int], None]
-Compute = Callable[[Mapping[str, str], Advance], np.ndarray]  # image_id -> where its bytes are; progress
+Compute = Callable[[Mapping[str, str], Advance], np.ndarray]  # takes image_id -> path of its bytes, and the progress
 
 
 class Manifest(Record):
-    """manifest.json of a finished store."""
+    """The fields of a finished store's manifest.json."""
 
     fingerprint: str
     dtype: str
     row_shape: tuple[int, ...]
     n_rows: int
-    shards: dict[str, str]  # the digest of each
+    shards: dict[str, str]  # file name -> digest
 
 
 def rows_per_shard(contract: Contract) -> int:
-    """Return how many rows a shard has on average at most: `ROWS_PER_SHARD`, or as many as `BYTES_PER_SHARD` hold."""
+    """Return the largest average number of rows per shard: `ROWS_PER_SHARD`, or as many as `BYTES_PER_SHARD` hold."""
     return min(ROWS_PER_SHARD, max(1, BYTES_PER_SHARD // max(contract.row_bytes, 1)))
 
 
 def n_shards(n_rows: int, contract: Contract) -> int:
-    """Return the number of shards: the least power of two that keeps them at `rows_per_shard` on average."""
+    """Return the number of shards: the smallest power of two with at most `rows_per_shard` on average."""
     return 1 << max(0, (max(n_rows, 1) - 1) // rows_per_shard(contract)).bit_length()
 
 
@@ -68,11 +68,11 @@ def build(
     advance: Advance = lambda n: None,
     report: Callable[[str], None] = lambda message: None,
 ) -> int:
-    """Make the store hold exactly `images` (image_id -> where its bytes are); return how many rows were computed.
+    """Make the store hold exactly `images` (image_id -> path of its bytes); return the number of rows computed.
 
-    Shards are jobs of `pool`. `compute(images, advance)` returns [len(images), *row_shape] in their order and is called
-    for the missing rows of a job; where workers are other processes it has to be picklable. Rows of a damaged shard
-    are computed again, and `report` names it. `advance` is told of every row, those already there included.
+    `pool` builds the shards. `compute(images, advance)` is called for the missing rows of a job and returns
+    [len(images), *row_shape] in their order; it must be picklable if workers are other processes. Rows of a damaged
+    shard are computed again, and `report` names the shard. `advance` counts every row, including those already stored.
     """
     folder, shards = place
     wanted = sorted(images)
@@ -101,7 +101,7 @@ def build(
                 n_computed += made.n_computed
                 if not pool.in_process:
                     advance(made.n_rows)
-                for message in set(made.damaged) - told:  # two jobs may have met the same damage
+                for message in set(made.damaged) - told:  # two jobs may find the same damage
                     told.add(message)
                     report(message)
     Manifest(
@@ -119,7 +119,7 @@ def build(
 
 
 def _earlier(shards: Path) -> dict[int, set[str]]:
-    """Return the shards of earlier builds, finished or not, by their number; half-written ones are removed."""
+    """Return the shards of earlier builds, finished or not, by number of shards; delete partly written files."""
     earlier: dict[int, set[str]] = {}
     for path in _files(shards):
         if path.name.endswith(".partial"):
@@ -134,7 +134,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 class _Plan(NamedTuple):
-    """What a shard is to hold, and which earlier shards may have some of it."""
+    """The rows of a new shard, and the earlier shards that may hold some of them."""
 
     name: str
     images: dict[str, str]
@@ -142,7 +142,7 @@ class _Plan(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What became of one shard."""
+    """The result of building one shard."""
 
     name: str
     digest: str
@@ -152,7 +152,7 @@ class _Made(NamedTuple):
 
 
 def _jobs(plans: Iterable[_Plan], folder: Path, contract: Contract) -> Iterator[list[_Plan]]:
-    """Yield one shard a job where all of it is missing, several where little is: few rows then share full batches."""
+    """Yield jobs of one shard if many rows are missing, of several if few are, so that few rows still fill batches."""
     job: list[_Plan] = []
     n_missing = 0
     for plan in plans:
@@ -167,7 +167,7 @@ def _jobs(plans: Iterable[_Plan], folder: Path, contract: Contract) -> Iterator[
 
 
 def _bring_up(folder: Path, job: list[_Plan], contract: Contract, compute: Compute, advance: Advance) -> list[_Made]:
-    """Make some shards of what is there and of what is not: a pure function, on whichever machine."""
+    """Build the shards of a job from stored and newly computed rows: a pure function that runs on any machine."""
     made: list[_Made] = []
     to_write: list[tuple[_Plan, list[Shard], list[str]]] = []
     missing: dict[str, str] = {}
@@ -215,11 +215,11 @@ def _sound(folder: Path, names: list[str], contract: Contract) -> tuple[list[Sha
 
 
 def _tell_nobody(n: int) -> None:
-    """Take the place of a progress bar that is another process's."""
+    """Replace `advance` in a worker process, where there is no progress bar."""
 
 
 class Store:
-    """A finished store. Every shard is verified once, when first touched, and read through a memory map."""
+    """A finished store. A shard is verified once, on first access, and read through a memory map."""
 
     def __init__(self, place: Place, stage: str) -> None:
         """Open the store that `stage` builds; CheckError if it is missing or its build did not complete."""
@@ -232,16 +232,16 @@ class Store:
         self.digest = sha256_of(place.folder / MANIFEST)
         self._digests = manifest.shards
         self._verified: set[int] = set()
-        self._open: OrderedDict[int, Shard] = OrderedDict()  # the latest few, so that memory does not grow
+        self._open: OrderedDict[int, Shard] = OrderedDict()  # the most recently used, so that memory does not grow
         self._lock = Lock()
         self._opening = [Lock() for _ in range(_OPEN_SHARDS)]
 
     def read(self, image_ids: Sequence[str]) -> np.ndarray:
-        """Return [len(image_ids), *row_shape] in the order asked for; CheckError if any is missing."""
+        """Return [len(image_ids), *row_shape] in the order given; CheckError if any is missing."""
         return self.take(self.places(image_ids))
 
     def places(self, image_ids: Sequence[str]) -> np.ndarray:
-        """Return where images are, int64 [N, 2]: shard and row; CheckError if any is missing."""
+        """Return the shard and the row of each image, int64 [N, 2]; CheckError if any is missing."""
         found = np.empty((len(image_ids), 2), np.int64)
         by_shard: dict[int, list[int]] = {}
         for number, image_id in enumerate(image_ids):
@@ -262,7 +262,7 @@ class Store:
         return found
 
     def take(self, places: np.ndarray) -> np.ndarray:
-        """Return [N, *row_shape] of what `places` returned."""
+        """Return the rows at `places`, [N, *row_shape]."""
         values = np.empty((len(places), *self.contract.row_shape), self.contract.dtype)
         for index in np.unique(places[:, 0]):
             here = np.flatnonzero(places[:, 0] == index)
@@ -270,7 +270,7 @@ class Store:
         return values
 
     def _shard(self, index: int) -> Shard:
-        with self._opening[index % len(self._opening)]:  # threads that want the same shard open it once
+        with self._opening[index % len(self._opening)]:  # threads that need the same shard open it once
             with self._lock:
                 if index in self._open:
                     self._open.move_to_end(index)
@@ -290,7 +290,7 @@ class Store:
             if shard.digest != self._digests[name]:
                 raise DamagedError("it is not the shard that the manifest names")
         except (DamagedError, OtherContractError, OSError, KeyError) as error:
-            said = str(error) or "something else computed it"
+            said = str(error) or "its fingerprint is not the manifest's"
             raise CheckError(
                 f"{self._folder / name} is damaged: {said}. Run `dvc repro --force {self._stage}`."
             ) from None
@@ -298,19 +298,19 @@ class Store:
 
 
 class Rows:
-    """The rows of some images of a store, read when they are asked for: what `headstart.heads` takes for an array."""
+    """The rows of some images of a store, read on access. `headstart.heads` uses it like an array."""
 
     def __init__(self, store: Store, image_ids: Sequence[str], row_shape: tuple[int, ...]) -> None:
         self._store, self._places = store, store.places(image_ids)
         self.shape = (len(image_ids), *row_shape)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of these numbers, [len(rows), *row_shape]."""
+        """Return the rows with these numbers, [len(rows), *row_shape]."""
         return self._store.take(self._places[rows]).reshape(len(rows), *self.shape[1:])
 
 
 def _overlapping(earlier: dict[int, set[str]], index: int, total: int) -> list[str]:
-    """Return the names of earlier shards that may hold rows of shard `index` of `total`, whatever their own number."""
+    """Return the names of earlier shards, of any total, that may hold rows of shard `index` of `total`."""
     names = []
     for other_total, known in sorted(earlier.items()):
         first, last = index * other_total // total, ((index + 1) * other_total - 1) // total

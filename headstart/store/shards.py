@@ -1,7 +1,7 @@
-"""One file of the content-addressed store: rows of some images, sorted by key, with their contract and their digest.
+"""A shard, one file of the content-addressed store: rows sorted by key, with their contract and digest.
 
 The format is https://github.com/huggingface/safetensors#format, the tensors are `image_ids` uint8 [N, 32] and `values`.
-One content has one file: every flipped bit is noticed, and the same rows are the same bytes.
+The same rows always give the same bytes, and every flipped bit is detected.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from xxhash import xxh3_128
 
 from headstart.base.files import is_local, write_bytes
 
-_PROMISE = "headstart"  # the metadata of a shard: what computed it, and the digest of its rows
+_PROMISE = "headstart"  # key of a shard's metadata: what computed it, and the digest of its rows
 _KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a row is and what computed it; rows of another contract are never read."""
+    """The form of a row and what computed it. Rows of another contract are never read."""
 
-    fingerprint: str  # SHA-256 in hexadecimal over all that the values follow from, but for the image
+    fingerprint: str  # SHA-256 in hexadecimal over all that determines the values, except the image
     row_shape: tuple[int, ...]
     dtype: str  # numpy's name, such as 'uint8' or 'float32'
 
     @property
     def row_bytes(self) -> int:
-        """How much room a row takes."""
+        """The size of a row."""
         return int(np.prod(self.row_shape)) * np.dtype(self.dtype).itemsize
 
 
@@ -41,15 +41,15 @@ def fingerprint(**ingredients: str) -> str:
 
 
 class DamagedError(Exception):
-    """A shard's bytes are not what was written."""
+    """A shard's bytes have changed since they were written."""
 
 
 class OtherContractError(Exception):
-    """A shard holds rows that something else computed."""
+    """A shard holds rows of another contract."""
 
 
 class Shard:
-    """One verified shard file, memory-mapped where it is a local one."""
+    """One verified shard file, memory-mapped if it is local."""
 
     def __init__(self, path: Path, contract: Contract, verify: bool = True) -> None:
         self.name = path.name
@@ -61,31 +61,31 @@ class Shard:
             n_rows = int(promise["n_rows"])
             made_by = Contract(promise["fingerprint"], tuple(promise["row_shape"]), promise["dtype"])
         except (ValueError, KeyError, TypeError):
-            raise DamagedError("its header is not what was written") from None
+            raise DamagedError("its header has changed since it was written") from None
         header = _header(n_rows, made_by, self.digest)
         if raw[:start].tobytes() != header or len(raw) != start + n_rows * (_KEY_BYTES + made_by.row_bytes):
-            raise DamagedError("its header or its length is not what was written")
+            raise DamagedError("its header or its length has changed since it was written")
         if made_by != contract:
             raise OtherContractError
         keys, values = np.split(raw[start:], [n_rows * _KEY_BYTES])
         if verify and _digest(keys, values) != self.digest:
-            raise DamagedError("its bytes are not those that were written")
+            raise DamagedError("its bytes have changed since they were written")
         self.values = values.view(made_by.dtype).reshape(n_rows, *made_by.row_shape)
         self._keys = keys.reshape(n_rows, _KEY_BYTES)
 
     @cached_property
     def image_ids(self) -> list[str]:
-        """The keys, sorted."""
+        """The sorted keys."""
         return [row.tobytes().hex() for row in self._keys]
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """Where each image's row is."""
+        """The row number of each image."""
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
 def write(path: Path, ids: list[str], values: np.ndarray, contract: Contract) -> str:
-    """Write the rows of some images, sorted by key, and return their digest."""
+    """Write rows, which must be sorted by key, and return their digest."""
     keys = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8)
     digest = _digest(keys, values)
     write_bytes(path, _header(len(ids), contract, digest), keys, values)
@@ -93,7 +93,7 @@ def write(path: Path, ids: list[str], values: np.ndarray, contract: Contract) ->
 
 
 def _header(n_rows: int, contract: Contract, digest: str) -> bytes:
-    """Return the header, written here so that there is one for one content."""
+    """Return the header; it is built here so that the same content always gives the same header."""
     promise = {"fingerprint": contract.fingerprint, "xxh3_128": digest, "n_rows": n_rows}
     promise |= {"row_shape": list(contract.row_shape), "dtype": contract.dtype}
     keys_end = n_rows * _KEY_BYTES
@@ -112,21 +112,21 @@ def _header(n_rows: int, contract: Contract, digest: str) -> bytes:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """Return the file's bytes, uint8 [n]: as a memory map where it is local."""
+    """Return the file's bytes, uint8 [n], memory-mapped if the file is local."""
     if not is_local(path):
         return np.frombuffer(path.read_bytes(), np.uint8)
     return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
 
 
 def _digest(keys: np.ndarray, values: np.ndarray) -> str:
-    """Return XXH3 of a shard's rows: made to notice damage, at a fiftieth of the cost of a cryptographic digest."""
+    """Return XXH3 of a shard's rows: it detects damage at a fiftieth of the cost of a cryptographic digest."""
     digest = xxh3_128(keys.data)
     digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def claimed_keys(path: Path, contract: Contract) -> set[str]:
-    """Return the keys that a shard claims to hold under `contract`: a hint, which nothing but the grouping trusts."""
+    """Return the keys that a shard claims to hold under `contract`: an unverified hint, used only to form jobs."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))

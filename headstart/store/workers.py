@@ -1,4 +1,4 @@
-"""Where jobs run: on threads of this process, or on a Dask cluster. Both are a `concurrent.futures.Executor`."""
+"""Where jobs run: in threads of this process or on a Dask cluster. Both are a `concurrent.futures.Executor`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from headstart.base.errors import CheckError, HeadstartError, ParamError, Unreac
 
 Result = TypeVar("Result")
 
-_LOCAL_JOBS = 2  # one computes while the other writes what it has; cores are shared out within a job
-_JOBS_PER_WORKER = 2  # one computes while the next travels
+_LOCAL_JOBS = 2  # one computes while the other writes; each job uses all cores
+_JOBS_PER_WORKER = 2  # one computes while the next is sent
 _ANSWER_S = 10
-_RETRIES = 3  # how many workers may die under the same job
+_RETRIES = 3  # of a job whose worker died
 
 
 class Workers(NamedTuple):
-    """An executor and how to feed it."""
+    """An executor and its limits."""
 
     executor: Executor
-    in_flight: int  # jobs handed over at a time: what bounds memory
-    in_process: bool  # jobs share this process's memory, and can report progress
+    in_flight: int  # most jobs submitted at a time; it bounds memory
+    in_process: bool  # jobs share this process's memory and can report progress
 
 
 @contextmanager
 def workers(address: str | None) -> Iterator[Workers]:
-    """Yield the workers of the Dask scheduler at `address`, or this process's own where it is None."""
+    """Yield the workers of the Dask scheduler at `address`, or threads of this process if it is None."""
     if address is None:
         with ThreadPoolExecutor(_LOCAL_JOBS) as pool:
             yield Workers(pool, _LOCAL_JOBS, in_process=True)
@@ -41,9 +41,9 @@ def workers(address: str | None) -> Iterator[Workers]:
 def each(
     pool: Workers, job: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], stop: Callable[[], None]
 ) -> Generator[Result, None, None]:
-    """Yield `job(*a)` for each of `arguments` as they finish, with at most `pool.in_flight` handed over.
+    """Yield `job(*a)` for each of `arguments` in order of completion, with at most `pool.in_flight` submitted.
 
-    Where one fails, or the caller does, `stop` is called to end the others, and those of this process are waited for.
+    If a job or the caller fails, `stop` is called to end the other jobs, and jobs in this process are waited for.
     """
     waiting = iter(arguments)
     running: set[Future[Result]] = set()
@@ -75,8 +75,8 @@ def _result(future: Future[Result]) -> Result:
     except Exception as error:
         if type(error).__name__ == "KilledWorker":
             raise CheckError(
-                f"{_RETRIES + 1} workers of the cluster died under the same job ({error}). Their logs say why; often"
-                " it is memory. Finished shards stay: mend it and run `dvc repro` again."
+                f"{_RETRIES + 1} workers of the cluster died while running the same job ({error}). Their logs name the"
+                " cause, often a lack of memory. Remove it and run `dvc repro` again: finished shards are kept."
             ) from None
         raise
 
@@ -95,15 +95,15 @@ def _client(address: str) -> Iterator[Any]:
     except (OSError, ValueError, TimeoutError) as error:
         said = str(error).splitlines()[0]
         raise (ParamError if isinstance(error, ValueError) else UnreachableError)(
-            f"cluster.address is '{address}', where no Dask scheduler answers ({said}). HOST:PORT of a running one, or"
-            " null for this machine alone, was expected. Set cluster.address in params.yaml."
+            f"cluster.address is '{address}', but no Dask scheduler answers there ({said}). HOST:PORT of a running"
+            " scheduler, or null for this machine alone, was expected. Set cluster.address in params.yaml."
         ) from None
     with client:
         try:
             client.wait_for_workers(1, timeout=_ANSWER_S)
         except TimeoutError:
             raise UnreachableError(
-                f"cluster.address is '{address}', whose scheduler has no worker. Start some with `dask worker"
+                f"cluster.address is '{address}', but its scheduler has no workers. Start some with `dask worker"
                 f" {address}` in an environment that has headstart, or set cluster.address to null in params.yaml."
             ) from None
         yield client

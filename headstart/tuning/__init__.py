@@ -1,1 +1,1 @@
-"""Fine-tuning: which layers train, on what, at what rate, and how an interrupted run goes on."""
+"""Fine-tuning: which layers train, on which data, at which learning rate, and how an interrupted run resumes."""

@@ -1,4 +1,4 @@
-"""An image's training views: torchvision's random transforms, drawn from (seed, draw, image) and nothing else."""
+"""Training views of an image: torchvision's random transforms, seeded by (seed, draw, image) and nothing else."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from headstart import params as parameters
     from headstart.onnx.backbone_folder import PreprocessingRecord
 
-_VERSION = "1"  # counted up when other views would be drawn
+_VERSION = "1"  # increment it when the same seed would give other views
 
 
 def number_from(*parts: object) -> int:
-    """Return a seed of 63 bits that follows from `parts`."""
+    """Return a 63-bit seed derived from `parts`."""
     return int.from_bytes(hashlib.sha256(":".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random resized crop, flip, a policy and erasing, of pixels that are stored at a larger size."""
+    """Random resized crop, flip, policy and erasing, applied to pixels that are stored at a larger size."""
 
     seed: int
     input_px: int
     interpolation: str  # 'bilinear' | 'bicubic'
-    mean: tuple[float, float, float]  # of the backbone, in 0..1: what is erased is filled with it
-    crop_area: float  # least share of the stored square that a crop has, 0..1
+    mean: tuple[float, float, float]  # of the backbone, 0..1; erased areas are filled with it
+    crop_area: float  # smallest crop, as a share of the stored square, 0..1
     flip: bool
     policy: str  # 'none' | 'trivial' (Müller & Hutter 2021) | 'rand' (Cubuk et al. 2020)
     erasing: float  # probability (Zhong et al. 2020)
 
     @classmethod
     def of(cls, settings: parameters.Finetune, backbone: PreprocessingRecord) -> Augmentation:
-        """Return what the parameters ask for, for a backbone's input."""
+        """Return the augmentation that the parameters ask for, at the size of a backbone's input."""
         return cls(
             settings.seed,
             backbone.input_px,
@@ -56,7 +56,7 @@ class Augmentation:
         return f"views {_VERSION}, torchvision {version('torchvision')}, {', '.join(shown)}"
 
     def view(self, pixels: np.ndarray, image_id: str, draw: int) -> torch.Tensor:
-        """Return uint8 [3, I, I] for uint8 [S, S, 3]. The global random state stays as it was."""
+        """Return uint8 [3, I, I] for uint8 [S, S, 3]. The global random state is unchanged."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -82,13 +82,13 @@ class Augmentation:
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """Return uint8 [..., H, W, 3] as a tensor [..., 3, H, W] of its own memory."""
+    """Return uint8 [..., H, W, 3] as a contiguous tensor [..., 3, H, W]."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3)))
 
 
 def centre(pixels: np.ndarray, input_px: int) -> torch.Tensor:
-    """Return the centre uint8 [..., 3, I, I] of uint8 [..., S, S, 3]: what is seen of an image outside of training."""
+    """Return the centre uint8 [..., 3, I, I] of uint8 [..., S, S, 3], which is used outside training."""
     start = round((pixels.shape[-2] - input_px) / 2)
     return as_tensor(pixels[..., start : start + input_px, start : start + input_px, :])

@@ -1,6 +1,6 @@
-"""Where an interrupted run goes on: named tensors as safetensors, the rest as JSON in the same file's header.
+"""Checkpoints of a training run: named tensors as safetensors, other state as JSON in the same file's header.
 
-One file, so that one rename puts all of it in place. There is nothing to unpickle.
+A checkpoint is one file, so one rename replaces all of it. Nothing in it is pickled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STATE = "headstart"
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-    """Write the tensors and what JSON can hold; the earlier file stays until this one is whole."""
+    """Write the tensors, and the state as JSON; the earlier file stays until the new one is complete."""
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
@@ -27,7 +27,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) ->
 
 
 def load(path: Path, made_for: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """Return what `save` was given, or None where there is no readable file of a run that was `made_for` the same."""
+    """Return what `save` was given, or None if there is no readable file with the same `made_for`."""
     from safetensors import SafetensorError, safe_open
 
     try:

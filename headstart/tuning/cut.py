@@ -1,8 +1,8 @@
-"""Cuts a network in two where its frozen part ends: prefix, then suffix, compute what the whole computes.
+"""Cuts a network into a frozen prefix and a trainable suffix, which together compute what the network computes.
 
-The cut follows from the flow of values, not from the names of layers: whatever does not depend on a trainable tensor is
-the prefix, and its output is the same in every epoch. The network is traced between its layer groups alone; what
-happens inside a group stays the network's own code, in training and in evaluation mode.
+The cut follows the data flow, not the names of layers. The prefix is everything that does not depend on a trainable
+tensor, so its output is the same in every epoch. Tracing stops at layer groups: inside a group, the network's own code
+runs, in training and in evaluation mode.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Cut(NamedTuple):
-    """The two parts; they share their modules, hence their weights and modes, with the network."""
+    """The two parts. They share their modules, and therefore weights and modes, with the network."""
 
     prefix: fx.GraphModule  # float [B, 3, I, I] -> a tuple of tensors [B, ...]
     suffix: fx.GraphModule  # these tensors -> features [B, D]
 
 
 class NoCutError(Exception):
-    """The network cannot be cut there; the message says why."""
+    """The network cannot be cut there; the message gives the reason."""
 
 
 def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tensor, torch.Tensor]) -> Cut:
     """Return the parts before and after the first value that depends on a tensor of `groups`.
 
-    `examples` are two different batches of different sizes, float [B, 3, I, I]. Raises NoCutError for a network that
-    cannot be traced, or whose parts exchange something else than one row an image and constants.
+    `examples` are two different batches of different sizes, float [B, 3, I, I]. Raises NoCutError if the network cannot
+    be traced, or if its parts exchange anything but constants and tensors with one row per image.
     """
     import torch
     from torch import fx
@@ -64,7 +64,7 @@ def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tens
         constants = {node: one for node, one, other in zip(frontier, kept, others, strict=True) if _same(one, other)}
         rows = [(node, value) for node, value in zip(frontier, kept, strict=True) if node not in constants]
         if not all(isinstance(value, torch.Tensor) and value.shape[:1] == examples[0].shape[:1] for _, value in rows):
-            raise NoCutError("its parts exchange something else than one row an image")
+            raise NoCutError("its parts exchange something other than one row per image")
         graph = fx.Graph()
         copies = {node: graph.placeholder(f"kept_{number}") for number, (node, _) in enumerate(rows)}
         for number, (node, value) in enumerate(constants.items()):
@@ -77,15 +77,15 @@ def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tens
             whole, joined = module(examples[1]), parts.suffix(*parts.prefix(examples[1]))
     except NoCutError:
         raise
-    except Exception as error:  # whatever a network raises when it is run in a way that it was not written for
-        raise NoCutError(f"its parts do not run by themselves ({_first_line(error)})") from error
+    except Exception as error:  # a network may raise anything when it runs in a way it was not written for
+        raise NoCutError(f"its parts do not run on their own ({_first_line(error)})") from error
     if not torch.allclose(whole, joined, rtol=1e-4, atol=1e-5 * float(whole.abs().max())):
-        raise NoCutError("its parts do not compute what the whole computes")
+        raise NoCutError("its parts do not compute what the whole network computes")
     return parts
 
 
 def _alone(module: nn.Module) -> nn.Module:
-    """Return a module that calls `module` with images and leaves its further arguments, if any, as they are."""
+    """Return a module that calls `module` with images alone, so that further arguments keep their defaults."""
     from torch import nn
 
     class Root(nn.Module):
@@ -115,7 +115,7 @@ def _traced(root: nn.Module) -> fx.Graph:
 
     try:
         return Tracer().trace(root)
-    except Exception as error:  # of many kinds: a network may do anything that Python can
+    except Exception as error:  # a network may run any Python code and raise anything
         raise NoCutError(f"it cannot be traced ({_first_line(error)})") from error
 
 
@@ -139,7 +139,7 @@ def _constant(root: nn.Module, graph: fx.Graph, name: str, value: Any) -> fx.Nod
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two batches gave the same value: then it follows from their height and width alone."""
+    """Return whether two batches gave the same value, which then depends only on their height and width."""
     import torch
 
     if isinstance(one, torch.Tensor):
@@ -148,7 +148,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _holds(target: str, tensors: Collection[str]) -> bool:
-    """Return whether a parameter, or a module's parameters, are among `tensors`."""
+    """Return whether `target` is one of `tensors`, or a module that holds one of them."""
     return target in tensors or any(tensor.startswith(f"{target}.") for tensor in tensors)
 
 

@@ -1,7 +1,7 @@
-"""What a step trains on: batches of pixels, or of what the frozen part of the network makes of them.
+"""The input of a training step: batches of pixels, or of the frozen layers' output.
 
 While the lower groups are frozen, their output for a view of an image is the same in every epoch. `PrefixFeed` computes
-it once, keeps it in the content-addressed store under (image, view), and gives it to the trainable rest.
+it once, caches it in the content-addressed store under (image, view), and feeds it to the trainable layers.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
     from headstart.tuning.network import Network
     from headstart.tuning.schedule import Phase
 
-PLAIN = -1  # the draw of an image as it is
-_BATCH = 16  # of the prefix: always full, since kernels may round differently for another size
+PLAIN = -1  # the draw without augmentation
+_BATCH = 16  # of the prefix; always full, because kernels may round differently at another size
 
 
 class Feed(Protocol):
-    """Where batches come from, and how features are made of them."""
+    """A source of batches, with the computation of their features."""
 
     def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Yield the tensors of each batch of rows, as seen in `draw`, `PLAIN` for no augmentation."""
+        """Yield the tensors of each batch of rows, with the augmentation of `draw`; `PLAIN` means none."""
 
     def features(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return [B, D] of a batch."""
+        """Return the features [B, D] of a batch."""
 
 
 @dataclass(frozen=True)
 class TrainingViews:
-    """An image's pixels as training sees them: uint8 [3, I, I]."""
+    """Training views of images: uint8 [3, I, I] each."""
 
     source: Source
     augmentation: Augmentation
 
     def of(self, image_id: str, path: str, draw: int) -> torch.Tensor:
-        """Return one view; it follows from the image, the seed and the draw."""
+        """Return one view, which depends on the image, the seed and the draw."""
         (pixels,) = self.source({image_id: path})
         if draw == PLAIN:
             return centre(pixels, self.augmentation.input_px)
@@ -62,7 +62,7 @@ class TrainingViews:
 
 
 class PixelFeed:
-    """Every image through the whole network, in every epoch."""
+    """Feeds pixels: every image runs through the whole network in every epoch."""
 
     def __init__(self, network: Network, views: TrainingViews, n_workers: int, compiled: Callable[[Any], Any]) -> None:
         self.network, self._views, self._n_workers = network, views, n_workers
@@ -78,7 +78,7 @@ class PixelFeed:
             batch_sampler=[part.tolist() for part in rows],
             num_workers=self._n_workers,
             pin_memory=self.network.device != "cpu",
-            generator=torch.Generator(),  # else it draws from the one that dropout draws from
+            generator=torch.Generator(),  # its own, or it would draw from dropout's
         )
         for batch in loader:
             yield (batch,)
@@ -91,7 +91,7 @@ class PixelFeed:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A map-style dataset of torch's."""
+    """A map-style dataset for torch."""
 
     views: TrainingViews
     images: Images
@@ -105,7 +105,7 @@ class _Drawn:
 
 
 class PrefixFeed:
-    """The trainable part of the network alone, on what the frozen part has made of every view."""
+    """Feeds the cached output of the frozen layers to the trainable part of the network."""
 
     def __init__(
         self, network: Network, parts: Cut, kept: arrays.Store, shapes: Shapes, compiled: Callable[[Any], Any]
@@ -114,7 +114,7 @@ class PrefixFeed:
         self._suffix = compiled(parts.suffix)
 
     def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        """See `Feed`: what the prefix gives, float [B, ...] each."""
+        """See `Feed`: the outputs of the prefix, float [B, ...] each."""
         for part in rows:
             yield self._shapes.unpacked(self._kept.read([key(images.image_ids[row], draw) for row in part]))
 
@@ -127,25 +127,25 @@ class PrefixFeed:
 
 @dataclass(frozen=True)
 class Shapes:
-    """How the tensors between prefix and suffix lie in a row of the store: one after another, channels last."""
+    """The layout of the prefix's outputs in a row of the store: one after another, channels last."""
 
     shapes: tuple[tuple[int, ...], ...]  # of one image
 
     @property
     def n_values(self) -> int:
-        """How long a row is."""
+        """The number of values in a row."""
         return sum(int(np.prod(shape)) for shape in self.shapes)
 
     def packed(self, tensors: tuple[torch.Tensor, ...], dtype: str) -> np.ndarray:
-        """Return [B, n_values]."""
+        """Return the tensors as rows [B, n_values]."""
         rows = [
             np.moveaxis(t.float().cpu().numpy(), 1, -1) if t.ndim == 4 else t.float().cpu().numpy() for t in tensors
         ]
-        with np.errstate(over="ignore"):  # what overflows is told by `Prefix`
+        with np.errstate(over="ignore"):  # `Prefix` reports an overflow
             return np.concatenate([row.reshape(len(row), -1) for row in rows], axis=1).astype(dtype)
 
     def unpacked(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Return the tensors of `packed`; images have torch's channels-last memory format."""
+        """Return the tensors that `packed` was given; images have torch's channels-last memory format."""
         import torch
 
         tensors, start = [], 0
@@ -162,13 +162,13 @@ class Shapes:
 
 
 def key(image_id: str, draw: int) -> str:
-    """Return what a view is stored under."""
+    """Return the store's key for a view."""
     return hashlib.sha256(f"{image_id}:{draw}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a store of the frozen part's output is built with."""
+    """Computes the frozen part's output for the store."""
 
     network: Network
     parts: Cut
@@ -178,14 +178,14 @@ class Prefix:
     autocast: Callable[[], Any]
 
     def contract(self, n_frozen: int, **from_what: str) -> Contract:
-        """Return what a row is, and all that its bytes follow from but for the image and the draw."""
+        """Return the contract of rows; it covers all that determines them, except the image and the draw."""
         made_by = fingerprint(
             views=str(self.views.augmentation), n_frozen=str(n_frozen), batch=str(_BATCH), dtype=self.dtype, **from_what
         )
         return Contract(made_by, (self.shapes.n_values,), self.dtype)
 
     def __call__(self, wanted: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
-        """Return [N, n_values] for keys -> 'draw image_id path'."""
+        """Return rows [N, n_values] for `wanted`, keys -> 'draw image_id path'."""
         import torch
 
         items = [where.split(" ", 2) for where in wanted.values()]
@@ -197,7 +197,7 @@ class Prefix:
             rows.append(self.shapes.packed(self._run(torch.stack(images)), self.dtype)[: len(part)])
             if not np.isfinite(rows[-1]).all():
                 raise CheckError(
-                    f"the frozen layers give values that {self.dtype} cannot hold. Finite numbers were expected. Set"
+                    f"the frozen layers' output does not fit into {self.dtype}. Finite numbers were expected. Set"
                     " finetune.precision to float32, or finetune.views to 0, in params.yaml."
                 )
             advance(len(part))
@@ -214,7 +214,7 @@ class Prefix:
 def prefix_of(
     network: Network, parts: Cut, views: TrainingViews, precision: str, autocast: Callable[[], Any]
 ) -> Prefix:
-    """Return what runs the frozen part, having asked it for the shapes of its output."""
+    """Return the frozen part as a `Prefix`; running it once gives the shapes of its output."""
     import torch
 
     side = views.augmentation.input_px
@@ -225,17 +225,17 @@ def prefix_of(
 
 
 def draws_of(phase: Phase, n_views: int) -> list[int]:
-    """Return the draws that the epochs of a phase see, each once; every epoch has its own where `n_views` is 0."""
+    """Return the distinct draws of a phase's epochs; every epoch has its own if `n_views` is 0."""
     return sorted({draw_of(epoch, n_views) for epoch in range(phase.first, phase.last + 1)})
 
 
 def draw_of(epoch: int, n_views: int) -> int:
-    """Return which view of every image an epoch, counted from 1, sees."""
+    """Return the draw of an epoch, counted from 1: the number of the view of every image."""
     return (epoch - 1) % n_views if n_views else epoch - 1
 
 
 def n_prefix_passes(phase: Phase, n_views: int, n_train: int, n_val: int) -> tuple[int, int]:
-    """Return how often an image goes through the frozen part in a phase: with its output kept, and without."""
+    """Return how many images run through the frozen part in a phase: with its output cached, and without."""
     return len(draws_of(phase, n_views)) * n_train + n_val, phase.n_epochs * (n_train + n_val)
 
 
@@ -247,13 +247,13 @@ def build(
     advance: arrays.Advance,
     report: Callable[[str], None],
 ) -> None:
-    """Bring the store of the frozen part's output up to `wanted`, keys -> 'draw image_id path'."""
-    with ThreadPoolExecutor(1) as one:  # augmentation draws from torch's global generator
+    """Make the store of the frozen part's output hold exactly `wanted`, keys -> 'draw image_id path'."""
+    with ThreadPoolExecutor(1) as one:  # one thread, as augmentation draws from torch's global generator
         arrays.build(Place.of(folder), wanted, contract, prefix, Workers(one, 1, in_process=True), advance, report)
 
 
 def has_room(folder: Path, n_bytes: int) -> bool:
-    """Return whether the disk of `folder` could hold `n_bytes` there, and a tenth of it stay free."""
+    """Return whether `folder`, if it took up `n_bytes`, would leave a tenth of its disk free."""
     there = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
     disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.is_dir()))
     return n_bytes < disk.free + there - disk.total // 10

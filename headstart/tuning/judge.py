@@ -1,4 +1,4 @@
-"""How good the network is on images as they are: scores, calibrated losses; and how new images are to it."""
+"""Judges the network on images without augmentation: logits, calibrated log loss, and the scale of novelty."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from headstart.embedding.pixels import Source
     from headstart.tuning.recipe import Recipe
 
-_MAX_NOVELTY_IMAGES = 2000  # of train: some of every class, and no more than a fraction of an epoch
+_MAX_NOVELTY_IMAGES = 2000  # of train, some of every class; they cost a fraction of an epoch
 _BATCH_IMAGES = 32
-_CAUTION = 1.0  # of the temperature: validation may have few images, and all of them right
+_CAUTION = 1.0  # keeps the temperature off its bound if validation images are few and all right
 
 
 def logits_of(network: Network, images: Images, recipe: Recipe, feed: Feed) -> np.ndarray:
-    """Return float64 [N, C] of images as they are, the same in every process; leaves the network in evaluation mode."""
+    """Return logits, float64 [N, C], the same in every process. It leaves the network in evaluation mode."""
     import torch
 
     network.eval()
@@ -44,7 +44,7 @@ def logits_of(network: Network, images: Images, recipe: Recipe, feed: Feed) -> n
 
 
 def log_loss_and_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the calibrated log loss of float64 [N, C] in nats an image, inf where it is none, and the temperature."""
+    """Return the calibrated log loss of float64 [N, C] in nats per image, inf if not finite, and the temperature."""
     if not np.isfinite(logits).all():
         return math.inf, 1.0
     temperature = fit_temperature(logits, labels, _CAUTION)
@@ -54,7 +54,7 @@ def log_loss_and_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[fl
 def novelty_of(
     session: onnxruntime.InferenceSession, source: Source, train: Images, val: Images, recipe: Recipe
 ) -> Novelty:
-    """Return class centres of train, all or a part, by the exported backbone's session, and the scale by validation."""
+    """Return the `Novelty`: class centres from train (a sample if large), scale from val, features by `session`."""
     some = draw(train.labels, np.arange(len(train)), _MAX_NOVELTY_IMAGES, recipe.params.seed)
     ids = [train.image_ids[row] for row in some] + list(val.image_ids)
     paths = [train.paths[row] for row in some] + list(val.paths)

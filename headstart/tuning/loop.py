@@ -1,4 +1,4 @@
-"""The training loop: from the linear probe on (Kumar et al. 2022), keeping the epoch that is best on validation."""
+"""The training loop: it starts at the linear probe (Kumar et al. 2022) and keeps the best epoch on validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Report = Callable[[Epoch, Pace | None], None]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What training ended in; the network holds the tensors of the best epoch."""
+    """The result of training. The network holds the tensors of the best epoch."""
 
     history: list[Epoch]
     best_epoch: int
@@ -33,7 +33,7 @@ class Tuned:
 
     @property
     def best(self) -> Epoch:
-        """The line of the best epoch."""
+        """The row of the best epoch."""
         return self.history[self.best_epoch]
 
 
@@ -46,10 +46,10 @@ def tune(
     progress: Callable[[int], AbstractContextManager[Callable[[int], None]]],
     report: Report = lambda epoch, pace: None,
 ) -> Tuned:
-    """Train `network`, leave it as it was in its best epoch, and return how it went.
+    """Train `network`, restore its best epoch, and return the result.
 
-    `feed_of` gives what the epochs of a phase train on; `progress` a bar for so many images. Goes on where an
-    interrupted run with the same `made_for` was. CheckError where a loss is not finite.
+    `feed_of` returns the feed of a phase, `progress` a progress bar for a number of images. An interrupted run with the
+    same `made_for` is resumed. CheckError if a loss is not finite.
     """
     training = Training(network, recipe)
     position = training.position
@@ -61,7 +61,7 @@ def tune(
         with progress(len(train) * (phase.last + 1 - position.epoch)) as advance:
             _through(phase, training, feed, train, val, advance, report)
     training.take_best()
-    if feed is None:  # an interrupted run had trained to the end
+    if feed is None:  # an interrupted run had finished training
         feed = feed_of(recipe.phase(position.epoch - 1))
     logits = logits_of(network, val, recipe, feed)
     stopped = training.has_stopped and position.epoch <= recipe.params.epochs
@@ -78,7 +78,7 @@ def _through(
     advance: Callable[[int], None],
     report: Report,
 ) -> None:
-    """Train the epochs of a phase that are left."""
+    """Train the remaining epochs of a phase."""
     network, position, n_epochs = training.network, training.position, training.recipe.params.epochs
     began, n_done = time.monotonic(), 0
     while position.epoch <= phase.last and not training.has_stopped:

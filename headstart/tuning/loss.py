@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def loss_of(
     network: Network, feed: Feed, tensors: tuple[torch.Tensor, ...], labels: np.ndarray, recipe: Recipe
 ) -> torch.Tensor:
-    """Return the summed loss of some images, in the recipe's precision."""
+    """Return the summed loss of a batch, in the recipe's precision."""
     import torch
     from torch.nn.functional import cross_entropy
 

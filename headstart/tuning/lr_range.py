@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = 1e-6, 1.0
 N_STEPS = 100
 _SMOOTHING = 0.9  # of the exponential average, as in fastai's implementation
-_DIVERGED = 3.0  # times the lowest smoothed loss, where the test ends
-_MARGIN = 10.0  # below the rate of the lowest loss: there training is about to become unstable
+_DIVERGED = 3.0  # the test ends at this multiple of the lowest smoothed loss
+_MARGIN = 10.0  # the proposal is this factor below the rate of the lowest loss, where training becomes unstable
 
 
 class Point(NamedTuple):
@@ -36,9 +36,9 @@ class Point(NamedTuple):
 def range_test(
     network: Network, train: Images, recipe: Recipe, feed: Feed, advance: Callable[[int], None]
 ) -> list[Point]:
-    """Train with a rate that grows exponentially, a step a rate, until the loss has left its lowest value far behind.
+    """Train with an exponentially growing rate, one step per rate, until the loss diverges; return the points.
 
-    The network is spoilt by it.
+    The network is unusable afterwards.
     """
     optimiser = optimiser_of(recipe.params, network, recipe.most_unfrozen)
     network.unfreeze(recipe.most_unfrozen)
@@ -70,7 +70,7 @@ def proposal(points: list[Point]) -> float:
 
 
 def plot(points: list[Point], proposed: float, path: Path) -> None:
-    """Draw the test as SVG, PNG or PDF, as the name of `path` says."""
+    """Draw the test as SVG, PNG or PDF, depending on the suffix of `path`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""The backbone and its head as they train: what is frozen, what runs in training mode, what its tensors are called."""
+"""The backbone and its head in training: what is frozen, what runs in training mode, and the names of tensors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Network:
-    """A frozen backbone with a linear head. `unfreeze` says what trains; all else never moves by a bit."""
+    """A frozen backbone with a linear head. `unfreeze` selects what trains; everything else stays bitwise the same."""
 
     def __init__(
         self, backbone: Backbone, weight: np.ndarray, bias: np.ndarray, dropout: float, device: str, train_norms: bool
     ) -> None:
-        """Put the head, float [D, C] and [C], on the backbone, which is changed in place from here on."""
+        """Put the head, float [D, C] and [C], on the backbone, which training changes in place."""
         import torch
         from torch import nn
 
@@ -42,14 +42,14 @@ class Network:
         self.unfreeze(0)
 
     def top(self, n_groups: int) -> list[Group]:
-        """Return the last `n_groups` of the backbone, the last one first."""
+        """Return the last `n_groups` groups of the backbone, last one first."""
         return self.groups[::-1][:n_groups]
 
     def unfreeze(self, n_groups: int) -> None:
-        """Make the head and the last `n_groups` trainable, and freeze the rest.
+        """Make the head and the last `n_groups` groups trainable, and freeze the rest.
 
-        What is wholly trainable runs in training mode, so that its dropout and stochastic depth work. The batch norms
-        there learn new statistics if `train_norms`. Everything else runs as in evaluation, whatever happens around it.
+        Modules whose tensors are all trainable run in training mode, so that their dropout and stochastic depth work.
+        Their batch norms learn new statistics if `train_norms`. All other modules run in evaluation mode.
         """
         from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -65,24 +65,24 @@ class Network:
         self.dropout.train()
 
     def eval(self) -> None:
-        """Run everything as in evaluation, until the next `unfreeze`."""
+        """Put everything in evaluation mode until the next `unfreeze`."""
         self.backbone.eval()
         self.dropout.eval()
 
     @property
     def n_trainable(self) -> int:
-        """How many numbers train now."""
+        """The number of values that are trainable now."""
         own = [*self.backbone.parameters(), *self.head.parameters()]
         return sum(parameter.numel() for parameter in own if parameter.requires_grad)
 
     def parameters(self, n_groups: int) -> dict[str, nn.Parameter]:
-        """Return the head's and the last `n_groups`' parameters by name; the backbone's begin with 'backbone.'."""
+        """Return the parameters of the head ('head.*') and of the last `n_groups` groups ('backbone.*')."""
         named = dict(self.backbone.named_parameters())
         own: dict[str, nn.Parameter] = {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
         return own | {f"backbone.{tensor}": named[tensor] for group in self.top(n_groups) for tensor in group.tensors}
 
     def statistics(self, n_groups: int) -> dict[str, torch.Tensor]:
-        """Return the buffers that move in training: those of the last `n_groups`' batch norms, if `train_norms`."""
+        """Return the buffers that training changes: those of batch norms in the last groups, if `train_norms`."""
         if not self.train_norms:
             return {}
         owners = {tensor.rpartition(".")[0] for group in self.top(n_groups) for tensor in group.tensors}
@@ -90,13 +90,13 @@ class Network:
         return {f"backbone.{name}": buffer for name, buffer in buffers if name.rpartition(".")[0] in owners}
 
     def tensors(self, n_groups: int) -> dict[str, torch.Tensor]:
-        """Return both."""
+        """Return parameters and statistics by name."""
         return {name: parameter.data for name, parameter in self.parameters(n_groups).items()} | self.statistics(
             n_groups
         )
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what the backbone takes, float32 [B, 3, I, I], for uint8 [B, 3, I, I] of any memory."""
+        """Return the backbone's input, float32 [B, 3, I, I], for uint8 [B, 3, I, I] of any memory layout."""
         import torch
 
         images = images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
@@ -108,7 +108,7 @@ class Network:
         return scores
 
     def cut(self, n_groups: int) -> Cut:
-        """Return the frozen part and the rest, where the last `n_groups` are trained; NoCutError where it cannot be."""
+        """Return the network cut below its last `n_groups` groups; NoCutError if that is impossible."""
         import torch
 
         self.eval()
@@ -118,7 +118,7 @@ class Network:
 
 
 def _train_where(module: nn.Module, trained: set[str], prefix: str) -> None:
-    """Put the largest modules that hold trained tensors alone into training mode."""
+    """Put the largest modules that hold only trained tensors into training mode."""
     tensors = [prefix + name for name, _ in module.named_parameters()]
     if tensors and trained.issuperset(tensors):
         module.train()

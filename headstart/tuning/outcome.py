@@ -1,4 +1,4 @@
-"""A trained network as ONNX pieces, held to PyTorch, with the record of how it was trained."""
+"""Exports a trained network as ONNX pieces, checks them against PyTorch, and records how it was trained."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _GATE_IMAGES = 64
 
 
 def is_there(folder: Path, made_for: str) -> bool:
-    """Return whether `folder` holds, whole, what the same inputs, parameters and code have given before."""
+    """Return whether `folder` holds an intact network from the same inputs and parameters, and of the same versions."""
     try:
         there = finetune_folder.read(folder)
     except CheckError:
@@ -42,7 +42,7 @@ def is_there(folder: Path, made_for: str) -> bool:
 
 
 def write(plan: Plan, tuned: Tuned, folder: Path) -> None:
-    """Turn the network into ONNX pieces, hold them to it, and write everything; CheckError where they differ."""
+    """Export the network as ONNX pieces and write everything; CheckError if their features differ from PyTorch's."""
     import torch
 
     network, val = plan.network, plan.val
@@ -72,19 +72,19 @@ def write(plan: Plan, tuned: Tuned, folder: Path) -> None:
 
 
 def checked_parity(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return how far onnxruntime's features [N, D] are from PyTorch's; CheckError if that is too far."""
+    """Return the difference of onnxruntime's features [N, D] from PyTorch's; CheckError if it is too large."""
     apart = runtime.difference(found, expected).relative
     if not apart <= MAX_RELATIVE_DIFFERENCE:
         raise CheckError(
             f"onnxruntime's features of the tuned backbone differ from PyTorch's by {apart:.1e} of their size on"
             f" {len(found)} validation images. At most {MAX_RELATIVE_DIFFERENCE:.0e} was expected. Nothing was written;"
-            " if it stays, please report it."
+            " please report this if it happens again."
         )
     return apart
 
 
 def _tensors(plan: Plan, backbone: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Return the network for PyTorch: `backbone.*` as torchvision or timm name it, `head.*`."""
+    """Return the tensors for PyTorch: `backbone.*`, with torchvision's or timm's names, and `head.*`."""
     head = plan.network.head.state_dict()
     return {f"backbone.{name}": tensor.numpy() for name, tensor in backbone.state_dict().items()} | {
         f"head.{name}": tensor.cpu().numpy() for name, tensor in head.items()

@@ -1,4 +1,4 @@
-"""All that a training run needs, read and put together: the network with the probe on it, images, recipe, feeds."""
+"""Reads and assembles what a training run needs: the network with the probe as its head, images, recipe, feeds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from headstart.base.errors import CheckError, ParamError
 from headstart.base.files import Place
 from headstart.base.progress import bar, mute, say, warn
 from headstart.embedding import features, pixels
+from headstart.heads import contract
 from headstart.heads.design import Source
 from headstart.heads.linear import Linear
 from headstart.heads.probe import probe
@@ -46,33 +47,33 @@ _WITHOUT_INFLUENCE = ("enabled", "checkpoint_minutes", "workers")
 
 @dataclass(frozen=True)
 class Plan:
-    """All that training needs."""
+    """Everything that training needs."""
 
     network: Network  # with a head fitted on train alone, calibrated
-    probe_logits: np.ndarray  # float64 [N, C]: what that head says of the stored features of validation
+    probe_logits: np.ndarray  # float64 [N, C]: that head's logits of the cached validation features
     train: Images
     val: Images
     recipe: Recipe
     views: TrainingViews
     classes: list[str]
-    from_what: dict[str, str]  # what the frozen layers' output follows from, beside the view
-    prefixes: Path  # where that output is kept
+    from_what: dict[str, str]  # what determines the frozen layers' output, besides the view
+    prefixes: Path  # where that output is cached
 
     def feed_of(self, phase: Phase) -> Feed:
-        """Return what a phase trains on: the kept output of its frozen layers where that saves work, else pixels."""
+        """Return the feed of a phase: the cached output of its frozen layers if that saves work, else pixels."""
         settings = self.recipe.params
         if not settings.views:
-            return self._from_pixels(phase, "since finetune.views is 0 and every epoch sees new ones")
+            return self._from_pixels(phase, "because finetune.views is 0: every epoch sees new views")
         n_kept, n_without = feed.n_prefix_passes(phase, settings.views, len(self.train), len(self.val))
         if n_kept >= n_without:
-            why = f"since keeping what is frozen takes {n_kept} passes through it, and not {n_without}"
+            why = f"because caching the frozen layers takes {n_kept} passes through them instead of {n_without}"
             return self._from_pixels(phase, why)
         if phase.n_unfrozen == len(self.network.groups):
-            return self._from_pixels(phase, "since nothing is frozen")
+            return self._from_pixels(phase, "because nothing is frozen")
         try:
             parts = self.network.cut(phase.n_unfrozen)
         except NoCutError as reason:
-            return self._from_pixels(phase, f"since {self.network.name} cannot be cut there: {reason}")
+            return self._from_pixels(phase, f"because {self.network.name} cannot be cut there: {reason}")
         in_precision = partial(autocast, self.recipe.processes.device, self.recipe.precision)
         prefix = feed.prefix_of(self.network, parts, self.views, self.recipe.precision, in_precision)
         n_frozen = len(self.network.groups) - phase.n_unfrozen
@@ -80,8 +81,8 @@ class Plan:
         wanted = self._views_of(phase)
         n_bytes = len(wanted) * contract.row_bytes
         if not feed.has_room(self.prefixes, n_bytes):
-            size = f"{n_bytes / 1e9:.1f} GB, more than the disk has free"
-            return self._from_pixels(phase, f"since the frozen layers' output takes {size}")
+            size = f"{n_bytes / 1e9:.1f} GB, more than the disk can spare"
+            return self._from_pixels(phase, f"because the frozen layers' output takes {size}")
 
         def built() -> arrays.Store:
             if self.recipe.processes.is_first:
@@ -91,7 +92,7 @@ class Plan:
 
         kept = self.recipe.processes.first_then_all(built)
         say(
-            f"{schedule.named(phase)}: from what the frozen {n_frozen} groups gave once, {n_kept} passes through them"
+            f"{schedule.named(phase)}: from the cached output of {n_frozen} frozen groups, {n_kept} passes through them"
             f" instead of {n_without}, {n_bytes / 1e6:.0f} MB"
         )
         return feed.PrefixFeed(self.network, parts, kept, prefix.shapes, self._compiled)
@@ -106,7 +107,7 @@ class Plan:
         return feed.PixelFeed(self.network, self.views, n_workers, self._compiled)
 
     def _views_of(self, phase: Phase) -> dict[str, str]:
-        """Return every view that a phase sees, key -> 'draw image_id path': of train in turn, of val as it is."""
+        """Return all views of a phase, key -> 'draw image_id path': augmented ones of train, plain ones of val."""
         return {
             feed.key(image_id, draw): f"{draw} {image_id} {path}"
             for of, draws in (
@@ -129,8 +130,8 @@ class Plan:
 def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
     """Read everything and put the probe on the backbone.
 
-    ParamError where `settings`, params.yaml's or changed ones, ask for what this machine or the backbone has not;
-    CheckError where the backbone is another one than the features were computed with.
+    ParamError if `settings`, those of params.yaml or changed ones, ask for something that this machine or the backbone
+    lacks; CheckError if the backbone is not the one that computed the features.
     """
     together = processes.join(settings.devices, settings.hosts)
     if not together.is_first:
@@ -143,8 +144,9 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
     backbone = networks.load(params.backbone, layout.weights, say)
     if backbone.weights_sha256 != known.weights_sha256:
         raise CheckError(
-            f"the weights of {backbone.name} are {backbone.weights_sha256[:12]}.., and the features were made with"
-            f" {known.weights_sha256[:12]}... The same were expected. Run `dvc repro --force backbone`."
+            f"the weights of {backbone.name} have SHA-256 {backbone.weights_sha256[:12]}.., but the features were"
+            f" computed with {known.weights_sha256[:12]}... The same weights were expected. Run `dvc repro --force"
+            " backbone`."
         )
     weight, bias = head.weight.astype(np.float32), head.bias.astype(np.float32)
     network = Network(backbone, weight, bias, settings.dropout, together.device, settings.train_norms)
@@ -155,7 +157,8 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
     }
     made_for = fingerprint(
         **from_what,
-        version=recipe.VERSION,
+        version=f"{recipe.VERSION}, heads {contract.VERSION}",
+        libraries=" ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "numpy", "scipy")),
         params=settings.model_dump_json(exclude=set(_WITHOUT_INFLUENCE)),
         probe=(weight.tobytes() + bias.tobytes()).hex(),
         images=json.dumps([[*each.image_ids, *map(int, each.labels)] for each in (train, val)]),
@@ -174,7 +177,7 @@ def _recipe(
 
 
 def _probe(params: Params, layout: Layout, train: Images, val: Images) -> tuple[Linear, np.ndarray]:
-    """Return the frozen candidate as validation sees it: a head fitted on train alone, and its scores of val."""
+    """Return the frozen candidate that validation judges: a head fitted on train alone, and its logits of val."""
     cached = features.opened(layout)
     source = Source(cached.rows(train.image_ids), cached.view_rows(train.image_ids), train.labels)
     head = probe(head_folder.read(layout.head), source, params.train_head.memory_mb)
@@ -183,12 +186,12 @@ def _probe(params: Params, layout: Layout, train: Images, val: Images) -> tuple[
 
 
 def check_share(settings: Finetune, n_devices: int, n_train: int) -> None:
-    """ParamError where a batch has fewer images than there are devices."""
+    """Raise ParamError if a batch may have fewer images than there are devices."""
     smallest = n_train // math.ceil(n_train / settings.batch_size)
     if smallest < n_devices:
         raise ParamError(
-            f"finetune.batch_size is {settings.batch_size}, and {n_devices} devices share a batch, of {smallest} images"
-            " at least. An image or more for each was expected. Set finetune.batch_size in params.yaml."
+            f"finetune.batch_size is {settings.batch_size}, but {n_devices} devices share batches of as few as"
+            f" {smallest} images. At least one image per device was expected. Set finetune.batch_size in params.yaml."
         )
 
 
@@ -198,7 +201,7 @@ def precision_on(chosen: str, device: str) -> str:
         return "float32" if device == "cpu" else "bfloat16"
     if chosen == "float16" and device == "cpu":
         raise ParamError(
-            "finetune.precision is 'float16', and there is no GPU. float32, bfloat16 or auto was expected. Set"
+            "finetune.precision is 'float16', but there is no GPU. float32, bfloat16 or auto was expected. Set"
             " finetune.precision in params.yaml."
         )
     return chosen

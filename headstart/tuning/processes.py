@@ -1,7 +1,7 @@
 """One process, or several that train together: on several GPUs, several hosts, or the cores of one.
 
-Lightning Fabric starts the others and connects them. Each computes its share of every batch, and what they sum is the
-gradient of the whole: how many there are changes the sums' rounding and nothing else.
+Lightning Fabric starts and connects them. Each computes its share of every batch, and their sum is the gradient of the
+batch: the number of processes changes only the rounding of sums.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Processes:
-    """Who takes part, and this one's place in it."""
+    """The processes that train together, and this one's rank."""
 
     rank: int
     size: int
@@ -30,11 +30,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
     def share(self, rows: np.ndarray) -> np.ndarray:
-        """Return what this process computes of a batch."""
+        """Return the rows of a batch that this process computes."""
         return rows[self.rank :: self.size]
 
     def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -49,12 +49,12 @@ class Processes:
             tensor.detach().copy_(total.view(tensor.shape))
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Wait until all processes have called this."""
         if self._fabric is not None:
             self._fabric.barrier()
 
     def first_then_all(self, make: Callable[[], Any]) -> Any:
-        """Call `make` in the first process, then in the others, which find what it left; return what it returns."""
+        """Call `make` in the first process, then in the others, which find its results; return its value."""
         if self.is_first:
             made = make()
             self.wait()
@@ -64,16 +64,16 @@ class Processes:
 
 
 def device() -> str:
-    """Return 'cuda' where there is one, else 'cpu'."""
+    """Return 'cuda' if there is a GPU, else 'cpu'."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def join(n_devices: int, n_hosts: int) -> Processes:
-    """Return this process's place, starting `n_devices` processes a host where there are to be several.
+    """Return the processes; if there are to be several, start `n_devices` per host.
 
-    The others run the command that this one was started with. ParamError where Lightning Fabric or devices are missing.
+    All run the command that started this one. ParamError if Lightning Fabric or devices are missing.
     """
     import torch
 
@@ -82,15 +82,15 @@ def join(n_devices: int, n_hosts: int) -> Processes:
         return Processes(0, 1, "cpu" if kind == "cpu" else "cuda:0")
     if not find_spec("lightning_fabric"):
         raise ParamError(
-            f"finetune.devices is {n_devices} and finetune.hosts {n_hosts}, and Lightning Fabric is not installed. Run"
+            f"finetune.devices is {n_devices} and finetune.hosts {n_hosts}, but Lightning Fabric is not installed. Run"
             " `pip install 'headstart[fabric]'`, or set both to 1 in params.yaml."
         )
     available = torch.cuda.device_count() if kind == "cuda" else n_cores()
     if n_devices > available:
         raise ParamError(
-            f"finetune.devices is {n_devices}, and this machine has {available}"
-            f" {'GPUs' if kind == 'cuda' else 'cores and no GPU'}. At most that many was expected. Set finetune.devices"
-            " in params.yaml."
+            f"finetune.devices is {n_devices}, but this machine has {available}"
+            f" {'GPUs' if kind == 'cuda' else 'cores and no GPU'}. At most {available} was expected. Set"
+            " finetune.devices in params.yaml."
         )
     from lightning_fabric import Fabric
 

@@ -1,4 +1,4 @@
-"""What a training run goes by, beside the parameters of params.yaml."""
+"""The settings of a training run: its parameters and what follows from them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from headstart.tuning.schedule import Phase, Rates
 if TYPE_CHECKING:
     from headstart import params as parameters
 
-# Of all that training follows from beside its inputs: a finished network is kept under it. Count it up when training
-# would end in other tensors; a test notices that.
+# The version of the training code; a finished network of the same version is kept. Increment it when training would end
+# in other tensors; a test detects that.
 VERSION = "1"
 
 
@@ -27,16 +27,16 @@ class Recipe:
     processes: Processes
     precision: str  # 'float32' | 'bfloat16' | 'float16'
     checkpoint: Path
-    made_for: str  # the digest of all that the result follows from
+    made_for: str  # the digest of all that determines the result
 
     @property
     def most_unfrozen(self) -> int:
-        """How many groups train in the end."""
+        """The largest number of trainable groups in any phase."""
         return max(phase.n_unfrozen for phase in self.phases)
 
     @property
     def rates(self) -> Rates:
-        """The learning rates."""
+        """The learning-rate schedule."""
         one = self.params
         return Rates(one.lr, one.lr_decay, one.epochs, one.warmup_epochs, one.step_epochs, one.step_factor)
 

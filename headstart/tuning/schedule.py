@@ -1,4 +1,4 @@
-"""What is trainable and how fast it learns: pure functions of the parameters and the position in training."""
+"""Which layers train, and at which rate: pure functions of the parameters and the position in training."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ class Phase(NamedTuple):
 
     @property
     def n_epochs(self) -> int:
-        """How many epochs it has."""
+        """The number of epochs."""
         return self.last - self.first + 1
 
 
 def named(phase: Phase) -> str:
-    """Return which epochs a phase has and what trains in them, in words."""
+    """Return, in words, the epochs of a phase and what trains in them."""
     epochs = f"epoch {phase.first}" if phase.n_epochs == 1 else f"epochs {phase.first} to {phase.last}"
     what = {0: "the head alone", 1: "the head and the last layer group"}
     return f"{epochs} of {what.get(phase.n_unfrozen, f'the head and the last {phase.n_unfrozen} layer groups')}"
 
 
 def phases(unfreeze: Unfreeze, n_epochs: int, n_groups: int) -> list[Phase]:
-    """Return the phases of epochs 1..`n_epochs`; ParamError where more groups are asked for than there are.
+    """Return the phases of epochs 1..`n_epochs`; ParamError if `unfreeze` asks for more groups than there are.
 
-    `unfreeze` is a number of groups, 'all', or {epoch: either}, each valid from its epoch on and 0 before the first.
+    `unfreeze` is a number of groups, 'all', or {epoch: either}. Each entry holds from its epoch on, and 0 before the
+    first.
     """
     given = unfreeze if isinstance(unfreeze, Mapping) else {1: unfreeze}
     counts = {1: 0} | {epoch: n_groups if number == "all" else int(number) for epoch, number in sorted(given.items())}
     most = max(counts.values())
     if most > n_groups:
         raise ParamError(
-            f"finetune.unfreeze asks for {most} layer groups, and the backbone has {n_groups}. 0 to {n_groups}, or all,"
+            f"finetune.unfreeze asks for {most} layer groups, but the backbone has {n_groups}. 0 to {n_groups}, or all,"
             " was expected. `python -m tasks backbone --list NAME` shows them. Set finetune.unfreeze in params.yaml."
         )
     starts = [epoch for epoch in counts if epoch == 1 or counts[epoch] != _before(counts, epoch)]
@@ -54,17 +55,17 @@ def _before(counts: Mapping[int, int], epoch: int) -> int:
 
 
 class Rates(NamedTuple):
-    """How the learning rate runs through training."""
+    """The learning-rate schedule."""
 
     peak: float  # the head's
-    group_decay: float  # from each group to the one below it
+    group_decay: float  # factor from each group to the one below it
     n_epochs: int
     warmup_epochs: float
     step_epochs: int | None  # None: cosine down to 0 (Loshchilov & Hutter 2017, section 3, without restarts)
     step_factor: float | None
 
     def at(self, epoch: float) -> float:
-        """Return the head's learning rate after `epoch` epochs, a fraction included, have passed."""
+        """Return the head's learning rate after `epoch` epochs, which may be a fraction."""
         if epoch < self.warmup_epochs:
             return self.peak * epoch / self.warmup_epochs
         if self.step_epochs is not None and self.step_factor is not None:

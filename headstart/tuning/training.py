@@ -1,7 +1,7 @@
-"""A network on its way through a recipe: the optimiser, the averaged and the best weights, and how far it is.
+"""The state of a training run: the optimiser, the averaged and the best weights, and the position.
 
-Whatever is random follows from (seed, epoch, step), so the position alone says how to go on: a run that was killed ends
-in the same bytes as one that was not.
+All randomness is seeded by (seed, epoch, step), so the position is all that is needed to resume: a run that was killed
+ends in the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class Position:
-    """How far training is: all that a checkpoint holds beside tensors."""
+    """The position in training, which a checkpoint holds besides the tensors."""
 
     epoch: int = 1  # in progress
-    step: int = 0  # done in it
-    loss_sum: float = 0.0  # over the images of this epoch so far
+    step: int = 0  # steps of the epoch that are done
+    loss_sum: float = 0.0  # over the images of the epoch so far
     history: list[list[Any]] = field(default_factory=list)
     best_epoch: int = 0
 
     @property
     def epochs(self) -> list[Epoch]:
-        """The history as it is returned."""
+        """The history as records."""
         return [Epoch(*line) for line in self.history]
 
 
 class Training:
-    """One run of a recipe. It goes on where an interrupted run with the same `made_for` was."""
+    """One run of a recipe. It resumes an interrupted run with the same `made_for`."""
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
         import torch
@@ -71,12 +71,12 @@ class Training:
 
     @property
     def has_stopped(self) -> bool:
-        """Whether there has been no better epoch for `finetune.patience` epochs."""
+        """Whether the last `finetune.patience` epochs brought no improvement."""
         patience = self.recipe.params.patience
         return patience is not None and self.position.epoch - 1 - self.position.best_epoch >= patience
 
     def train_epoch(self, phase: Phase, feed: Feed, train: Images, advance: Callable[[int], None]) -> int:
-        """Take the steps of the current epoch that are left; return how many images they had."""
+        """Take the remaining steps of the current epoch; return their number of images."""
         position, settings, processes = self.position, self.recipe.params, self.recipe.processes
         batches = batches_of(len(train), settings.batch_size, settings.seed, position.epoch)
         parts = [_in_parts(processes.share(batch), settings.accumulate) for batch in batches]
@@ -96,13 +96,13 @@ class Training:
         return n_done
 
     def look(self, feed: Feed, val: Images) -> tuple[float, float]:
-        """Return the calibrated log loss and the accuracy on validation, of the averaged weights if there are any."""
+        """Return the calibrated log loss and the accuracy on validation, with averaged weights if there are any."""
         with self._averaged():
             logits = logits_of(self.network, val, self.recipe, feed)
         return log_loss_and_temperature(logits, val.labels)[0], float((logits.argmax(1) == val.labels).mean())
 
     def note(self, train_loss: float | None, log_loss: float, accuracy: float) -> Epoch:
-        """Add a line to the history and return it; without `train_loss` it is the one before training."""
+        """Add a row to the history and return it; without `train_loss` it is epoch 0, before training."""
         epoch, rates = 0 if train_loss is None else self.position.epoch, self.recipe.rates
         head = rates.at(epoch) if epoch else 0.0
         lowest = head * rates.of_group(self.recipe.phase(max(epoch, 1)).n_unfrozen)
@@ -111,13 +111,13 @@ class Training:
         return line
 
     def remember_if_best(self, log_loss: float) -> None:
-        """Keep the weights of this epoch if its log loss on validation is below that of all before it."""
+        """Keep the weights of this epoch if its log loss on validation is the lowest so far."""
         if log_loss < min(line.val_log_loss for line in self.position.epochs):
             self.position.best_epoch = self.position.epoch
             self._best.update((name, tensor.clone()) for name, tensor in (self._ema or self._live).items())
 
     def end_epoch(self) -> None:
-        """Go on to the next epoch and write a checkpoint."""
+        """Advance to the next epoch and write a checkpoint."""
         self.position.epoch, self.position.step, self.position.loss_sum = self.position.epoch + 1, 0, 0.0
         self.save()
 
@@ -127,7 +127,7 @@ class Training:
             tensor.copy_(self._best[name])
 
     def save(self) -> None:
-        """Write a checkpoint, in the first of several processes."""
+        """Write a checkpoint, if this is the first process."""
         if self.recipe.processes.is_first:
             tensors = _prefixed("live", self._live) | _prefixed("ema", self._ema) | _prefixed("best", self._best)
             tensors |= _prefixed("optimiser", self._optimiser_state())
@@ -144,7 +144,7 @@ class Training:
         loaded: Iterator[tuple[torch.Tensor, ...]],
         step: int,
     ) -> float:
-        """Take one step and return the mean loss of its images; CheckError where it is not finite."""
+        """Take one step and return the mean loss of its images; CheckError if it is not finite."""
         import torch
 
         network, recipe, epoch = self.network, self.recipe, self.position.epoch
@@ -173,7 +173,7 @@ class Training:
         return mean_loss
 
     def _sum_up(self, trainable: list[Any], statistics: State, loss: torch.Tensor) -> None:
-        """Bring gradients, batch norms' statistics and the loss of all processes together."""
+        """Sum gradients and loss over all processes, and average the statistics of batch norms."""
         processes = self.recipe.processes
         if processes.size == 1:
             return
@@ -183,7 +183,7 @@ class Training:
         processes.sum_([parameter.grad for parameter in trainable] + averaged + [loss])
 
     def _average(self, step: int) -> None:
-        """Move the averaged weights; the average is shorter at first, so that it does not hold on to the start."""
+        """Update the averaged weights; the decay is lower at first, so that the initial weights are soon forgotten."""
         decay = self.recipe.params.ema_decay or 0.0
         for name, tensor in self._ema.items():
             if tensor.is_floating_point():
@@ -193,7 +193,7 @@ class Training:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Put the averaged weights, if there are any, in the place of the live ones for a while."""
+        """Replace the live weights by the averaged ones, if there are any, while the body runs."""
         kept = {name: self._live[name].clone() for name in self._ema}
         for name, tensor in self._ema.items():
             self._live[name].copy_(tensor)
@@ -204,7 +204,7 @@ class Training:
                 self._live[name].copy_(tensor)
 
     def _optimiser_state(self) -> State:
-        """Return the optimiser's tensors as 'parameter/name'."""
+        """Return the optimiser's tensors, named 'parameter/name'."""
         return {
             f"{parameter}/{name}": value
             for parameter, tensor in self.network.parameters(self.recipe.most_unfrozen).items()
@@ -213,7 +213,7 @@ class Training:
         }
 
     def _restore(self, tensors: State, state: dict[str, Any]) -> None:
-        """Put everything where a checkpoint says it was."""
+        """Restore everything that a checkpoint holds."""
         places = {"live": self._live, "ema": self._ema, "best": self._best}
         parameters = self.network.parameters(self.recipe.most_unfrozen)
         for path, tensor in tensors.items():
@@ -240,13 +240,13 @@ class Training:
 
 
 def batches_of(n_images: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the rows of each batch of an epoch: all of them once, in sizes that differ by one at most."""
+    """Return the rows of each batch of an epoch: every row once, in batches whose sizes differ by at most one."""
     order = np.random.default_rng([seed, epoch]).permutation(n_images)
     return np.array_split(order, math.ceil(n_images / batch_size))
 
 
 def optimiser_of(settings: parameters.Finetune, network: Network, n_groups: int) -> torch.optim.Optimizer:
-    """Return the optimiser of the head and the last `n_groups`, with a rate of 0 that every step sets anew."""
+    """Return the optimiser of the head and the last `n_groups` groups; every step sets its rate."""
     import torch
 
     groups = optimiser_groups(network, n_groups, settings.weight_decay)
@@ -256,7 +256,7 @@ def optimiser_of(settings: parameters.Finetune, network: Network, n_groups: int)
 
 
 def _seed(seed: int, epoch: int, step: int, rank: int) -> None:
-    """Set the generators that dropout, stochastic depth and mixing draw from."""
+    """Seed the generators that dropout, stochastic depth and mixing draw from."""
     import torch
 
     number = number_from(seed, "step", epoch, step, rank)

@@ -21,7 +21,7 @@ from headstart.layout import Layout
 from tasks import evaluate
 from tests.support.images import ROOT
 from tests.support.projects import SETTINGS, write_photographs
-from tests.support.recording import run_recorded
+from tests.support.recording import WHOLE_TABLE, run_recorded
 
 DAG: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 STAGE = pytest.mark.parametrize("stage", DAG)
@@ -46,6 +46,7 @@ class Access(NamedTuple):
 
     parameters: set[str]  # dotted
     paths: set[str]  # names of Layout's
+    splits: set[str]  # or WHOLE_TABLE
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Access]:
         patch.setattr(evaluate, "decide", the_other)
         for stage in ("evaluate", "quantize", "report", "export"):
             again = Access(*run_recorded(stage_of(stage), values, root))
-            found[stage] = Access(found[stage].parameters | again.parameters, found[stage].paths | again.paths)
+            found[stage] = Access(*(one | other for one, other in zip(found[stage], again, strict=True)))
     return found
 
 
@@ -110,6 +111,25 @@ def path_of(layout: Layout, name: str) -> str:
 
 def overlap(one: str, other: str) -> bool:
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+EVERY_SPLIT = {"train", "val", "test"}
+SPLITS_OF = {
+    "transform": EVERY_SPLIT,
+    "embed": EVERY_SPLIT,
+    "train_head": {"train", "val"},
+    "finetune": {"train", "val"},
+    "evaluate": EVERY_SPLIT | {WHOLE_TABLE},  # for the groups of validation images
+    "quantize": {"train", "val"},
+    "report": {"train", "test"},
+    "export": {WHOLE_TABLE},  # for the digest of the images that the model learned from
+}
+
+
+@STAGE
+def test_a_stage_reads_the_images_of_the_splits_that_it_may(stage: str, asked: dict[str, Access]) -> None:
+    """What chooses or fits must not see the test split, however it is named in the code."""
+    assert asked[stage].splits == SPLITS_OF.get(stage, set())
 
 
 def test_the_test_split_is_read_by_evaluate_and_what_follows_it_alone() -> None:

@@ -196,7 +196,7 @@ def test_a_missing_bundled_file_names_what_to_install(project: Project, tmp_path
     ("arguments", "message"),
     [
         (("embde",), "'embde' is not a stage. Did you mean 'embed'?"),
-        (("embed", "now"), "'now' is one word too many."),
+        (("embed", "now"), "unexpected argument 'now'. A stage takes no argument"),
         (("set", "split.sede=1"), "split.sede is not a parameter. Did you mean 'split.seed'?"),
     ],
 )

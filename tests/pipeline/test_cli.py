@@ -95,7 +95,7 @@ def test_predict_takes_folders_patterns_and_a_list_on_stdin(
     assert cli.main(["predict", str(model), str(model / "conformance" / "none")]) == 2
     (project.root / "empty").mkdir()
     assert cli.main(["predict", str(model), str(project.root / "empty")]) == 1
-    assert "no image is named" in capsys.readouterr().err
+    assert "no image was found" in capsys.readouterr().err
 
 
 def test_images_of_one_size_go_together_and_the_answers_are_the_same(
@@ -125,7 +125,7 @@ def test_many_images_show_how_far_it_is(project: Project, model: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
     os.close(theirs)
     assert len(done.stdout.splitlines()) == 24
-    assert re.search(r"predict: 24/24 images, \d+ a second", os.read(ours, 4096).decode())
+    assert re.search(r"predict: 24/24 images, \d+ per second", os.read(ours, 4096).decode())
 
 
 def test_the_checksums_are_those_of_sha256sum(model: Path) -> None:
@@ -165,7 +165,7 @@ def test_verify_refuses_what_differs(model: Path, damage: str, capsys: pytest.Ca
     elif damage == "other model":
         with (model / "model.onnx").open("ab") as file:
             file.write(b"\x00")
-        message = "SHA256SUMS promises"
+        message = "but SHA256SUMS lists"
     elif damage == "lost image":
         (model / "conformance" / expected["images"][0]["file"]).unlink()
         message = "cannot be read"

@@ -64,7 +64,7 @@ def test_ctrl_c_ends_the_stage_and_leaves_no_lock_behind(project: Project, api: 
         assert_gone(stages)
         process.wait(ENDS_S)
         assert process.returncode == 130
-        assert "interrupted; what was there before is as it was" in log.read_text()
+        assert "interrupted; earlier results are unchanged" in log.read_text()
     run, tasks = api.last_run()
     assert run["state"]["type"] == "CRASHED"
     assert {task["state"]["type"] for task in tasks} <= {"COMPLETED", "CRASHED"}
@@ -103,7 +103,7 @@ def test_a_killed_run_ends_its_stage_and_the_next_one_is_clean_and_says_that_it_
     assert "up to date" in project.must("dvc", "status")
     killed = api.run(killed["id"])
     assert killed["state"]["type"] == "CRASHED"
-    assert killed["state"]["message"] == "its process was killed; what had finished is kept"
+    assert killed["state"]["message"] == "its process was killed; finished stages are kept"
     states = {task["name"]: task["state"]["type"] for task in api.tasks(killed["id"])}
     assert states["backbone"] == "CRASHED"
 
@@ -119,7 +119,7 @@ def test_of_two_runs_the_second_waits_and_a_shell_is_told_who_is_at_it(project: 
             assert shell.returncode != 0
             assert "is busy, it is being blocked by" in shell.stdout
             assert str(process.pid) in shell.stdout
-            wait_for(lambda: "another run holds this checkout; waiting for it to end" in second_log.read_text(), 30)
+            wait_for(lambda: "another run is using this checkout; waiting for it to end" in second_log.read_text(), 30)
             assert api.run(first["id"])["state"]["type"] == "RUNNING"
             assert process.wait(120) == 0, log.read_text()
             assert second.wait(60) == 0, second_log.read_text()

@@ -103,10 +103,8 @@ def test_what_is_trained_is_kept_while_it_follows_from_the_same_and_is_whole(
         path = project.root / "headstart" / name
         path.write_text(path.read_text() + "# a comment\n")
     said = project.must("dvc", "repro")
-    assert "finetune: the inputs, parameters and code are those of the network that is there; it is kept" in said
-    assert (
-        "train_head: the features, labels, parameters and code are those of the head that is there; it is kept" in said
-    )
+    assert "finetune: inputs and parameters are unchanged; the existing network is kept" in said
+    assert "train_head: features, labels and parameters are unchanged; the existing head is kept" in said
     assert "images computed" not in said.replace(" 0 images computed", "")
     assert outputs(project) == before
     path = project.root / "artifacts/finetune/model.safetensors"
@@ -123,10 +121,10 @@ def test_an_epoch_is_a_line_with_all_that_one_wants_to_know(tuned: tuple[Project
     )
     assert re.search(line, tuned[1]), tuned[1]
     assert (
-        "epoch 1 of the head alone: from pixels, since keeping what is frozen takes 19 passes through it, and not 19"
-        in tuned[1]
+        "epoch 1 of the head alone: from pixels, because caching the frozen layers takes 19 passes through them instead"
+        " of 19" in tuned[1]
     )
-    assert "epochs 2 to 3 of the head and the last layer group: from what the frozen 16 groups gave once" in tuned[1]
+    assert "epochs 2 to 3 of the head and the last layer group: from the cached output of 16 frozen groups" in tuned[1]
 
 
 def test_step_0_is_the_frozen_candidate(tuned: tuple[Project, str]) -> None:
@@ -199,9 +197,9 @@ def test_what_is_better_ships_and_is_the_network_that_was_trained(tuned: tuple[P
     assert model["candidate"] == "tuned"
     assert "fine-tuned" in (project.root / "artifacts/model/MODEL_CARD.md").read_text()
     report = (project.root / "artifacts/report.html").read_text()
-    assert "Fine-tuning pays" in report
-    assert "By crops of 25 % to 100 % of the area, mirrored or not; 2 views of each, in turn." in report
-    assert report.count("an image and variants of it") == 4
+    assert "Fine-tuning ships" in report
+    assert "By random crops of 25 % to 100 % of the area, random flips: 2 views per image, in turn." in report
+    assert report.count("an image and its variants") == 4
     assert record(project, "evaluation/candidates.json")["n_images"] == facts["n_train"]
     project.must("headstart", "verify", "artifacts/model")
     session = onnxruntime.InferenceSession(project.root / "artifacts/finetune/backbone.onnx")
@@ -232,7 +230,7 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: 
         assign(project, *SHORT, "finetune.epochs=6", "finetune.unfreeze={1: 1, 6: 2}", "finetune.train_norms=true")
         assign(project, "finetune.ema_decay=0.9", "finetune.dropout=0.2", "finetune.checkpoint_minutes=1e-6")
     said = stage(undisturbed)
-    assert "from what the frozen 16 groups gave once" in said
+    assert "from the cached output of 16 frozen groups" in said
     assert "epoch 6 of the head and the last 2 layer groups: from pixels" in said
 
     assert not (undisturbed.root / "artifacts/tuning/prefix").exists()  # dropped below the cut
@@ -266,7 +264,9 @@ def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path)
         assign(project, *SHORT, "finetune.epochs=6", "finetune.unfreeze={1: 1, 4: 2}", f"finetune.devices={n_devices}")
         said = stage(project)
         assert said.count("finetune: epoch 6/6") == 1
-        made, anew = (rf"epochs {epochs}.*: from what the frozen 1[56] groups gave" for epochs in ("1 to 3", "4 to 6"))
+        made, anew = (
+            rf"epochs {epochs}.*: from the cached output of 1[56] frozen groups" for epochs in ("1 to 3", "4 to 6")
+        )
         assert re.search(made, said), said
         assert re.search(anew, said), said
     curves = [
@@ -311,7 +311,7 @@ def test_layer_groups_are_listed_by_name(base: Project) -> None:
     assert said.splitlines()[0] == "torchvision/resnet18: 9 layer groups from the input to the head"
     assert re.search(r"^  stem +9,536  9$", said, re.MULTILINE)
     assert re.search(r"^  layer4\.1 +4,720,640  1$", said, re.MULTILINE)
-    assert re.search(r"^  head +512 a class  0: always$", said, re.MULTILINE)
+    assert re.search(r"^  head +512 per class  0: always$", said, re.MULTILINE)
     failed = base.run("python", "-m", "tasks", "backbone", "--list", "resnt18")
     assert failed.returncode == 1
     assert "Did you mean 'resnet18'?" in failed.stdout
@@ -320,7 +320,7 @@ def test_layer_groups_are_listed_by_name(base: Project) -> None:
 @pytest.mark.parametrize(
     ("assignments", "said"),
     [
-        (["finetune.unfreeze=99"], r"finetune\.unfreeze asks for 99 layer groups, and the backbone has 17\. 0 to 17"),
+        (["finetune.unfreeze=99"], r"finetune\.unfreeze asks for 99 layer groups, but the backbone has 17\. 0 to 17"),
     ],
 )
 def test_what_only_the_network_can_refuse(assignments: list[str], said: str, base: Project, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_features_of_other_weights_are_refused(base: Project, tmp_path: Path) ->
     path.write_text(path.read_text().replace('"weights_sha256": "5793', '"weights_sha256": "0000'))
     failed = project.run("python", "-m", "tasks", "finetune")
     assert failed.returncode == 1
-    assert "and the features were made with 000044248a93... The same were expected." in failed.stdout
+    assert "but the features were computed with 000044248a93... The same weights were expected." in failed.stdout
 
 
 @pytest.mark.slow

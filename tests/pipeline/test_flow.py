@@ -137,7 +137,7 @@ def test_new_images_start_a_run_that_shows_its_progress_its_pictures_and_its_tab
     assert done.returncode == 0, done.stdout
     run, tasks = api.last_run()
     assert (run["state"]["name"], tasks) == ("Cached", [])
-    assert run["state"]["message"] == "the images at photos are as they were"
+    assert run["state"]["message"] == "the images at photos have not changed"
 
     project.must("python", "-m", "tasks", "set", "train_head.folds=3")  # a change, but not of the images
     assert flow(project, "--only-new-data", PREFECT_API_URL=api.url).returncode == 0
@@ -154,7 +154,7 @@ def test_new_images_start_a_run_that_shows_its_progress_its_pictures_and_its_tab
     assert {"validation", "metrics", "model", "head-candidates", "contact-sheet", "confusion-matrix"} <= set(shown)
     for stage in ("validate", "transform", "embed", "train-head", "export"):
         assert float(shown[f"{stage}-progress"]["data"]) == 100.0, stage
-    assert re.search(r"embedding: 32 of 32 images, \d+\.\d a second", shown["embed-progress"]["description"])
+    assert re.search(r"embedding: 32 of 32 images, \d+\.\d per second", shown["embed-progress"]["description"])
     for key, kind in (("confusion-matrix", "PNG"), ("contact-sheet", "JPEG")):
         found = re.fullmatch(r"!\[.+\]\(data:image/(\w+);base64,(.+)\)", shown[key]["data"])
         assert found is not None

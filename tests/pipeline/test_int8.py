@@ -51,7 +51,7 @@ def test_every_way_is_tried_and_few_images_do_not_let_one_ship(tried: Project) -
     told = record(tried)
     assert len(trial_of(tried)["tries"]) == len(quantization.WAYS)  # type: ignore[arg-type]
     assert told["chosen"] is None
-    assert "validation images cannot show more even without a single loss; 329 could" in str(told["why"])
+    assert "validation images are too few to show this even without a single loss; 329 are enough" in str(told["why"])
     assert trial_of(tried)["cpu"] == quantization.instruction_set()
     assert not (tried.root / "artifacts/int8/backbone.int8.onnx").exists()
     tried.must("python", "-m", "tasks", "report")
@@ -82,14 +82,15 @@ def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project
     pixels = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), np.uint8)
     _, backbone = next(quantization.quantised(folder / "backbone/backbone.onnx", pixels))
     (folder / "int8/backbone.int8.onnx").write_bytes(backbone)
-    (folder / "int8/int8.json").write_text(json.dumps({**told, "chosen": "a way", "why": "An int8 model is shipped."}))
+    chosen = {"chosen": "a way", "backbone_sha256": sha256_of(folder / "int8/backbone.int8.onnx")}
+    (folder / "int8/int8.json").write_text(json.dumps({**told, **chosen, "why": "An int8 model is shipped."}))
     tried.must("python", "-m", "tasks", "export")
 
     facts = json.loads((folder / "model/model.json").read_text())
     assert facts["int8"]["cpu"] == quantization.instruction_set()
     jsonschema.validate(facts, json.loads((ROOT / "headstart/handover/model.schema.json").read_text()))
     assert "An int8 model is shipped." in (folder / "model/MODEL_CARD.md").read_text()
-    assert "files are those that were exported" in tried.must("headstart", "verify", "artifacts/model")
+    assert "files match SHA256SUMS" in tried.must("headstart", "verify", "artifacts/model")
     models = [runtime.session(folder / "model" / name) for name in ("model.onnx", "model.int8.onnx")]
     predictions = pl.read_parquet(folder / "evaluation/predictions.parquet")
     for path in predictions["path"]:
@@ -99,6 +100,20 @@ def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project
     assert [each.name for each in models[1].get_outputs()] == ["probabilities", "label_index", "novelty"]
     assert "headstart predict" in (folder / "model/MODEL_CARD.md").read_text()
     tried.must("headstart", "predict", "artifacts/model/model.int8.onnx", "photos")
+
+
+def test_an_int8_backbone_that_is_not_the_one_that_was_judged_is_refused(tried: Project) -> None:
+    file = tried.root / "artifacts/int8/backbone.int8.onnx"
+    data = file.read_bytes()
+    for damage in (lambda: file.write_bytes(data[:-1] + b"x"), file.unlink):
+        damage()
+        done = tried.run("python", "-m", "tasks", "export")
+        said = done.stdout
+        assert done.returncode
+        assert "backbone.int8.onnx" in said
+        assert "Run `dvc repro" in said
+        assert "Traceback" not in said
+    file.write_bytes(data)
 
 
 def test_a_backbone_that_cannot_be_quantised_is_told_of_and_stops_nothing(tried: Project) -> None:

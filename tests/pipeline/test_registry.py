@@ -58,7 +58,7 @@ def test_an_accepted_model_is_tagged_sent_and_got_again_elsewhere(kept: Project,
     kept.must("git", "commit", "--quiet", "-am", "hold later models to it")
     again = kept.run("make", "accept")
     assert again.returncode != 0
-    assert "accept: evaluate would run: artifacts/model is not what" in again.stdout
+    assert "accept: evaluate would run, so artifacts/model does not match" in again.stdout
 
 
 def test_what_is_not_committed_or_not_finished_is_not_accepted(kept: Project) -> None:
@@ -77,14 +77,14 @@ def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(
 ) -> None:
     kept.must("make", "accept", "VERSION=v2.1.0")
     same = kept.must("dvc", "repro")
-    assert "no worse than the accepted v2.1.0" in same
+    assert "does not differ significantly from the accepted v2.1.0" in same
     assert comparison(kept)["only_accepted_right"] == 0
     before = (kept.root / "artifacts/model/model.onnx").read_bytes()
 
     mislabel(kept)
     done = flow(kept, *notifying(kept, api, server), PREFECT_API_URL=api.url)
     assert done.returncode == 1
-    assert "export: rejected. The model is worse than the accepted v2.1.0 by more than chance" in done.stdout
+    assert "export: rejected. The model is significantly worse than the accepted v2.1.0" in done.stdout
     assert "Traceback" not in done.stdout
     run, tasks = api.last_run()
     assert (run["state"]["name"], run["state"]["type"]) == ("Rejected", "FAILED")
@@ -96,7 +96,7 @@ def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(
     assert (states["report"], states["export"]) == ("Completed", "Rejected")
     assert (kept.root / "artifacts/model/model.onnx").read_bytes() == before
     report = (kept.root / "artifacts/report.html").read_text()
-    assert "worse than the accepted v2.1.0 by more than chance" in report
+    assert "significantly worse than the accepted v2.1.0" in report
     assert kept.must("git", "tag").split() == ["classifier@v2.1.0"]
 
 

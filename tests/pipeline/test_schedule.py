@@ -64,7 +64,7 @@ def test_a_schedule_that_is_none_is_refused(project: Project) -> None:
     for arguments in (("--cron", "0 3 * *"), ("--timezone", "Europe/Berlim")):
         done = project.run("python", "-m", "flows.serve", *arguments, **QUIET)
         assert done.returncode == 1
-        assert "is no schedule (Invalid" in done.stdout
+        assert "is not a schedule (Invalid" in done.stdout
         assert "Traceback" not in done.stdout
 
 

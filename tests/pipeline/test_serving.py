@@ -147,7 +147,7 @@ def test_an_image_is_dropped_on_the_page_and_its_label_shown(serving: Serving, b
     row = table.row(0, named=True)
     with opened() as page:
         page.goto(serving.url)
-        expect(page.get_by_text("It knows 2 classes: ants, bees")).to_be_visible()
+        expect(page.get_by_text("The model knows 2 classes: ants, bees")).to_be_visible()
         data = (base.root / "photos" / row["path"]).read_bytes()
         transfer = page.evaluate_handle(
             """bytes => { const data = new DataTransfer();
@@ -188,7 +188,7 @@ def test_the_most_probable_class_is_first_on_the_page_also_where_classes_are_num
 def test_the_page_of_the_interface_needs_nothing_from_outside(serving: Serving) -> None:
     with opened() as page:  # which asserts that no request leaves
         page.goto(f"{serving.url}/docs")
-        expect(page.get_by_text("The label of an image: the file's bytes are the body")).to_be_visible()
+        expect(page.get_by_text("Classify an image: the request body is the file's bytes")).to_be_visible()
 
 
 def test_told_to_stop_it_answers_what_is_under_way_and_goes(base: Project, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parameters and paths that note what a stage asks of them."""
+"""Parameters, paths and images that note what a stage asks of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from headstart import layout as layout_module
+from headstart.base import dataset
+from headstart.base.dataset import Dataset, Images
 from headstart.layout import Layout
 from headstart.params import Params
 
@@ -50,8 +53,32 @@ def recorded(layout: Layout, asked: set[str]) -> Layout:
     return Recorded(layout.root, layout.data, layout.store)
 
 
-def run_recorded(run: Callable[[Params, Layout], None], params: Params, root: Path) -> tuple[set[str], set[str]]:
-    """Run a stage; return the parameters and the paths that it asked for."""
-    parameters, paths = set[str](), set[str]()
-    run(RecordedParams(params, parameters), recorded(Layout.of(root, params), paths))  # type: ignore[arg-type]
-    return parameters, paths
+WHOLE_TABLE = "the whole table"
+
+
+def recorded_images(of: Dataset, asked: set[str]) -> Dataset:
+    """Return the images; the splits that are asked for, and the whole table, go to `asked`."""
+
+    class Recorded(Dataset):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "table" and sys._getframe(1).f_code.co_filename != dataset.__file__:
+                asked.add(WHOLE_TABLE)
+            return super().__getattribute__(name)
+
+        def of(self, *splits: str) -> Images:
+            asked.update(splits)
+            return super().of(*splits)
+
+    return Recorded(of.table)
+
+
+def run_recorded(
+    run: Callable[[Params, Layout], None], params: Params, root: Path
+) -> tuple[set[str], set[str], set[str]]:
+    """Run a stage; return the parameters, the paths and the splits that it asked for."""
+    parameters, paths, splits = set[str](), set[str](), set[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        read = dataset.read
+        patch.setattr(dataset, "read", lambda layout: recorded_images(read(layout), splits))
+        run(RecordedParams(params, parameters), recorded(Layout.of(root, params), paths))  # type: ignore[arg-type]
+    return parameters, paths, splits

@@ -145,6 +145,7 @@ def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 
         Shipped(
             Int8Record(
                 chosen=None,
+                backbone_sha256=None,
                 why="No int8 model is shipped, since none was tried.",
                 float_bytes=13_400_000,
                 trial=None,

@@ -15,7 +15,7 @@ from headstart import images
 from headstart.base.errors import DataError
 from headstart.base.files import sha256_of
 from headstart.images import EXTENSIONS, UnreadableError, decode, read_unchanged
-from tests.support.images import encoded, photograph
+from tests.support.images import ROOT, encoded, photograph
 
 RGB = photograph(1)
 
@@ -126,7 +126,7 @@ def test_sixteen_bits_are_scaled_not_clipped(image_format: str) -> None:
 
 
 def test_floating_point_pixels_are_refused_with_a_reason() -> None:
-    with pytest.raises(UnreadableError, match="32 bits a channel"):
+    with pytest.raises(UnreadableError, match="32 bits per channel"):
         decode(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
 
 
@@ -275,3 +275,31 @@ def test_another_decoder_has_another_version() -> None:
     ]
     digest = hashlib.sha256(b"".join(decode(file).rgb.tobytes() for file in files)).hexdigest()
     assert (images.VERSION[:8], digest[:16]) == ("59fb9964", "cc7f50269910b95b")
+
+
+@pytest.mark.parametrize("decoder", ["as installed", "Pillow alone"])
+def test_another_decoder_of_any_format_has_another_version(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for formats whose encoders differ from one release of Pillow to the next."""
+    if decoder == "Pillow alone":
+        monkeypatch.setattr(images, "simplejpeg", None)
+    files = sorted((ROOT / "tests" / "pictures").iterdir())
+    assert {decode(file.read_bytes()).format for file in files} == {"JPEG", "GIF", "WEBP", "BMP", "TIFF"}
+    digests = {file.name: hashlib.sha256(decode(file.read_bytes()).rgb.tobytes()).hexdigest()[:8] for file in files}
+    assert (images.VERSION[:8], digests) == ("59fb9964", PICTURES)
+
+
+PICTURES = {
+    "baseline.jpg": "1334e9c5",
+    "cmyk.jpg": "e284c0f0",
+    "every-pixel-chroma.jpg": "c0dbca50",
+    "grey.bmp": "f96a0ba2",
+    "grey.jpg": "650d5424",
+    "lossless.webp": "da440f4b",
+    "lossy.webp": "d5cae14c",
+    "lzw.tif": "da440f4b",
+    "palette.gif": "20f81724",
+    "progressive.jpg": "1334e9c5",
+    "transparent.webp": "23749b9d",
+    "true-colour.bmp": "da440f4b",
+    "turned.jpg": "7539f956",
+}

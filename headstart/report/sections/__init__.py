@@ -1,1 +1,1 @@
-"""The questions that the page answers, one module and one template each."""
+"""The questions that the report answers, one module and one template each."""

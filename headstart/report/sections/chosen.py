@@ -17,8 +17,8 @@ class Chosen:
     """Frozen or fine-tuned, the head's cross-validation, and whether more images would help."""
 
     chosen: Candidate
-    contest: Contest | None  # None where fine-tuning is off
-    history: Sequence[Mapping[str, Any]]  # an entry an epoch of fine-tuning
+    contest: Contest | None  # None if fine-tuning is off
+    history: Sequence[Mapping[str, Any]]  # one entry per epoch of fine-tuning
     n_folds: int
     candidates: Sequence[Mapping[str, Any]]  # sweep.Candidate
     learning: Sequence[Mapping[str, Any]]  # learning_curve.Point
@@ -39,11 +39,11 @@ class Chosen:
 
     @property
     def lesson(self) -> str:
-        """What the learning curve says."""
+        """What the learning curve shows, in words."""
         return lesson(self.learning)
 
     def figures(self) -> Mapping[str, str]:
-        """Return the learning curve, and with fine-tuning its losses."""
+        """Return the learning curve and, with fine-tuning, its losses."""
         drawn = {"learning_curve": figures.learning_curve(self.learning)}
         if self.contest:
             drawn["history"] = figures.history(self.history, self.contest.best_epoch)
@@ -51,13 +51,13 @@ class Chosen:
 
 
 def lesson(points: Sequence[Mapping[str, Any]]) -> str:
-    """Return in words what the end of the learning curve says of more images."""
+    """Return, in words, whether the end of the learning curve promises a gain from more images."""
     half, whole = points[-2:]
     gain = 100 * (whole["accuracy"] - half["accuracy"])
     spread = 100 * max(half["accuracy_std"], whole["accuracy_std"])
-    told = f"From {half['n_images']:,} to {whole['n_images']:,} images accuracy changed by {gain:+.1f} points"
+    told = f"From {half['n_images']:,} to {whole['n_images']:,} images, accuracy changed by {gain:+.1f} points"
     if gain > spread:
-        return f"{told}, more than the folds differ by ({spread:.1f}): more labels are likely to help."
+        return f"{told}, more than the spread between folds ({spread:.1f}): more labelled images are likely to help."
     if gain > 0:
-        return f"{told}, no more than the folds differ by ({spread:.1f}): more labels like these may help a little."
-    return f"{told}: more labels like these are unlikely to help; cleaner ones, or another backbone, may."
+        return f"{told}, within the spread between folds ({spread:.1f}): more labelled images may help a little."
+    return f"{told}: more labelled images are unlikely to help; cleaner labels or another backbone may."

@@ -13,24 +13,24 @@ from headstart.embedding.views import Views
 from headstart.report import figures
 from headstart.report.artefacts import Artefacts
 
-MAX_SHEETS = 40  # classes of which images are shown
+MAX_SHEETS = 40  # classes whose images are shown
 _N_SHEET = 8  # images of a class
-_N_VARIED = 4  # images of which variants are shown
+_N_VARIED = 4  # images whose variants are shown
 _N_VARIANTS = 7
-Variants = Callable[[np.ndarray, str], list[np.ndarray]]  # of an image's pixels and its image_id
+Variants = Callable[[np.ndarray, str], list[np.ndarray]]  # takes an image's pixels and its image_id
 
 
 @dataclass(frozen=True)
 class Data:
-    """The images by class and split, some of each class, how they were varied, what was set aside."""
+    """The numbers of images, some images of each class, how they were varied, and what was set aside."""
 
     dataset: str
-    form: str  # in which the data were found
+    form: str  # of the data, in words
     classes: Sequence[str]
-    images_per_class: Mapping[str, Mapping[str, int]]  # of each split
+    images_per_class: Mapping[str, Mapping[str, int]]  # split -> class -> count
     sheets: Mapping[str, Sequence[np.ndarray]]  # training images of each class
     variation: str  # how training images are varied, in words
-    varied: Sequence[Sequence[np.ndarray]]  # an image, and variants of it
+    varied: Sequence[Sequence[np.ndarray]]  # each: an image and its variants
     notes: Sequence[str]
     warnings: Sequence[str]
     quarantined: Sequence[tuple[str, str]]  # path, reason
@@ -64,32 +64,33 @@ class Data:
         )
 
     def figures(self) -> Mapping[str, str]:
-        """Return the images of each class."""
+        """Return the class balance."""
         return {"class_balance": figures.class_balance(self.images_per_class, self.classes)}
 
 
 def _variation(run: Artefacts) -> tuple[str, Variants]:
-    """Return in words how training images were varied, and what draws variants of an image."""
+    """Return, in words, how training images were varied, and a function that draws variants of an image."""
     if run.choice.chosen == "tuned":
         return _augmented(run)
     if not run.params.embed.views:
-        return "Not at all: the head has seen each training image once, as it is.", lambda pixels, image_id: []
+        return "Not at all: the head was trained on each image without augmentation.", lambda pixels, image_id: []
     facts, settings = run.backbone.preprocessing, run.params.embed
     views = Views(settings.views, settings.seed, facts.input_px, facts.interpolation)
-    said = f"By crops of 25 % to 100 % of the area, mirrored or not; {views.n_views} views beside each image."
+    said = "By random crops of 25 % to 100 % of the area and random flips:"
+    said += f" {views.n_views} views in addition to each image."
     return _with_legend(said), lambda pixels, image_id: list(views.of(pixels, image_id)[:_N_VARIANTS])
 
 
 def _augmented(run: Artefacts) -> tuple[str, Variants]:
-    from headstart.tuning.augment import Augmentation  # which takes torch
+    from headstart.tuning.augment import Augmentation  # it needs torch
 
     settings, facts = run.params.finetune, run.backbone.preprocessing
     drawn = Augmentation.of(settings, facts)
-    said = f"By crops of {100 * settings.crop_area:g} % to 100 % of the area"
-    said += ", mirrored or not" if settings.flip else ""
+    said = f"By random crops of {100 * settings.crop_area:g} % to 100 % of the area"
+    said += ", random flips" if settings.flip else ""
     said += f", {settings.policy} augmentation" if settings.policy != "none" else ""
-    said += ", parts erased" if settings.erasing else ""
-    said += f"; {settings.views} views of each, in turn." if settings.views else "; a new view in every epoch."
+    said += ", random erasing" if settings.erasing else ""
+    said += f": {settings.views} views per image, in turn." if settings.views else ": a new view in every epoch."
 
     def variants(pixels: np.ndarray, image_id: str) -> list[np.ndarray]:
         views = [drawn.view(pixels, image_id, draw).numpy() for draw in range(settings.views or _N_VARIANTS)]
@@ -99,4 +100,4 @@ def _augmented(run: Artefacts) -> tuple[str, Variants]:
 
 
 def _with_legend(said: str) -> str:
-    return f"{said} The first picture of a row is the image as it is."
+    return f"{said} The first picture of each row is the original image."

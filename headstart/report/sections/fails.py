@@ -20,22 +20,22 @@ from headstart.report import feature_space, figures, occlusion, pictures
 from headstart.report.artefacts import Artefacts, Shown
 from headstart.report.page import MAX_ROWS
 
-MAX_CONFUSION_CLASSES = 40  # above it, only the pairs that are most often confused are listed
-MAX_WITH_NEIGHBOURS = 48  # mistakes that are shown large and beside what they resemble; further ones are small
+MAX_CONFUSION_CLASSES = 40  # with more, only the pairs that are most often confused are listed
+MAX_WITH_NEIGHBOURS = 48  # mistakes that are shown large and with similar training images; the others are small
 _N_NEIGHBOURS = 3
-_MAX_MAPPED = 1000  # images on a map, every mistake among them if there is room
+_MAX_MAPPED = 1000  # images on a map, including every mistake if there is room
 _LARGE_PX, _SMALL_PX = 224, 96
 _DOT_PX, _SPRITE_COLUMNS = 40, 32
 
 
 class Mistake(NamedTuple):
-    """A held-out image that was called something else."""
+    """A held-out image with a wrong prediction."""
 
     image: Shown
     predicted: str
     probability: float  # of `predicted`
     neighbours: Sequence[Shown] = ()  # training images with the most similar features
-    heat: np.ndarray | None = None  # float [G, G]: what the answer rests on
+    heat: np.ndarray | None = None  # float [G, G]: the parts that the answer depends on
 
 
 class Map(NamedTuple):
@@ -46,7 +46,7 @@ class Map(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """How often images of one class are called another."""
+    """How often images of one class are predicted as another."""
 
     label: str
     predicted: str
@@ -55,7 +55,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Fails:
-    """The confusion matrix, the classes, the surest mistakes, and all images on a map."""
+    """The confusion matrix, the classes, the most confident mistakes, and all images on a map."""
 
     test: TestScores
     classes: Sequence[str]
@@ -63,7 +63,7 @@ class Fails:
     per_class: Mapping[str, ClassRecord]
     mistakes: Sequence[Mistake]  # most confident first; some or all of test.n_errors
     maps: Sequence[Map]
-    mapped: Sequence[tuple[Shown, str]]  # the images of the maps, in their order, and what each is called
+    mapped: Sequence[tuple[Shown, str]]  # the images of the maps, in order, and their predictions
     template: str = "fails"
     large_px: int = _LARGE_PX
     small_px: int = _SMALL_PX
@@ -94,7 +94,7 @@ class Fails:
 
     @property
     def row_sums(self) -> list[int]:
-        """The images of each class, 1 at least."""
+        """The number of images of each class, at least 1."""
         sums: list[int] = self.confusion.sum(1).clip(1).tolist()
         return sums
 
@@ -110,7 +110,7 @@ class Fails:
 
     @property
     def n_absent(self) -> int:
-        """How many classes have no held-out image."""
+        """The number of classes without held-out images."""
         return sum(not scores.support for scores in self.per_class.values())
 
     @property
@@ -120,7 +120,7 @@ class Fails:
 
     @property
     def points(self) -> str:
-        """Path, label and answer of each image of the maps, as JSON."""
+        """Path, label and prediction of each image of the maps, as JSON."""
         return json.dumps([[shown.path, shown.label, called] for shown, called in self.mapped], ensure_ascii=False)
 
     def figures(self) -> Mapping[str, str]:
@@ -142,7 +142,7 @@ def most_confused(confusion: np.ndarray, classes: Sequence[str]) -> list[Pair]:
 
 
 def _mistakes(run: Artefacts, predicted: np.ndarray) -> list[Mistake]:
-    """Return the surest mistakes, the first ones with the training images that are most like them."""
+    """Return the most confident mistakes, the first of them with the training images that are most similar."""
     wrong = np.flatnonzero(predicted != run.test.labels)
     order = np.argsort(-run.probabilities.max(1)[wrong], kind="stable")  # images are sorted by image_id
     surest = wrong[order][: run.params.report.gallery_images]
@@ -167,7 +167,7 @@ def _mistakes(run: Artefacts, predicted: np.ndarray) -> list[Mistake]:
 
 
 def _heats(run: Artefacts, images: Sequence[Shown], labels: np.ndarray) -> list[np.ndarray]:
-    """Return what in each image the answer rests on."""
+    """Return, for each image, the parts that the answer depends on, float [G, G]."""
     answer, heats = _answering(run), []
     with bar("overlays", len(images), "image") as advance:
         for image, label in zip(images, labels[: len(images)], strict=True):
@@ -177,7 +177,7 @@ def _heats(run: Artefacts, images: Sequence[Shown], labels: np.ndarray) -> list[
 
 
 def _answering(run: Artefacts) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of uint8 [N, S, S, 3] that gives the probabilities of the model that ships."""
+    """Return the model that ships as a function from uint8 [N, S, S, 3] to probabilities [N, C]."""
     pieces = pieces_of(run.layout, run.choice.chosen)
     backbone, head = runtime.session(pieces.backbone), runtime.session(pieces.head)
 
@@ -190,11 +190,11 @@ def _answering(run: Artefacts) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _mapped(right: np.ndarray) -> np.ndarray:
-    """Return the numbers of the images of the maps: all of few, else the mistakes and an even part of the others."""
+    """Return the indices of the images of the maps: all if they are few, else mistakes and a sample of the others."""
     if len(right) <= _MAX_MAPPED:
         return np.arange(len(right))
     wrong = np.flatnonzero(~right)[: _MAX_MAPPED // 2]
-    others = np.flatnonzero(right)[: _MAX_MAPPED - len(wrong)]  # sorted by a hash, whose order says nothing
+    others = np.flatnonzero(right)[: _MAX_MAPPED - len(wrong)]  # a fair sample, as images are sorted by a hash
     return np.concatenate([others, wrong])
 
 

@@ -14,7 +14,7 @@ from headstart.report.artefacts import Artefacts
 
 @dataclass(frozen=True)
 class Good:
-    """The scores, beside the majority class and the accepted model."""
+    """The scores, compared with the majority class and the accepted model."""
 
     test: TestScores
     comparison: Comparison | None  # None: no model has been accepted
@@ -26,7 +26,7 @@ class Good:
         return cls(run.scores, folder.comparison(run.layout.evaluation))
 
     def figures(self) -> Mapping[str, str]:
-        """Return the accuracies beside each other."""
+        """Return the comparison of accuracies."""
         test = self.test
         rows: list[tuple[str, float, Interval | None]] = [
             ("this model", test.accuracy, Interval(test.accuracy_low, test.accuracy_high))

@@ -13,7 +13,7 @@ from headstart.report.artefacts import Artefacts
 
 @dataclass(frozen=True)
 class Shipped:
-    """The model's parts, where they came from, and whether 8-bit integers pay."""
+    """The parts of the model, their origin, and whether an int8 model ships."""
 
     int8: Int8Record
     backbone: BackboneRecord
@@ -29,5 +29,5 @@ class Shipped:
         return cls(int8, run.backbone, is_tuned, run.head.words, run.validated.data_sha256)
 
     def figures(self) -> Mapping[str, str]:
-        """Return none."""
+        """Return no plots."""
         return {}

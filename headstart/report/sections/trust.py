@@ -13,7 +13,7 @@ from headstart.report.artefacts import Artefacts
 
 @dataclass(frozen=True)
 class Trust:
-    """Calibration, and what abstaining would gain."""
+    """Calibration, and the effect of abstaining."""
 
     test: TestScores
     temperature: float

@@ -66,8 +66,8 @@ def test_long_work_is_told_now_and_then_with_rate_and_time_left(
             advance(n)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
-        "embed: embedding 1/80 images, 1.0 a second, 79 s left",
-        "embed: embedding 60/80 images, 15 a second, 1 s left",
+        "embed: embedding 1/80 images, 1.0 per second, 79 s left",
+        "embed: embedding 60/80 images, 15 per second, 1 s left",
     ]
     assert len(lines) == 3
 

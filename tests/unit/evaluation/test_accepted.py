@@ -27,12 +27,12 @@ def pair(n: int, n_lost: int, n_won: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("n_lost", "n_won", "is_worse", "said"),
     [
-        (0, 0, False, "no worse"),
-        (4, 0, False, "no worse"),
-        (5, 0, True, "worse"),
-        (9, 8, False, "no worse"),
-        (12, 2, True, "worse than the accepted v1.0.0 by more than chance"),
-        (0, 9, False, "better"),
+        (0, 0, False, "does not differ significantly from the accepted v1.0.0"),
+        (4, 0, False, "does not differ significantly"),
+        (5, 0, True, "significantly worse"),
+        (9, 8, False, "does not differ significantly"),
+        (12, 2, True, "significantly worse than the accepted v1.0.0"),
+        (0, 9, False, "significantly better than the accepted v1.0.0"),
     ],
 )
 def test_a_model_is_worse_where_that_is_more_than_chance(n_lost: int, n_won: int, is_worse: bool, said: str) -> None:

@@ -37,9 +37,9 @@ def test_lines_go_to_the_log_with_their_levels_and_what_is_broken_is_dropped(
         progress.fail("three", may_heal=True)
     assert told.started
     assert (told.errors, told.may_heal, told.interrupted) == (["three"], True, False)
-    heard = [(record.levelname, record.getMessage()) for record in log.records if "not understood" not in record.msg]
+    heard = [(record.levelname, record.getMessage()) for record in log.records if "cannot be parsed" not in record.msg]
     assert heard == [("INFO", "one"), ("WARNING", "two")]
-    assert len(log.records) == 5  # three lines were not understood
+    assert len(log.records) == 5  # three lines cannot be parsed
 
 
 def test_progress_is_sent_once_a_second_and_its_end_always(
@@ -57,7 +57,7 @@ def test_progress_is_sent_once_a_second_and_its_end_always(
         for done in range(1, 101):
             progress.emit("progress", what="fitting", done=done, total=100, unit="fit", rate=7.0)
     assert sent[0][1] == "train-head-progress"
-    assert sent[-1] == (100.0, "fitting: 100 of 100 fits, 7.0 a second")
+    assert sent[-1] == (100.0, "fitting: 100 of 100 fits, 7.0 per second")
     assert len(sent) == 2
 
 
@@ -85,7 +85,7 @@ def test_a_server_that_is_gone_is_a_warning(log: pytest.LogCaptureFixture, monke
     with events.posting() as posters, events.listening("embed", posters) as told:
         tell(told, monkeypatch)
         progress.show_image("sheet", lambda: b"\x89PNG", "images")
-    assert "the page lacks something that the stage has shown: no server" in log.text
+    assert "Prefect's page does not show one of the stage's artifacts: no server" in log.text
 
 
 def test_pictures_carry_their_kind() -> None:

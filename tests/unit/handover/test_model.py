@@ -63,11 +63,17 @@ def test_a_pillow_image_is_turned_and_flattened_as_its_file_is(model: Model) -> 
     ("picture", "said"),
     [
         ("nothing.jpg", r"'nothing\.jpg' cannot be read: No such file"),
-        (b"nothing", r"a bytes object is no image that can be used: not an image of a known format"),
-        (np.zeros((4, 4)), r"float64 \[4, 4\] is no image\. A path, .* uint8 array \[H, W, 3\] in RGB was expected"),
-        (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\] is no image"),
-        (7, r"int is no image"),
-        ([PHOTO, b"nothing"], r"image 1: a bytes object is no image"),
+        (b"nothing", r"a bytes object is not a usable image: not an image of a known format"),
+        (
+            np.zeros((4, 4)),
+            r"float64 \[4, 4\] is not an image\. A path, .* uint8 array \[H, W, 3\] in RGB was expected",
+        ),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\] is not an image"),
+        (7, r"int is not an image"),
+        (np.zeros((0, 4, 3), np.uint8), r"uint8 \[0, 4, 3\] is not an image"),
+        (Image.new("RGB", (0, 4)), r"a Image object is not a usable image: 0 x 4 pixels"),
+        ("a\0b.jpg", r"is not a usable image: embedded null byte"),
+        ([PHOTO, b"nothing"], r"image 1: a bytes object is not a usable image"),
     ],
 )
 def test_what_is_no_image_is_told(model: Model, picture: object, said: str) -> None:
@@ -75,10 +81,38 @@ def test_what_is_no_image_is_told(model: Model, picture: object, said: str) -> N
         model.predict(picture)  # type: ignore[call-overload]
 
 
+def test_bytes_may_come_in_a_buffer(model: Model) -> None:
+    data = PHOTO.read_bytes()
+    assert model.predict(bytearray(data)) == model.predict(memoryview(data)) == model.predict(data)
+
+
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
+def test_a_pillow_image_of_a_broken_file_is_told(model: Model, suffix: str) -> None:
+    data = encoded(Image.fromarray(photograph(1, 200, 200)), suffix)
+    with pytest.raises(UnreadableError, match="object is not a usable image: cannot be decoded"):
+        model.predict(Image.open(io.BytesIO(data[: len(data) // 2])))
+    closed = Image.open(io.BytesIO(data))
+    closed.close()
+    with pytest.raises(UnreadableError, match="object is not a usable image: cannot be decoded"):
+        model.predict(closed)
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_no_answer_at_all_cannot_be_asked_for(model: Model, top: int) -> None:
+    with pytest.raises(ValueError, match=rf"top is {top}\. 1 or more was expected"):
+        model.predict(PHOTO, top=top)
+
+
 def test_what_is_no_run_or_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckError, match="does not exist"):
         headstart.load(tmp_path)
-    with pytest.raises(CheckError, match="The folder artifacts/ of a finished project was expected"):
-        headstart.features(tmp_path / "artifacts")
+    (tmp_path / "params.yaml").touch()
+    for name in ("artifacts", ".", "artifacts_of_last_year"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        if name != "artifacts":
+            with pytest.raises(CheckError, match=r"is not the folder artifacts/ of a project, beside its params\.yaml"):
+                headstart.features(tmp_path / name)
+    with pytest.raises(CheckError, match="is not the folder artifacts/"):
+        headstart.features(tmp_path / "nowhere" / "artifacts")
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         headstart.laod  # noqa: B018

@@ -129,14 +129,19 @@ def test_features_from_the_cluster_are_the_local_ones(
     with workers(dask.address) as pool, pytest.raises(DataError, match=r"gone\.jpg cannot be read"):
         arrays.build(Place.of(tmp_path / "remote"), gone, contract, embedding, pool)
     other = Embedding(backbone, "0" * 64, kind, 4, resizing, "float16", None)
-    with workers(dask.address) as pool, pytest.raises(CheckError, match="it is not the file that"):
+    with (
+        workers(dask.address) as pool,
+        pytest.raises(CheckError, match="The file that backbone wrote, with SHA-256 0000"),
+    ):
         arrays.build(Place.of(tmp_path / "other"), known, contract, other, pool)
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "_ANSWER_S", 1)
     with (
-        pytest.raises(UnreachableError, match=r"cluster\.address is '127\.0\.0\.1:9', where no Dask scheduler answers"),
+        pytest.raises(
+            UnreachableError, match=r"cluster\.address is '127\.0\.0\.1:9', but no Dask scheduler answers there"
+        ),
         workers("127.0.0.1:9"),
     ):
         pass
@@ -146,7 +151,7 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(places, "_ANSWER_S", 5)
     empty = Cluster(tmp_path / "dask.log", n_workers=0)
     try:
-        with pytest.raises(UnreachableError, match="whose scheduler has no worker"), workers(empty.address):
+        with pytest.raises(UnreachableError, match="but its scheduler has no workers"), workers(empty.address):
             pass
     finally:
         empty.stop()

@@ -78,8 +78,8 @@ def test_fine_tuning_ships_where_it_is_clearly_better_and_not_otherwise() -> Non
     groups = np.arange(40)
     clear, chance, worse = (decide(validation(advantage), groups, 10) for advantage in (0.8, 0.15, -0.8))
     assert [each.chosen for each in (clear, chance, worse)] == ["tuned", "frozen", "frozen"]
-    assert clear.why.startswith("Fine-tuning pays: its log loss on validation is lower by 0.")
-    assert "no more than chance would make the best of 10 epochs" in chance.why
+    assert clear.why.startswith("Fine-tuning ships: its log loss on validation is significantly lower, by 0.")
+    assert "lower, but not significantly for the best of 10 epochs" in chance.why
     assert "does not ship: its log loss on validation is not lower" in worse.why
     assert clear.figures.frozen_accuracy == 0.5
     assert clear.figures.tuned_accuracy == 1.0

@@ -26,7 +26,7 @@ def test_an_epoch_is_told_in_one_line() -> None:
 def test_another_start_than_the_probe_is_refused() -> None:
     check_step_0(BEFORE, 0.2480, "float32")
     check_step_0(BEFORE, 0.2800, "bfloat16")
-    with pytest.raises(CheckError, match=r"log loss on validation is 0\.2476, and the frozen candidate's 0\.2800"):
+    with pytest.raises(CheckError, match=r"log loss on validation is 0\.2476, but the frozen candidate's is 0\.2800"):
         check_step_0(BEFORE, 0.2800, "float32")
     with pytest.raises(CheckError):
         check_step_0(BEFORE._replace(val_log_loss=float("nan")), 0.2476, "float32")
@@ -36,14 +36,16 @@ def test_precision_is_what_the_device_is_good_at() -> None:
     assert precision_on("auto", "cpu") == "float32"
     assert precision_on("auto", "cuda:0") == "bfloat16"
     assert precision_on("float16", "cuda:0") == "float16"
-    with pytest.raises(ParamError, match=r"finetune\.precision is 'float16', and there is no GPU"):
+    with pytest.raises(ParamError, match=r"finetune\.precision is 'float16', but there is no GPU"):
         precision_on("float16", "cpu")
 
 
 def test_every_device_has_an_image_of_every_batch() -> None:
     settings = PARAMS.finetune.model_copy(update={"batch_size": 8})
     check_share(settings, 4, 33)
-    with pytest.raises(ParamError, match=r"finetune\.batch_size is 8, and 4 devices share a batch, of 3 images"):
+    with pytest.raises(
+        ParamError, match=r"finetune\.batch_size is 8, but 4 devices share batches of as few as 3 images"
+    ):
         check_share(settings, 4, 3)
 
 

@@ -148,7 +148,8 @@ def test_a_given_val_without_test_is_held_out_and_validation_comes_out_of_train(
     assert outcome.splits[len(inside) :] == ["test"] * 60
     assert set(outcome.splits[: len(inside)]) == {"train", "val"}
     assert outcome.notes == [
-        "train and val are given and no test: the given val is the held-out test set, and validation comes out of train"
+        "train and val are given, but no test: the given val is the held-out test set, and validation is drawn from"
+        " train"
     ]
 
 
@@ -166,7 +167,7 @@ def test_train_alone_is_divided_like_no_split_at_all() -> None:
 
 def test_a_group_in_two_given_splits_is_refused() -> None:
     torn = [Image("nest 1", "ants", "train"), Image("nest 1", "ants", "test")]
-    with pytest.raises(DataError, match=r"1 groups stand in more than one given split \(nest 1\)"):
+    with pytest.raises(DataError, match=r"1 groups are in more than one given split \(nest 1\)"):
         divide([*given_as("train", MANY), *torn], settings())
 
 
@@ -176,5 +177,5 @@ def test_held_out_classes_that_were_never_trained_are_refused() -> None:
 
 
 def test_splits_without_train_are_refused() -> None:
-    with pytest.raises(DataError, match="the data give test, val and no train"):
+    with pytest.raises(DataError, match="the data give test, val, but no train"):
         divide(given_as("val", images(9)) + given_as("test", images(9, first=50)), settings())

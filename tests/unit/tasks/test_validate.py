@@ -71,7 +71,7 @@ def test_classes_called_val_and_test_are_classes_where_there_is_no_train(
 
 
 def test_a_validation_folder_of_another_name_is_not_taken_for_a_class(class_folders: Folders, layout: Layout) -> None:
-    with pytest.raises(DataError, match=r"holds train beside valid\..*Rename valid to val"):
+    with pytest.raises(DataError, match=r"holds train and valid\..*Rename valid to val"):
         run(class_folders(train=2, valid=2), layout)
 
 

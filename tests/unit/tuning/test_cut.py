@@ -93,5 +93,5 @@ class Mixing(torch.nn.Module):
 
 def test_a_cut_that_something_else_than_rows_crosses_is_told() -> None:
     module = Mixing()
-    with pytest.raises(NoCutError, match="something else than one row an image"):
+    with pytest.raises(NoCutError, match="something other than one row per image"):
         cut(module, layer_groups(module)[1:], (torch.randn(2, 4), torch.randn(3, 4)))

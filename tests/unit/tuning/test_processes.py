@@ -39,7 +39,7 @@ def test_sums_take_the_place_of_tensors_of_every_shape_and_memory() -> None:
 
 
 def test_more_devices_than_there_are_is_told() -> None:
-    with pytest.raises(ParamError, match=r"finetune\.devices is 4096, and this machine has \d+ (cores|GPUs)"):
+    with pytest.raises(ParamError, match=r"finetune\.devices is 4096, but this machine has \d+ (cores|GPUs)"):
         join(4096, 1)
 
 

@@ -33,7 +33,7 @@ def test_phases_cover_every_epoch_once(schedule: dict[int, int], n_epochs: int) 
 
 @pytest.mark.parametrize("unfreeze", [10, {1: 2, 3: 10}])
 def test_more_groups_than_there_are_is_told(unfreeze: int | dict[int, int]) -> None:
-    with pytest.raises(ParamError, match=r"asks for 10 layer groups, and the backbone has 9\. 0 to 9, or all"):
+    with pytest.raises(ParamError, match=r"asks for 10 layer groups, but the backbone has 9\. 0 to 9, or all"):
         phases(unfreeze, 5, 9)  # type: ignore[arg-type]
 
 
