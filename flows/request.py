@@ -35,7 +35,7 @@ class Request(BaseModel):
     note: str = Field(default="", description="The reason for this run; it becomes part of the run's name.")
 
     def assignments(self) -> list[str]:
-        """Return the overrides as `headstart.params.assign` takes them."""
+        """Return the overrides as `headstart.params_file.assign` takes them."""
         return [
             f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in self.overrides.items()
         ]

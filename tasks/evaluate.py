@@ -1,8 +1,8 @@
 """Score the candidates on the held-out test split, and record the results of the one that ships in detail.
 
 Reads the features of the test split, the heads and earlier stages' records of the data; writes artifacts/evaluation/.
-Validation alone decides whether the frozen or the fine-tuned backbone ships. Only this stage and `export` read the test
-split, and neither chooses or fits anything by it.
+Validation alone decides whether the frozen or the fine-tuned backbone ships. Only this stage, `report` and `export`
+read the test split, and none of them chooses or fits anything by it.
 """
 
 from __future__ import annotations

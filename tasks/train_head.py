@@ -48,9 +48,7 @@ def run(params: Params, layout: Layout) -> None:
     images, cached = data.of(TRAIN, VAL), features.opened(layout)
     made_for = _made_for(settings, images, data.classes, cached)
     if _is_there(layout, made_for):
-        say(
-            "features, labels and parameters are unchanged; the existing head is kept (delete artifacts/head to refit)"
-        )
+        say("features, labels and parameters are unchanged; the existing head is kept (delete artifacts/head to refit)")
         return
     source = Source(cached.rows(images.image_ids), cached.view_rows(images.image_ids), images.labels)
     selection = _selected(settings, source, images, len(data.classes))

@@ -10,6 +10,7 @@ import csv
 import glob
 import hashlib
 import json
+import os
 import sys
 import time
 import warnings
@@ -264,6 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except HeadstartError as error:
         print(f"{options.run.__name__}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         return 1
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +118,15 @@ def test_what_is_no_run_or_model_is_told(tmp_path: Path) -> None:
         headstart.features(tmp_path / "nowhere" / "artifacts")
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         headstart.laod  # noqa: B018
+
+
+def test_a_reader_of_the_command_line_may_have_enough() -> None:
+    """`headstart predict ... | head` is no error to tell of, whichever of the two ends first."""
+    command = [sys.executable, "-m", "headstart.handover.cli", "predict", str(FOLDER), *[str(PHOTO)] * 3000, "--json"]
+    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdout and started.stderr
+    started.stdout.readline()
+    started.stdout.close()
+    assert started.stderr.read() == ""
+    assert started.wait(60) == 1
+    started.stderr.close()
