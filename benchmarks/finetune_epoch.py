@@ -24,10 +24,10 @@ from headstart import params, params_file
 from headstart.backbones import networks
 from headstart.backbones.graph import normalisation, resize_graph
 from headstart.base.dataset import Images
-from headstart.base.files import Place
 from headstart.images import decode
 from headstart.onnx import pieces, runtime
-from headstart.store import arrays
+from headstart.store.cache import Cache
+from headstart.store.row_cache import RowCache
 from headstart.tuning import feed, loop, training
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.history import Epoch
@@ -43,7 +43,9 @@ N_VIEWS = 2
 def pixels_of(data: Path, backbone: networks.Backbone, n_images: int) -> tuple[Images, dict[str, np.ndarray]]:
     """Return photographs of class folders, resized as the stage `transform` does, and their labels."""
     facts = backbone.preprocessing
-    session = runtime.session(pieces.to_bytes(resize_graph(facts.resize_px, facts.interpolation)))
+    session = runtime.session(
+        pieces.to_bytes(resize_graph(facts.resize_px, facts.interpolation, facts.fit, facts.bar_level))
+    )
     files = sorted(path for path in data.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     files = [files[number] for number in np.random.default_rng(0).permutation(len(files))[:n_images]]
     names = sorted({path.parent.name for path in files})
@@ -105,15 +107,16 @@ def from_prefix(
     prefix = feed.prefix_of(
         network, network.cut(phase.n_unfrozen), views, "float32", partial(autocast, "cpu", "float32")
     )
-    wanted = {
-        feed.key(image_id, draw): f"{draw} {image_id} {path}"
+    wanted = dict(
+        feed.wanted_view(image_id, path, draw)
         for of, draws in ((train, feed.draws_of(phase, N_VIEWS)), (val, [feed.PLAIN]))
         for draw in draws
         for image_id, path in zip(of.image_ids, of.paths, strict=True)
-    }
-    feed.build(folder, prefix, prefix.contract(n_frozen=1), wanted, lambda n: None, print)
+    )
+    rows = RowCache(Cache.of(folder, max_gb=50), "frozen-layers", prefix.contract(n_frozen=1))
+    feed.fill(rows, prefix, wanted, lambda n: None)
     once = time.perf_counter() - began
-    kept = feed.PrefixFeed(network, prefix.parts, arrays.Store(Place.of(folder), "finetune"), prefix.shapes, _same)
+    kept = feed.PrefixFeed(network, prefix, rows, _same)
     moments: list[float] = []
 
     def told(epoch: Epoch, pace: object) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from headstart.store.cache import VARIABLE
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,8 +40,8 @@ def arguments(doc: str | None, **options: object) -> argparse.Namespace:
 
 @contextmanager
 def project() -> Iterator[Path]:
-    """Yield a temporary copy of the project as it is, in a repository of its own."""
-    with tempfile.TemporaryDirectory(prefix="headstart-benchmark-") as folder:
+    """Yield a temporary copy of the project as it is, in a repository and with a cache of its own."""
+    with tempfile.TemporaryDirectory(prefix="headstart-benchmark-") as folder, _own_cache():
         root = Path(folder)
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -54,6 +56,20 @@ def project() -> Iterator[Path]:
                 shutil.copy2(ROOT / name, root / name)
         run(root, "git", "init", "--quiet")
         yield root
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """Let nothing that is measured be found in the machine's cache, nor enter it."""
+    with tempfile.TemporaryDirectory(prefix="headstart-cache-") as folder:
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(VARIABLE)
+            if before is not None:
+                os.environ[VARIABLE] = before
 
 
 def assign(root: Path, **assignments: object) -> None:

@@ -24,6 +24,8 @@ from headstart.base.files import Place
 from headstart.heads import sweep
 from headstart.heads.design import Source
 from headstart.heads.kinds import KINDS
+from headstart.heads.level_sets import LevelSet
+from headstart.onnx.backbone_folder import LAST
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
 from headstart.store.workers import workers
@@ -58,20 +60,14 @@ def train(folder: Path, n_rows: int, memory_mb: int) -> None:
     opened = arrays.Store(Place.of(folder), "embed")
     began = time.perf_counter()
     labels = np.array([label_of(image_id) for image_id in known])
-    selection = sweep.select(
-        Source(arrays.Rows(opened, known, (N_FEATURES,)), None, labels),
-        np.arange(n_rows),
-        N_CLASSES,
-        kind=KINDS["softmax"],
-        strengths=values.strengths,
-        folds=values.folds,
-        seed=values.seed,
-        memory_mb=memory_mb,
-    )
+    source = Source(arrays.Rows(opened, known, (N_FEATURES,)), None, labels, np.arange(n_rows))
+    last = [LevelSet(LAST, (LAST,), np.arange(N_FEATURES))]
+    settings = sweep.Settings([*KINDS.values()], last, values.strengths, values.folds, values.seed, memory_mb)
+    selection = sweep.select(source, N_CLASSES, settings)
     seconds = time.perf_counter() - began
     chosen = selection.chosen
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 * 1.024
-    print(json.dumps([seconds, peak_mb, len(selection.validated), chosen.strength, chosen.cv_accuracy]))
+    print(json.dumps([seconds, peak_mb, len(selection.validated), chosen.kind, chosen.cv_accuracy]))
 
 
 def main() -> None:
@@ -91,9 +87,9 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.head_scale", "--train-on", name, "--rows", str(n_rows)]
             command += ["--memory-mb", str(given.memory_mb)]
             said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-        seconds, peak_mb, n_validated, strength, accuracy = json.loads(said.splitlines()[-1])
+        seconds, peak_mb, n_validated, kind, accuracy = json.loads(said.splitlines()[-1])
         peaks.append(peak_mb)
-        table_rows.append([n_rows, size_mb, built_s, seconds, peak_mb, n_validated, strength, accuracy])
+        table_rows.append([n_rows, size_mb, built_s, seconds, peak_mb, n_validated, kind, accuracy])
         print(f"{n_rows} rows: {seconds:.0f} s, peak {peak_mb:.0f} MB", flush=True)
     print(f"\n{N_FEATURES} float16 features, {N_CLASSES} classes, memory_mb {given.memory_mb}; {machine()}")
     header = [
@@ -103,7 +99,7 @@ def main() -> None:
         "training, s",
         "peak, MB",
         "cross-validated",
-        "strength",
+        "kind",
         "accuracy",
     ]
     table(header, table_rows)

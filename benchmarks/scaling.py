@@ -25,6 +25,7 @@ from headstart import images, params_file
 from headstart.base import tables
 from headstart.embedding import engines, pixels
 from headstart.layout import Layout
+from headstart.listing import list_images
 from headstart.onnx import backbone_folder
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
@@ -57,8 +58,8 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         layout = Layout.of(root, values)
         folder = layout.images
         known = tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").rows()
-        listing = validate.list_images(layout.data_root, values.data.root)
-        resizing = pixels.resizing(layout)
+        listing = list_images(layout.data_root, values.data.root)
+        resizing = pixels.planned(layout, images.ALL_BITS)
         kind = engines.kind("onnxruntime")
         engine = engines.opened(kind, layout.backbone)
         batch = resizing(dict(known[: kind.batch_size]))

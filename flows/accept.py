@@ -1,6 +1,7 @@
 """Makes the model of the current commit the accepted one: a version in DVC's model registry, which GTO tags in git.
 
-Later models are compared with it: `export.gate` in params.yaml names the version that a new one must not be worse than.
+It adds the tag and writes nothing else, so the accepted model's pipeline stays up to date. The stage `find_accepted` of
+later runs finds the tag, and a new model must not be worse than that version.
 """
 
 from __future__ import annotations
@@ -9,23 +10,24 @@ import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from flows.request import Request
+from headstart import params_file
 from headstart.base.errors import CheckError, HeadstartError, ParamError
+from headstart.commands import record
+from headstart.commands.main import main as headstart
 from headstart.evaluation import accepted
 from headstart.evaluation.folder import scores
-from headstart.handover.cli import main as headstart
-from headstart.layout import Layout
+from headstart.layout import Layout, find_root
 
-ROOT = Path(__file__).resolve().parents[1]
 _FIRST = "v1.0.0"
 _VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 _TRACKED = ("dvc.yaml", "dvc.lock", "params.yaml")
 
 
-def accept(version: str, root: Path = ROOT) -> str:
-    """Tag the current commit's model, write the version to params.yaml, and return it; '' stands for the next one.
+def accept(version: str, root: Path) -> str:
+    """Tag the current commit's model and return the version; '' stands for the next one.
 
     ParamError or CheckError, and no tag, if the version cannot be used or there is no sound and committed model.
     """
@@ -56,7 +58,6 @@ def accept(version: str, root: Path = ROOT) -> str:
         raise CheckError(
             f"GTO cannot register {version}: {error}. A git repository with a user name and e-mail was expected."
         ) from None
-    Request(overrides={"export.gate": version}).write(layout.params)
     return version
 
 
@@ -70,33 +71,41 @@ def _next(version: str | None) -> str:
 
 def _check_committed(root: Path) -> None:
     """Raise CheckError unless the files that describe the model are committed."""
+    tracked = [*_TRACKED, record.NAME] if (root / record.NAME).is_file() else [*_TRACKED]
     done = subprocess.run(
-        ["git", "status", "--porcelain", "--", *_TRACKED], cwd=root, capture_output=True, text=True, check=False
+        ["git", "status", "--porcelain", "--", *tracked], cwd=root, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise CheckError(f"git status failed: {done.stderr.strip()}. A git repository with a commit was expected.")
     loose = ", ".join(line[3:] for line in done.stdout.splitlines())
     if loose or not (root / "dvc.lock").is_file():
         raise CheckError(
-            f"{loose or 'dvc.lock'} is not committed, but the tag names a commit. Run `git add {' '.join(_TRACKED)}`"
+            f"{loose or 'dvc.lock'} is not committed, but the tag names a commit. Run `git add {' '.join(tracked)}`"
             " and `git commit`, then accept again."
         )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m flows.accept", description="Tag the current commit's model as the accepted one."
+        prog="headstart accept", description="Tag the current commit's model as the accepted one."
     )
     parser.add_argument("version", nargs="?", default="", metavar="VERSION", help="such as v1.2.0 (default: the next)")
+    options = parser.parse_args(arguments)
     try:
-        version = accept(parser.parse_args().version)
+        root = find_root(Path.cwd())
+        version = accept(options.version, root)
     except HeadstartError as error:
         print(f"accept: {error}", file=sys.stderr)
         return 1
-    test = scores(Layout(ROOT).evaluation)
-    print(f"accept: {accepted.tag_of(version)} is this commit's model: {test.accuracy:.2%} of {test.n_images} right")
-    print(f"accept: export.gate in params.yaml is now {version}, which later models are compared with; commit it")
+    test = scores(Layout(root).evaluation)
+    told = test.headline.told(test.n_images)
+    print(f"accept: {accepted.tag_of(version)} is this commit's model: {told}")
+    gate = params_file.load(Layout(root).params).export.gate
+    if gate == accepted.NEWEST:
+        print("accept: later models are compared with it")
+    else:
+        print(f"accept: export.gate is {gate or 'null'}; {accepted.NEWEST} compares later models with this one")
     print(f"accept: `git push origin {accepted.tag_of(version)}` and `make push` publish it")
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from headstart.base import validation
 from headstart.base.validation import ValidationSummary
@@ -17,14 +17,17 @@ from headstart.evaluation import folder as evaluation
 from headstart.handover import folder
 from headstart.layout import Layout
 from headstart.onnx.model_folder import CARD
+from headstart.onnx.model_folder import MODEL as MODEL_FILE
 
-METRICS, MODEL, VALIDATION = "metrics", "model", "validation"  # the artifacts' keys
+from .headline import link
+
+METRICS, MODEL, REPORT, VALIDATION = "metrics", "model", "report", "validation"  # the artifacts' keys
 _MAX_ROWS = 50
 
 
 def publish(layout: Layout, stage: str) -> None:
     """Publish what a stage has written, if there is anything to show."""
-    publishers = {"validate": _validation, "evaluate": _metrics, "export": _model}
+    publishers = {"validate": _validation, "evaluate": _metrics, "report": _report, "publish": _model}
     if stage in publishers:
         publishers[stage](layout)
 
@@ -46,7 +49,7 @@ def validation_sheet(summary: ValidationSummary, quarantined: list[tuple[str, st
     lines = [f"{summary.n_images} images of {summary.n_classes} classes, read as {summary.form}", ""]
     lines += ["| class | images |", "|---|---|"]
     lines += [f"| {name} | {count} |" for name, count in list(summary.images_per_class.items())[:_MAX_ROWS]]
-    lines += ["", f"{len(quarantined)} files were set aside."]
+    lines += ["", f"{len(quarantined)} {'file was' if len(quarantined) == 1 else 'files were'} set aside."]
     if quarantined:
         lines += ["", "| file | reason |", "|---|---|"]
         lines += [f"| {path} | {reason} |" for path, reason in quarantined[:_MAX_ROWS]]
@@ -71,8 +74,12 @@ def _metrics(layout: Layout) -> None:
     create_table_artifact(rows, key=METRICS, description="Scores on the held-out images")
 
 
+def _report(layout: Layout) -> None:
+    create_link_artifact(link(layout.report), link_text=layout.report.name, key=REPORT, description="The report")
+
+
 def _model(layout: Layout) -> None:
     digest = folder.read_model(layout.model).model_sha256
     card = (layout.model / CARD).read_text(encoding="utf-8")
-    sheet = f"{card}\nSHA-256 of model.onnx: `{digest}`\n"
+    sheet = f"{card}\n[{MODEL_FILE}]({link(layout.model / MODEL_FILE)}), model_sha256 `{digest}`\n"
     create_markdown_artifact(sheet, key=MODEL, description="The model card")

@@ -7,7 +7,7 @@ import fcntl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from uuid import UUID
 
 from prefect import State, get_client, get_run_logger
@@ -26,9 +26,7 @@ def held(root: Path, run_id: str) -> Iterator[None]:
     The kernel holds the lock, so it ends with the process. The file names the run that holds the lock. If it still
     names a run when the next one gets the lock, that run was killed, and it is marked as crashed in Prefect.
     """
-    path = root / ".dvc" / "tmp" / "pipeline.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with _lock_file(root) as file:
         told = False
         while True:
             try:
@@ -48,6 +46,24 @@ def held(root: Path, run_id: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+@contextlib.contextmanager
+def free(root: Path) -> Iterator[bool]:
+    """Lock the checkout if no run uses it, and say whether that is so."""
+    with _lock_file(root) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _lock_file(root: Path) -> TextIO:
+    path = root / ".dvc" / "tmp" / "pipeline.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+")
 
 
 def _bury(run_id: str) -> None:

@@ -35,6 +35,7 @@ _POLL_S = 0.2
 _PROGRESS_EVERY_S = 1.0
 _LAST_POST_S = 10.0  # how long a finished run waits for a slow server to take its artifacts
 _PNG = b"\x89PNG"
+_DIGITS = 6  # of the decimals in a table, as many as the scores have
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Poster:
 
     def _show(self, event: dict[str, Any]) -> None:
         if event["kind"] == "table":
-            create_table_artifact(event["rows"], key=event["key"], description=event["description"])
+            create_table_artifact(_rounded(event["rows"]), key=event["key"], description=event["description"])
         else:
             # In Markdown, because Prefect's page prints the whole address of an image artifact below it.
             picture = f"![{event['description']}]({data_uri(event['data'])})"
@@ -142,7 +143,9 @@ class Poster:
 
     def _draw(self, event: dict[str, Any]) -> None:
         percent = 100.0 * event["done"] / max(event["total"], 1)
-        text = f"{event['what']}: {event['done']} of {event['total']} {event['unit']}s, {event['rate']:.1f} per second"
+        text = f"{event['what']}: {event['done']} of {event['total']} {event['unit']}s"
+        if "rate" in event:  # not told before there is one
+            text += f", {event['rate']:.1f} per second"
         if self._bar is None:
             self._bar = cast("UUID", create_progress_artifact(percent, key=self._key, description=text))
         else:
@@ -153,6 +156,14 @@ class Poster:
             send()
         except Exception as error:  # no error here may fail the run
             self._logger.warning("Prefect's page does not show one of the stage's artifacts: %s", error)
+
+
+def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows whose numbers fit Prefect's columns."""
+    return [
+        {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def data_uri(data: str) -> str:

@@ -13,8 +13,9 @@ from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_UI_URL
 
-from flows.request import Request
 from headstart.base.errors import ParamError
+
+from .request import Request
 
 
 def block(name: str) -> NotificationBlock:

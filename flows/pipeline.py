@@ -1,4 +1,4 @@
-"""The pipeline under Prefect: `python -m flows.pipeline [STAGE ...] [--force] [--set NAME=VALUE] [--note TEXT] ...`.
+"""The pipeline under Prefect: `headstart flow [STAGE ...] [--force] [--set NAME=VALUE] [--note TEXT] ...`.
 
 dvc.yaml is the only DAG. One call of DVC's `Repo.reproduce` drives it, and each stage that DVC visits becomes one
 task run (flows/stages.py). So dvc.lock ends as `dvc repro` would leave it. It works with a Prefect server
@@ -14,28 +14,33 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "dvc")  # DVC's log lines go to the run that caused them
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from prefect import State, flow, get_client, runtime
+from prefect import Flow, State, flow, get_run_logger, runtime
+from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed
 
-from flows import artifacts, notify
-from flows.checkout import held
-from flows.events import posting
-from flows.request import Request, run_name
-from flows.stages import REJECTED, StageFailedError, as_task_run, as_task_runs, end_children, is_rejection
 from headstart.base.errors import HeadstartError
-from headstart.layout import Layout
-from headstart.params import Params
+from headstart.commands import record
+from headstart.layout import Layout, find_root
 
-ROOT = Path(__file__).resolve().parents[1]
+from . import artifacts, notify
+from .checkout import free, held
+from .events import posting
+from .headline import describe, show_result
+from .overrides import applied, withdraw
+from .request import Override, Request, check_targets
+from .stages import REJECTED, StageFailedError, as_task_run, as_task_runs, end_children, is_rejection
+
 EVERYTHING = Request()
 _GRACE_S = 3
 _WATCH_S = 0.5
@@ -43,42 +48,63 @@ _STARTED_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process of a run that
 _INTERRUPTED = "interrupted; finished stages are kept"
 
 
+def tidy(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Take the overrides of a crashed run out of params.yaml.
+
+    A run does so itself where it can. If it was killed, the process that has started it calls this.
+    """
+    with contextlib.suppress(HeadstartError):
+        root = find_root(Path.cwd())
+        with free(root) as is_free:
+            if is_free:  # otherwise the run that uses the checkout has taken them out, or will when it ends
+                withdraw(Layout(root))
+
+
 @flow(
     name="headstart",
     validate_parameters=True,
     on_failure=[notify.of_failure],
-    on_crashed=[notify.of_failure],
+    on_crashed=[tidy, notify.of_failure],
 )
 def pipeline(request: Request = EVERYTHING) -> State[Any]:
-    """Write the overrides to params.yaml, then reproduce the targets and what they need.
+    """Reproduce the targets and what they need, with the request's parameters; params.yaml is then as it was before.
 
-    The overrides stay, as `dvc exp run -S` leaves them: params.yaml and dvc.lock belong together.
+    With `keep` the parameters stay in params.yaml, as `dvc exp run -S` leaves them.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.repo.reproduce import _reproduce_stage
 
-    os.chdir(ROOT)
     speak_once()
     if os.environ.get(_STARTED_BY_PREFECT):
         end_with_parent()
     failures: list[str] = []
-    layout = Layout(ROOT)
+    visited: list[str] = []
+
+    def reproduce(stage: Any, **options: Any) -> Any:
+        visited.append(stage.addressing)
+        return _reproduce_stage(stage, **options)
+
     try:
+        root = find_root(Path.cwd())
+        os.chdir(root)
+        layout = Layout(root)
         if request.notify:
             notify.block(request.notify)  # a missing block must fail the run now, not when it is needed
-        with held(ROOT, str(runtime.flow_run.id)):
-            values = request.write(layout.params)
-            describe(values, request.note)
-            with Repo(str(ROOT), _wait_for_lock=True) as repo:
+        with held(root, str(runtime.flow_run.id)):
+            record.refresh(root)
+            mend(layout)
+            with applied(request, layout) as values, Repo(str(root), _wait_for_lock=True) as repo:
+                describe(values, request.note)
                 if request.pull:
                     as_task_run("pull", lambda: pull(repo))
                 if request.only_new_data and not has_new_data(repo):
                     return Completed(name="Cached", message=f"the images at {values.data.root} have not changed")
                 with posting() as posters:
                     show = partial(artifacts.publish, layout)
-                    hook = as_task_runs(_reproduce_stage, failures, posters, show, interrupt)
+                    hook = as_task_runs(reproduce, failures, posters, show, interrupt)
                     done = repo.reproduce(targets=request.targets or None, force=request.force, repro_fn=hook)
+                told = show_result(layout, visited)
                 if request.push:
                     as_task_run("push", lambda: f"{repo.push()} files sent")
     except (HeadstartError, StageFailedError) as error:
@@ -86,7 +112,14 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
     except DvcException as error:
         name = REJECTED if is_rejection(error) else "Failed"
         return Failed(name=name, message=failures[-1] if failures else str(error))
-    return Completed(message=f"{len(done)} stages ran" if done else "nothing to do")
+    ran = f"{len(done)} stages ran" if done else "nothing to do"
+    return Completed(message=f"{told}; {ran}" if told else ran)
+
+
+def mend(layout: Layout) -> None:
+    """Take out of params.yaml what a killed run has left there. The checkout has to be locked."""
+    if names := withdraw(layout):
+        get_run_logger().info("params.yaml still had %s of a run that was killed; taken out again", ", ".join(names))
 
 
 def speak_once() -> None:
@@ -116,14 +149,7 @@ def has_new_data(repo: Any) -> bool:
     """
     changes = repo.status(targets=["validate"]).get("validate", [])
     names = {name for change in changes if isinstance(change, dict) for name in change.get("changed deps", {})}
-    return any(not name.endswith(".py") for name in names - {"params.yaml"})
-
-
-def describe(values: Params, note: str) -> None:
-    """Give the current flow run a name, and tags with its dataset and backbone."""
-    tags = {f"dataset:{Path(values.data.root).stem}", f"backbone:{values.backbone.name.rpartition('/')[2]}"}
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(runtime.flow_run.id, name=run_name(values, note), tags={*runtime.flow_run.tags, *tags})
+    return any(not name.endswith(".py") for name in names - {"params.yaml", record.NAME, "headstart/base"})
 
 
 def end_with_parent() -> None:
@@ -148,28 +174,36 @@ def interrupt(*_: object) -> NoReturn:
 def _leave_after(seconds: float) -> None:
     time.sleep(seconds)
     end_children()
+    with contextlib.suppress(HeadstartError):  # while the run still holds the checkout
+        withdraw(Layout(find_root(Path.cwd())))
     print(_INTERRUPTED, file=sys.stderr, flush=True)
     os._exit(130)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.pipeline", description="Run the DAG of dvc.yaml under Prefect."
-    )
+    parser = argparse.ArgumentParser(prog="headstart flow", description="Run the DAG of dvc.yaml under Prefect.")
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to bring up to date (default: all)")
     parser.add_argument("--force", action="store_true", help="run them even if nothing has changed")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to write first")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to override for this run"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave these parameters in params.yaml after the run")
     parser.add_argument("--only-new-data", action="store_true", help="do nothing unless the images have changed")
     parser.add_argument("--pull", action="store_true", help="fetch from DVC's remote first")
     parser.add_argument("--push", action="store_true", help="send to DVC's remote after a successful run")
     parser.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block to notify of a failure")
     parser.add_argument("--note", default="", help="the reason for this run")
-    options = vars(parser.parse_args())
+    options = vars(parser.parse_args(arguments))
     signal.signal(signal.SIGINT, interrupt)
-    overrides = dict(assignment.partition("=")[::2] for assignment in options.pop("set"))
+    pairs = [each.partition("=") for each in options.pop("set")]
     try:
-        state = pipeline(Request(overrides=overrides, **options), return_state=True)
+        check_targets(options["targets"])
+        overrides = [Override(name=name, value=value) for name, _, value in pairs]
+        state = pipeline(request=Request(overrides=overrides, **options), return_state=True)
+    except HeadstartError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
         return 130

@@ -2,51 +2,128 @@
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from headstart import params, params_file
+from headstart import params
+from headstart.base.errors import ParamError, did_you_mean
 
-Value = bool | int | float | str | list[float] | dict[str, int | str] | None
+Stage = Literal[
+    "sample",
+    "validate",
+    "split",
+    "backbone",
+    "transform",
+    "embed",
+    "train_head",
+    "finetune",
+    "find_accepted",
+    "evaluate",
+    "quantize",
+    "report",
+    "export",
+    "publish",
+]
+_PARAMETERS: list[JsonValue] = [name for name in params.names() if "." in name]
 
 
-class Request(BaseModel):
-    """One run of the DAG."""
+def _emptied(value: object) -> object:
+    return "" if value is None else value  # a form sends null for a field that was cleared
+
+
+Text = Annotated[str, BeforeValidator(_emptied)]
+_Choice = Literal["as in params.yaml", "on", "off"]
+
+
+class Override(BaseModel):
+    """The value of one parameter for one run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    targets: list[str] = Field(
-        default=[], description="Stages to bring up to date, with all that they depend on. None: every stage."
+    # The form offers the names; a wrong one is refused later, with the nearest known one.
+    name: str = Field(
+        title="Parameter",
+        description="Its name.",
+        json_schema_extra={"enum": _PARAMETERS},
     )
-    force: bool = Field(default=False, description="Run them even if nothing has changed.")
-    overrides: dict[str, Value] = Field(
-        default={}, description='Parameters to write to params.yaml first, by dotted name: {"split.seed": 1}.'
+    value: Text = Field(default="", title="Value", description="As it is written in params.yaml.")
+
+
+class Request(BaseModel):
+    """One run of the DAG. Fields that are left empty stay as params.yaml has them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    note: Text = Field(
+        default="", title="Note", description="The reason for this run; it becomes part of the run's name."
     )
-    only_new_data: bool = Field(default=False, description="Do nothing unless the images have changed since dvc.lock.")
-    pull: bool = Field(default=False, description="Fetch data, features and models from DVC's remote first.")
-    push: bool = Field(default=False, description="Send them there after a successful run.")
-    notify: str = Field(
+    images: Text = Field(
+        default="", title="Images", description="Folder or list of labelled images (data.root). Empty: as it is."
+    )
+    backbone: Text = Field(
         default="",
+        title="Backbone",
+        description="Network of torchvision or timm, such as resnet18 (backbone.name). Empty: as it is.",
+    )
+    finetune: _Choice = Field(
+        default="as in params.yaml", title="Fine-tuning", description="Train the last layers too (finetune.enabled)."
+    )
+    views: Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 1000})] = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        title="Views",
+        description="Random crops and flips of each training image for the head (embed.views). Empty: as it is.",
+    )
+    overrides: list[Override] = Field(
+        default=[], title="Other parameters", description="Any parameter of params.yaml, by its name."
+    )
+    keep: bool = Field(
+        default=False,
+        title="Keep these parameters",
+        description="Leave them in params.yaml after the run. Otherwise params.yaml is then as it was before.",
+    )
+    targets: list[Stage] = Field(
+        default=[], title="Stages", description="To bring up to date, with all that they need. None: every stage."
+    )
+    force: bool = Field(default=False, title="Force", description="Run the stages even if nothing has changed.")
+    only_new_data: bool = Field(
+        default=False, title="Only new data", description="Do nothing unless the images have changed since dvc.lock."
+    )
+    pull: bool = Field(
+        default=False, title="Pull", description="Fetch data, features and models from DVC's remote first."
+    )
+    push: bool = Field(default=False, title="Push", description="Send them there after a successful run.")
+    notify: Text = Field(
+        default="",
+        title="Notify",
         description="The Prefect notification block to notify of a failure, by type and name: slack-webhook/team.",
     )
-    note: str = Field(default="", description="The reason for this run; it becomes part of the run's name.")
 
     def assignments(self) -> list[str]:
-        """Return the overrides as `headstart.params_file.assign` takes them."""
-        return [
-            f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in self.overrides.items()
-        ]
+        """Return what the request sets, as `headstart.params_file.assign` takes it; ParamError for a name set twice."""
+        enabled = {"on": "true", "off": "false"}.get(self.finetune)
+        fields = {
+            "data.root": self.images or None,
+            "backbone.name": self.backbone or None,
+            "finetune.enabled": enabled,
+            "embed.views": self.views,
+        }
+        given = [(name, str(value)) for name, value in fields.items() if value is not None]
+        given += [(each.name.strip(), each.value) for each in self.overrides]
+        names = [name for name, _ in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ParamError(f"{twice[0]} is given twice. One value was expected. Leave out one of the two.")
+        return [f"{name}={value}" for name, value in given]
 
-    def write(self, file: Path) -> params.Params:
-        """Check the overrides, write them to params.yaml and return it; ParamError leaves the file unchanged."""
-        return params_file.assign(file, self.assignments())
 
-
-def run_name(values: params.Params, note: str) -> str:
-    """Return the name of a run: dataset, backbone, a short digest of all parameters, and the note."""
-    digest = sha256(values.model_dump_json().encode()).hexdigest()[:8]
-    parts = [Path(values.data.root).stem, values.backbone.name.rpartition("/")[2], digest, note]
-    return " ".join(part for part in parts if part)
+def check_targets(names: Sequence[str]) -> None:
+    """Raise ParamError unless all of these are stages."""
+    known = get_args(Stage)
+    for name in names:
+        if name not in known:
+            raise ParamError(
+                f"'{name}' is not a stage.{did_you_mean(name, known)} One of {', '.join(known)} was expected."
+            )

@@ -1,4 +1,4 @@
-"""Runs the pipeline on a schedule: `python -m flows.serve --cron "0 3 * * *" --timezone Europe/Berlin`.
+"""Runs the pipeline on a schedule: `headstart schedule --cron "0 3 * * *" --timezone Europe/Berlin`.
 
 One command starts Prefect's server with its page and SQLite, unless PREFECT_API_URL names one or one runs already, and
 starts each run when it is due, one at a time. Ctrl-C ends both.
@@ -16,11 +16,12 @@ import sys
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import cast
 
-from flows.pipeline import ROOT, pipeline  # first: it sets variables that Prefect reads on import
+from .pipeline import pipeline  # first: it sets variables that Prefect reads on import
 
 # isort: split
 from prefect import serve
@@ -31,8 +32,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
-from flows.request import Request
 from headstart.base.errors import HeadstartError, ParamError
+from headstart.layout import find_root
+
+from . import files
+from .headline import FILES_VARIABLE
+from .request import Request
 
 _START_S = 120
 _STOP_S = 10
@@ -43,7 +48,7 @@ def deployment(name: str, schedule: Schedule | None, request: Request) -> Runner
     made = pipeline.to_deployment(
         name,
         schedule=schedule,
-        parameters={"request": request.model_dump()},
+        parameters={"request": request.model_dump(exclude_defaults=True)},
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return cast("RunnerDeployment", made)
@@ -111,9 +116,17 @@ def _answers(api: str) -> bool:
         return False
 
 
+def cache_of(root: Path) -> Path:
+    """Return the folder in which DVC keeps files by their MD5."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return Path(repo.cache.local.path)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    reads = argparse.ArgumentParser(prog="python -m flows.serve", description="Run the DAG of dvc.yaml on a schedule.")
+    reads = argparse.ArgumentParser(prog="headstart schedule", description="Run the DAG of dvc.yaml on a schedule.")
     when = reads.add_mutually_exclusive_group()
     when.add_argument("--cron", default="0 3 * * *", help="when to run, five fields (default: '%(default)s')")
     when.add_argument("--interval", type=float, metavar="SECONDS", help="run at this interval instead")
@@ -126,14 +139,14 @@ def parser() -> argparse.ArgumentParser:
     return reads
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit status."""
-    options = parser().parse_args()
-    os.chdir(ROOT)
+    options = parser().parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that starts this with & makes it ignore SIGINT
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 never awaits it after SIGTERM
     request = Request(pull=options.pull, push=options.push, notify=options.notify)
     try:
+        os.chdir(find_root(Path.cwd()))
         schedule = (
             cron(options.cron, options.timezone)
             if options.interval is None
@@ -143,7 +156,12 @@ def main() -> int:
         if options.new_data is not None:
             looking = request.model_copy(update={"only_new_data": True})
             deployments.append(deployment("new-data", Interval(timedelta(seconds=options.new_data)), looking))
-        with server(options.port) as api, temporary_settings({PREFECT_API_URL: api}):
+        with (
+            server(options.port) as api,
+            temporary_settings({PREFECT_API_URL: api}),
+            files.served(cache_of(Path.cwd()), options.port + 1) as address,
+        ):
+            os.environ[FILES_VARIABLE] = address  # for the runs, which are started from here
             print(f"serve: {api.removesuffix('/api')}", flush=True)
             serve(*deployments, limit=1)
     except HeadstartError as error:

@@ -15,8 +15,9 @@ from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
-from flows.events import listening
 from headstart.base.progress import EVENTS_VARIABLE
+
+from .events import listening
 
 RETRY_DELAYS_S = [2.0, 10.0, 60.0]  # after transient failures, such as of a network or a lock of DVC
 _GRACE_S = 3.0
@@ -42,11 +43,12 @@ def as_task_runs(
 ) -> Callable[..., Any]:
     """Return a `repro_fn` for DVC that runs `reproduce(stage)` inside one Prefect task run per stage.
 
-    A stage that DVC skips or restores from its run cache ends as Cached. A stage with a transient failure is retried.
-    `show(name)` is called after a stage that ran, `interrupt` after one that Ctrl-C ended. `failures` gets the message
-    of a failed stage, `posters` the thread that sends a stage's artifacts.
+    A stage that DVC skips or restores from its run cache is Cached, and one with a transient failure is retried.
+    `show(name)` is called after a stage that ran, `interrupt` after one that Ctrl-C ended. `failures` gets messages of
+    failed stages, `posters` the threads that send artifacts.
     """
     states: dict[str, State[Any]] = {}
+    above: dict[str, set[str]] = {}
 
     def repro_fn(stage: Any, upstream: Any = (), **options: Any) -> Any:
         name = stage.addressing
@@ -57,8 +59,8 @@ def as_task_runs(
         @_retried(name, lambda: may_heal)
         def run() -> State[Any]:
             nonlocal result, n_tries, may_heal
-            # A failed attempt leaves its dependencies in the stage object. DVC would then record them in dvc.lock with
-            # outputs that an earlier run made from other dependencies.
+            # A failed attempt leaves its dependencies in the stage object, which DVC would record in dvc.lock beside
+            # outputs made from other ones.
             fresh = stage.reload() if n_tries else stage
             n_tries += 1
             with listening(name, posters) as told:
@@ -77,15 +79,12 @@ def as_task_runs(
                 may_heal = told.may_heal if told.errors else heals(error)
                 failures.append(message)
                 return Failed(name=REJECTED if told.rejected else "Failed", message=message)
-            if result is None:
-                return Completed(name="Cached", message="unchanged")
-            if stage.cmd and not told.started:
-                return Completed(name="Cached", message="restored from DVC's run cache")
-            _try(show, name)
-            return Completed(message="; ".join(f"{out.def_path} {out.hash_info.value}" for out in result.outs))
+            if result is not None and (told.started or not stage.cmd):
+                _try(show, name)
+            return _success(result, told.started or not stage.cmd)
 
-        before = [states[other.addressing] for other in upstream or () if other.addressing in states]
-        states[name] = run(return_state=True, wait_for=before)
+        edges = direct(name, {other.addressing for other in upstream or ()} & states.keys(), above)
+        states[name] = run(return_state=True, wait_for=[states[other] for other in sorted(edges)])
         if not states[name].is_completed():
             kind = StageRejectedError if states[name].name == REJECTED else StageFailedError
             raise kind(failures[-1] if failures else f"{name}: {states[name].message}")
@@ -93,6 +92,24 @@ def as_task_runs(
         return result
 
     return repro_fn
+
+
+def _success(result: Any, has_run: bool) -> State[Any]:
+    """Return the state of a stage that did not fail, by what DVC returned for it."""
+    if result is None:
+        return Completed(name="Cached", message="unchanged")
+    if not has_run:
+        return Completed(name="Cached", message="restored from DVC's run cache")
+    return Completed(message="; ".join(f"{out.def_path} {out.hash_info.value}" for out in result.outs))
+
+
+def direct(name: str, upstream: set[str], above: dict[str, set[str]]) -> set[str]:
+    """Return those upstream stages that `name` does not also reach through another one: the edges to draw.
+
+    `above` has the stages upstream of each earlier stage, near and far; `name` is added.
+    """
+    above[name] = upstream.union(*(above[other] for other in upstream))
+    return {near for near in upstream if not any(near in above[other] for other in upstream)}
 
 
 def _environment(events: Path) -> dict[str, str]:

@@ -6,10 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.base.errors import ParamError
 from headstart.base.files import Place, located
+from headstart.store.cache import Cache
 
 if TYPE_CHECKING:
     from headstart.params import Params
+
+
+def find_root(start: Path) -> Path:
+    """Return the nearest folder, from `start` upwards, that holds a project; ParamError if there is none."""
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise ParamError(
+        f"{start} is not in a project: neither it nor a folder above it holds params.yaml and dvc.yaml. Go to a"
+        " project's folder, or make a project with `headstart new FOLDER`."
+    )
 
 
 @dataclass(frozen=True)
@@ -18,12 +32,19 @@ class Layout:
 
     root: Path
     data: str = ""  # data.root
-    store: str | None = None  # cluster.store: where the shards of pixels and features are, if not in artifacts/
+    store: str | None = None  # cluster.store: where the shards of pixels and features are, if not on this machine
+    cache_dir: str | None = None  # cache.dir
+    cache_gb: float = 50.0  # cache.max_gb
 
     @classmethod
     def of(cls, root: Path, params: Params) -> Layout:
         """Return the layout of the project at `root` with these parameters."""
-        return cls(root, params.data.root, params.cluster.store)
+        return cls(root, params.data.root, params.cluster.store, params.cache.dir, params.cache.max_gb)
+
+    @property
+    def cache(self) -> Cache:
+        """Rows and results that took time to compute, shared by all projects of this user; no stage's output."""
+        return Cache.of(self.root / Path(self.cache_dir).expanduser() if self.cache_dir else None, self.cache_gb)
 
     @property
     def params(self) -> Path:
@@ -67,6 +88,11 @@ class Layout:
         return self.artifacts / "validation"
 
     @property
+    def failed(self) -> Path:
+        """What a failed stage found, until it succeeds: quarantine.csv; tracked by neither git nor DVC."""
+        return self.artifacts / "failed"
+
+    @property
     def splits(self) -> Path:
         """One row per image: `tables.SPLITS`."""
         return self.artifacts / "splits.parquet"
@@ -83,7 +109,7 @@ class Layout:
 
     @property
     def pixels(self) -> Place:
-        """Store of uint8 [S, S, 3]."""
+        """A record of which pixels belong to the splits. uint8 [S, S, 3] each; with a shared store, also its shards."""
         return self._place(self.artifacts / "pixels")
 
     @property
@@ -113,8 +139,13 @@ class Layout:
 
     @property
     def tuning(self) -> Path:
-        """Fine-tuning's checkpoint and cached output of the frozen layers; tracked by neither git nor DVC."""
+        """Fine-tuning's checkpoint; tracked by neither git nor DVC."""
         return self.artifacts / "tuning"
+
+    @property
+    def accepted(self) -> Path:
+        """Which accepted model the new one is compared with, if any."""
+        return self.artifacts / "accepted.json"
 
     @property
     def evaluation(self) -> Path:
@@ -132,8 +163,13 @@ class Layout:
         return self.artifacts / "report.html"
 
     @property
+    def export(self) -> Path:
+        """The finished model as `export` has checked it."""
+        return self.artifacts / "export"
+
+    @property
     def model(self) -> Path:
-        """The finished model: model.onnx, model.json, conformance images, MODEL_CARD.md."""
+        """The same, for use; replaced in one step: model.onnx, model.json, conformance images, MODEL_CARD.md."""
         return self.artifacts / "model"
 
     @property

@@ -19,13 +19,14 @@ PARAMS = "params.yaml"
 class Features(NamedTuple):
     """Every usable image of a run, sorted by image_id."""
 
-    features: np.ndarray  # float [N, D], the frozen backbone's output
+    features: np.ndarray  # float [N, D], the frozen backbone's output: all its levels, side by side
     labels: np.ndarray  # int64 [N], indices of `classes`
     classes: list[str]
     splits: np.ndarray  # str [N]: 'train', 'val' or 'test'
     image_ids: list[str]  # SHA-256 of each image's bytes
     paths: list[str]  # relative to the data's folder
     groups: np.ndarray  # str [N]; images of one group always stay together
+    levels: dict[str, slice]  # the columns of each level; 'last' has what the network's own classifier would read
 
 
 def features(artifacts: str | Path) -> Features:
@@ -39,13 +40,14 @@ def features(artifacts: str | Path) -> Features:
         raise CheckError(f"'{artifacts}' is not the folder artifacts/ of a project, beside its {PARAMS}, as expected.")
     layout = Layout.of(root, params_file.load(root / PARAMS))
     data = dataset.read(layout)
-    images = data.of(*dataset.SPLITS)
+    images, stored = data.of(*dataset.SPLITS), cached.opened(layout)
     return Features(
-        cached.opened(layout).read(images.image_ids),
+        stored.read(images.image_ids),
         images.labels,
         data.classes,
         data.table["split"].to_numpy(),
         list(images.image_ids),
         list(images.paths),
         images.groups,
+        {each.name: slice(each.start, each.start + each.width) for each in stored.record.levels},
     )

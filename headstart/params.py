@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
     ValidationError,
     model_validator,
 )
 
 from headstart.base.errors import ParamError, did_you_mean
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("a finite number is expected")
-    return value
-
-
-Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_finite)]
-ProperFraction = Annotated[float, Field(gt=0, lt=1), AfterValidator(_finite)]
-Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
-Triple = tuple[float, float, float]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-def _unfreeze(value: object) -> int | str | dict[int, int | str]:
-    given = value if isinstance(value, dict) else {1: value}
-    counts = {int(epoch): _count(count) for epoch, count in given.items() if _is_number(epoch) and epoch > 0}
-    if None in counts.values() or len(counts) < len(given):
-        raise ValueError("a number of layer groups, all, or {epoch: either} from epoch 1 on is expected")
-    plain = {epoch: count for epoch, count in counts.items() if count is not None}
-    return plain if isinstance(value, dict) else plain[1]
-
-
-def _count(value: object) -> int | str | None:
-    if value == "all":
-        return "all"
-    return int(value) if _is_number(value) and value >= 0 else None
-
-
-def _is_number(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-Unfreeze = Annotated[
-    int | Literal["all"] | dict[int, int | Literal["all"]],
-    PlainValidator(_unfreeze),
-    PlainSerializer(lambda value: value),
-]
+from headstart.param_types import (
+    LINEAR_KINDS,
+    Bits,
+    ClassWeight,
+    Fraction,
+    HeadKinds,
+    HeadLevels,
+    Positive,
+    ProperFraction,
+    Seed,
+    Triple,
+    Unfreeze,
+    finite,
+)
 
 
 class _Section(BaseModel):
@@ -63,9 +36,10 @@ class _Section(BaseModel):
 
 
 class Data(_Section):
-    """Where the labelled images are."""
+    """Where the labelled images are, and how their values are read."""
 
     root: Annotated[str, Field(min_length=1)]
+    bits: Bits
 
 
 class Cluster(_Section):
@@ -75,10 +49,18 @@ class Cluster(_Section):
     store: Annotated[str, Field(min_length=1)] | None
 
 
+class Cache(_Section):
+    """Where this machine keeps what all projects share, and how much of it."""
+
+    dir: Annotated[str, Field(min_length=1)] | None
+    max_gb: Annotated[float, Field(gt=0), AfterValidator(finite)]
+
+
 class Validate(_Section):
     """What the stage `validate` lets pass."""
 
     max_quarantined_fraction: Fraction
+    min_images: Annotated[int, Field(ge=1)]
 
 
 class Split(_Section):
@@ -113,8 +95,9 @@ class Backbone(_Section):
 
 
 class Transform(_Section):
-    """How pixels are kept."""
+    """How an image becomes a square, and whether its pixels are kept."""
 
+    fit: Literal["crop", "squeeze", "pad"]
     keep_pixels: bool
 
 
@@ -131,10 +114,23 @@ class Embed(_Section):
 class TrainHead(_Section):
     """How the head is chosen and fitted."""
 
-    seed: Seed
-    folds: Annotated[int, Field(ge=2, le=50)]
-    memory_mb: Annotated[int, Field(ge=700)]
+    kinds: HeadKinds
+    levels: HeadLevels
+    select_by: Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1"]
     strengths: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    folds: Annotated[int, Field(ge=2, le=50)]
+    class_weight: ClassWeight
+    logit_adjustment: Annotated[float, Field(ge=0), AfterValidator(finite)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    memory_mb: Annotated[int, Field(ge=700)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _has_heads_to_blend(self) -> TrainHead:
+        if "blend" in self.kinds and len({*self.kinds} & {*LINEAR_KINDS}) < (1 if self.levels == "auto" else 2):
+            raise ValueError(f"kinds has blend, but no two heads to blend; name more of {', '.join(LINEAR_KINDS)}")
+        return self
 
 
 class Finetune(_Section):
@@ -151,15 +147,15 @@ class Finetune(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] | None
     lr: Positive
     lr_decay: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: Annotated[float, Field(ge=0), AfterValidator(_finite)]
-    warmup_epochs: Annotated[float, Field(ge=0), AfterValidator(_finite)]
+    weight_decay: Annotated[float, Field(ge=0), AfterValidator(finite)]
+    warmup_epochs: Annotated[float, Field(ge=0), AfterValidator(finite)]
     step_epochs: Annotated[int, Field(ge=1)] | None
     step_factor: Annotated[float, Field(gt=0, lt=1)] | None
     clip_norm: Positive | None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    mixup: Annotated[float, Field(ge=0), AfterValidator(_finite)]
-    cutmix: Annotated[float, Field(ge=0), AfterValidator(_finite)]
+    mixup: Annotated[float, Field(ge=0), AfterValidator(finite)]
+    cutmix: Annotated[float, Field(ge=0), AfterValidator(finite)]
     ema_decay: ProperFraction | None
     patience: Annotated[int, Field(ge=1)] | None
     views: Annotated[int, Field(ge=0, le=1000)]
@@ -248,7 +244,7 @@ class Export(_Section):
     conformance_images: Annotated[int, Field(ge=1, le=1000)]
     int8: bool
     int8_max_accuracy_drop: Fraction
-    gate: Annotated[str, Field(pattern=r"^v\d+\.\d+\.\d+$")] | None
+    gate: Annotated[str, Field(pattern=r"^(newest|v\d+\.\d+\.\d+)$")] | None
 
 
 class Params(_Section):
@@ -259,6 +255,7 @@ class Params(_Section):
     split: Split
     backbone: Backbone
     cluster: Cluster
+    cache: Cache
     transform: Transform
     embed: Embed
     train_head: TrainHead
@@ -268,35 +265,36 @@ class Params(_Section):
     export: Export
 
 
-def parse(values: object, where: str = "params.yaml") -> Params:
-    """Check nested plain values, as YAML gives them, and return the parameters."""
+def parse(values: object, where: str = "params.yaml", remedy: str = "") -> Params:
+    """Check nested plain values, as YAML gives them, and return the parameters. `remedy` ends what is said of one."""
     if not isinstance(values, dict):
         raise ParamError(f"{where} holds {type(values).__name__}. Sections such as `split:` were expected.")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        unknown_first = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        raise ParamError(_explain(unknown_first[0], len(unknown_first), where)) from None
+        known_last = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        raise ParamError(_explain(known_last[0], len(known_last), where, remedy or f"Mend it in {where}.")) from None
 
 
-def _explain(error: Any, n_errors: int, where: str) -> str:
+def _explain(error: Any, n_errors: int, where: str, remedy: str) -> str:
     name = ".".join(part for part in error["loc"] if isinstance(part, str))  # without positions in lists
     is_short_list = error["type"] == "missing" and not isinstance(error["loc"][-1], str)
     if error["type"] == "extra_forbidden":
-        text = f"{name} is not a parameter.{did_you_mean(name, _dotted_fields())} Mend its name in {where}."
+        text = f"{name} is not a parameter.{did_you_mean(name, names())} Mend its name in {where}."
     elif error["type"] == "missing" and not is_short_list:
         text = f"{name} is missing. Every parameter must be given. Add it to {where}, or restore the file with git."
     else:
         said = "more values are expected" if is_short_list else error["msg"].removeprefix("Value error, ")
-        text = f"{name} is {error['input']!r}: {said}. Mend it in {where}."
+        text = f"{name} is {error['input']!r}: {said}. {remedy}"
         if isinstance(error["input"], BaseModel | dict):  # a rule about a whole section states its own values
-            text = f"{name}: {said}. Mend it in {where}."
+            text = f"{name}: {said}. {remedy}"
     return text + (f" ({n_errors - 1} more like it.)" if n_errors > 1 else "")
 
 
-def _dotted_fields() -> list[str]:
-    names = []
+def names() -> list[str]:
+    """Return the names of all sections and, dotted, of all parameters."""
+    found = []
     for name, field in Params.model_fields.items():
         section = field.alias or name
-        names += [section, *(f"{section}.{inner}" for inner in field.annotation.model_fields)]  # type: ignore[union-attr]
-    return names
+        found += [section, *(f"{section}.{inner}" for inner in field.annotation.model_fields)]  # type: ignore[union-attr]
+    return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from headstart.base.errors import ParamError, did_you_mean
-from headstart.base.files import replacing
+from headstart.base.files import write_text
 from headstart.params import Params, parse
 
 
@@ -22,31 +23,68 @@ def assign(path: Path, assignments: list[str], check: Callable[[Params], None] =
     Comments are kept. `check` may raise to refuse the assignments; the file is then as it was.
     Values are read as YAML, so `split.seed=1` is a number and `backbone.sha256=null` is nothing.
     """
+    text, params = assigned(path, assignments)
+    check(params)
+    if assignments:
+        write_text(path, text)
+    return params
+
+
+def assigned(path: Path, assignments: list[str]) -> tuple[str, Params]:
+    """Return what `assign` would write, and the parameters in it; ParamError on a wrong name or value."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     document = _read(path)
+    remedy = f"{path.name} is unchanged: give another value." if _is_sound(document) else ""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        *sections, last = name.strip().split(".")
-        if not equals or not sections:
+        if not equals or "." not in name:
             raise ParamError(f"'{assignment}' is not an assignment. `section.name=value` was expected.")
-        target = document
-        for section in sections:
-            target = target.get(section) if isinstance(target, dict) else None
-        if not isinstance(target, dict) or last not in target:
+        section, last = _place(document, name.strip())
+        if section is None:
             hint = did_you_mean(name, _dotted(document))
             raise ParamError(f"{name} is not a parameter.{hint} See {path.name} for all of them.")
         try:
-            target[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe").load(text)
+            section[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe").load(text)
         except YAMLError:
-            raise ParamError(f"{name}={text} is not a YAML value. Quote it, or mend it.") from None
-    params = parse(document, path.name)
-    check(params)
-    if assignments:
-        with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
-            _yaml().dump(document, file)
-    return params
+            raise ParamError(f"{name}={text} is not a YAML value. Quote it, or give another.") from None
+    params = parse(document, path.name, remedy)
+    return _text(document), params
+
+
+def revert(path: Path, names: list[str], before: str, written: str) -> None:
+    """Give parameters that have the value of the text `written` their value in the text `before`; the rest stays."""
+    document, earlier, later = _read(path), _yaml().load(before), _yaml().load(written)
+    for name in names:
+        (section, last), (then, _), (given, _) = (_place(each, name) for each in (document, earlier, later))
+        if section is not None and section[last] == given[last]:
+            section[last] = then[last]
+    write_text(path, _text(document))
+
+
+def _place(document: Any, name: str) -> tuple[Any, str]:
+    """Return the section of a parameter, and its name there; the section is None if there is no such parameter."""
+    *sections, last = name.split(".")
+    target = document
+    for section in sections:
+        target = target.get(section) if isinstance(target, dict) else None
+    return (target if isinstance(target, dict) and last in target else None), last
+
+
+def _text(document: Any) -> str:
+    stream = io.StringIO()
+    _yaml().dump(document, stream)
+    return stream.getvalue()
+
+
+def _is_sound(document: Any) -> bool:
+    """Return whether parameters can be used as they are, so that whatever is wrong later is an assignment."""
+    try:
+        parse(document)
+    except ParamError:
+        return False
+    return True
 
 
 def _tidy_path(text: str) -> str:

@@ -4,7 +4,7 @@
 - `python -m tasks backbone --list resnet18` shows the layer groups that `finetune.unfreeze` counts.
 - `python -m tasks finetune --find-lr` proposes a learning rate.
 - `python -m tasks set data.root=photos` checks and writes a parameter; without assignments it only checks params.yaml.
-- `python -m tasks summary` prints the paths of the model and the report, and the test accuracy.
+- `python -m tasks summary` prints the accuracy, where model and report are, and what to do next.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from pathlib import Path
 
 import psutil
 
-import tasks
 from headstart import params_file
 from headstart.base import progress
 from headstart.base.errors import HeadstartError, ParamError, RejectedError, UnreachableError, did_you_mean
 from headstart.layout import Layout
+from headstart.params import Params
 
-STAGES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.name.startswith("_"))
+_MODULES = pkgutil.iter_modules([str(Path(__file__).parent)])
+STAGES = sorted(module.name for module in _MODULES if not module.name.startswith("_"))
 _PARENT_GONE = 143  # the status after SIGTERM
 
 
@@ -44,9 +45,11 @@ def main(arguments: list[str]) -> int:
     progress.begin("params" if name == "set" else name)
     try:
         if name == "set":
-            params_file.assign(layout.params, rest, lambda values: _check_data(Layout.of(root, values)))
+            params_file.assign(layout.params, rest, lambda values: check_data(root, values))
         elif name == "summary":
-            _summary(layout)
+            from headstart import summary
+
+            summary.tell(Layout.of(root, params_file.load(layout.params)), sys.stdout)
         elif name not in STAGES:
             hint = did_you_mean(name, STAGES)
             raise ParamError(f"'{name}' is not a stage.{hint} One of {', '.join(STAGES)} was expected.")
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
             _list_groups(rest[1], layout)
         elif (name, *rest) == ("finetune", "--find-lr"):
             values = params_file.load(layout.params)
-            importlib.import_module("tasks.finetune").find_lr(values, Layout.of(root, values))
+            importlib.import_module(f"{__package__}.finetune").find_lr(values, Layout.of(root, values))
         elif rest:
             raise ParamError(
                 f"unexpected argument '{rest[0]}'. A stage takes no argument: its parameters are in params.yaml."
@@ -77,7 +80,7 @@ def _run(stage: str, root: Path) -> None:
     values = params_file.load(root / "params.yaml")
     layout = Layout.of(root, values)
     began = time.monotonic()
-    importlib.import_module(f"tasks.{stage}").run(values, layout)
+    importlib.import_module(f"{__package__}.{stage}").run(values, layout)
     if progress.is_muted():  # another process reports, and notes the time
         return
     _note_time(stage, time.monotonic() - began, layout)
@@ -85,36 +88,27 @@ def _run(stage: str, root: Path) -> None:
 
 def _list_groups(name: str, layout: Layout) -> None:
     from headstart.backbones import networks
+    from headstart.onnx.backbone_folder import LAST
 
     wanted = params_file.load(layout.params).backbone
     backbone, groups = networks.groups_of(wanted, name)
     width = max(len(group.name) for group in groups)
     print(f"{backbone.name}: {len(groups)} layer groups from the input to the head\n")
-    print(f"  {'group':{width}}  {'parameters':>13}  trained if finetune.unfreeze is at least")
+    features = {level.name: f"{level.width:,}" for level in backbone.levels}
+    print(f"  {'group':{width}}  {'parameters':>13}  {'features':>8}  trained if finetune.unfreeze is at least")
     for number, group in enumerate(groups):
-        print(f"  {group.name:{width}}  {group.n_parameters:13,}  {len(groups) - number}")
-    print(f"  {'head':{width}}  {f'{backbone.n_features:,} per class':>13}  0: always")
+        level = features.get(group.name, "")
+        print(f"  {group.name:{width}}  {group.n_parameters:13,}  {level:>8}  {len(groups) - number}")
+    print(f"  {'head':{width}}  {'':13}  {features[LAST]:>8}  0: always; these features are train_head.levels `last`")
 
 
-def _check_data(layout: Layout) -> None:
-    from tasks.validate import list_images
+def check_data(root: Path, values: Params) -> None:
+    """Raise DataError unless data.root holds images that the stage `validate` would read."""
+    from headstart.listing import list_images
 
+    layout = Layout.of(root, values)
     if layout.data_root != layout.digits:  # `sample` writes the default dataset later
         list_images(layout.data_root, layout.data)
-
-
-def _summary(layout: Layout) -> None:
-    from headstart.evaluation.folder import scores
-    from headstart.onnx.model_folder import MODEL
-
-    test = scores(layout.evaluation)
-    print()
-    print(f"  model          {(layout.model / MODEL).relative_to(layout.root)}")
-    print(f"  report         {layout.report.relative_to(layout.root)}")
-    print(
-        f"  test accuracy  {test.accuracy:.2%} (95 % interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%}) on"
-        f" {test.n_images} images"
-    )
 
 
 def _note_time(stage: str, seconds: float, layout: Layout) -> None:
@@ -147,9 +141,10 @@ def _stop_with_parent() -> None:
 
 def _shell_between(parent: int) -> psutil.Process | None:
     """Return DVC's shell if it waits for this command: bash is replaced by its last command, dash is not."""
+    stage = os.environ["DVC_STAGE"]
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(parent)
-        if " ".join(process.cmdline()).endswith(f"tasks {os.environ['DVC_STAGE']}"):
+        if " ".join(process.cmdline()).endswith((f"tasks {stage}", f"headstart stage {stage}")):
             return process
     return None
 

@@ -6,7 +6,10 @@ on photographs and refuses to finish where they differ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from headstart.backbones import networks
@@ -14,19 +17,25 @@ from headstart.backbones.export import export
 from headstart.base.files import replacing_folder, sha256_of
 from headstart.base.progress import say
 from headstart.onnx import backbone_folder
-from headstart.onnx.backbone_folder import BACKBONE, RESIZE, TENSORS, BackboneRecord
+from headstart.onnx.backbone_folder import BACKBONE, RESIZE, TENSORS, BackboneRecord, LevelRecord
 
 if TYPE_CHECKING:
+    from headstart.backbones.levels import Level
     from headstart.layout import Layout
     from headstart.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:
     """Load, export, compare, write."""
-    backbone = networks.load(params.backbone, layout.weights, say)
-    settings = backbone.preprocessing
-    said = f"{settings.input_px} px, {backbone.n_features} features ({backbone.weights})"
-    say(f"exporting {backbone.name}, {said}; this takes up to a minute")
+    wanted = params.backbone
+    backbone = networks.load(wanted, layout.weights, say)
+    settings = backbone.preprocessing.fitted(params.transform.fit, wanted.crop_fraction)
+    backbone = replace(backbone, preprocessing=settings)
+    n_levels = len(backbone.levels)
+    of_levels = f"of {n_levels} levels" if n_levels > 1 else "of its last layer alone: its groups give no levels"
+    say(f"weights: {backbone.weights}")
+    shape = f"{settings.input_px} px, {backbone.n_features} features {of_levels}"
+    say(f"exporting {backbone.name}, {shape}; up to a minute")
     made = export(backbone)
     say(f"onnxruntime and PyTorch agree on {made.n_photographs} photographs to {made.relative_difference:.1e}")
 
@@ -40,6 +49,7 @@ def run(params: Params, layout: Layout) -> None:
             weights_sha256=backbone.weights_sha256,
             licence=backbone.licence,
             n_features=backbone.n_features,
+            levels=_records(backbone.levels),
             preprocessing=settings.record,
             resize_onnx_sha256=sha256_of(beside / RESIZE),
             backbone_onnx_sha256=sha256_of(beside / BACKBONE),
@@ -47,3 +57,11 @@ def run(params: Params, layout: Layout) -> None:
             versions={name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
         )
         backbone_folder.write(beside, record)
+
+
+def _records(levels: Sequence[Level]) -> list[LevelRecord]:
+    starts = [0, *accumulate(level.width for level in levels)]
+    return [
+        LevelRecord(name=level.name, start=start, width=level.width, pooling=level.pooling)
+        for level, start in zip(levels, starts, strict=False)
+    ]

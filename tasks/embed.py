@@ -2,6 +2,7 @@
 
 Reads the pixels and the backbone; writes artifacts/features/: the store `plain`, float [1, D] an image, with
 `embed.views` the store `views`, float [V, D] an image of train and val, and embedding.json, how they were computed.
+Rows that were ever computed on this machine come from its cache. With `cluster.store`, the rows are a store there.
 """
 
 from __future__ import annotations
@@ -18,11 +19,19 @@ from headstart.embedding.features import EmbeddingRecord
 from headstart.embedding.views import Views
 from headstart.onnx import backbone_folder
 from headstart.store import arrays
+from headstart.store.row_cache import RowCache
 from headstart.store.workers import workers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from headstart.base.files import Place
     from headstart.layout import Layout
     from headstart.params import Params
+    from headstart.store.shards import Contract
+    from headstart.store.workers import Workers
 
 _PARITY_IMAGES = 4
 
@@ -56,8 +65,11 @@ def run(params: Params, layout: Layout) -> None:
         for what, place, computing, wanted in stores:
             contract = computing.contract(of_pixels, backbone.n_features)
             with bar(what, len(wanted), "image") as advance:
-                n_computed = arrays.build(place, wanted, contract, computing, pool, advance, warn)
-            say(f"{n_computed} images computed, {len(wanted) - n_computed} were there")
+                if params.cluster.store is None:
+                    n_computed = _from_cache(layout, place, wanted, contract, computing, pool, advance)
+                else:
+                    n_computed = arrays.build(place, wanted, contract, computing, pool, advance, warn)
+            say(f"{n_computed} images computed, {len(wanted) - n_computed} reused")
     if not settings.views:
         shutil.rmtree(layout.views.folder, ignore_errors=True)
     features.write_record(
@@ -68,5 +80,30 @@ def run(params: Params, layout: Layout) -> None:
             dtype=settings.dtype,
             batch_size=batch_size,
             views=settings.views,
+            levels=backbone.levels,
         ),
     )
+
+
+def _from_cache(
+    layout: Layout,
+    place: Place,
+    wanted: Mapping[str, str],
+    contract: Contract,
+    computing: Embedding,
+    pool: Workers,
+    advance: arrays.Advance,
+) -> int:
+    """Compute what the cache lacks and write the store from it; return the number of rows computed."""
+    rows = RowCache(layout.cache, "views" if computing.views else "features", contract)
+    if refusal := rows.refusal(len(wanted)):
+        warn(f"features are not kept in the cache: {refusal}")
+        return arrays.build(place, wanted, contract, computing, pool, advance, warn)
+    n_computed = rows.fill(wanted, computing, pool, advance)
+
+    def read(some: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
+        return rows.read(some, lambda lost: computing(lost, advance))
+
+    with workers(None) as here:
+        arrays.build(place, wanted, contract, read, here)
+    return n_computed

@@ -22,18 +22,19 @@ from headstart.base.cores import n_cores
 from headstart.base.dataset import TEST, TRAIN, VAL, Dataset, Images
 from headstart.base.errors import DataError
 from headstart.base.files import located, replacing_folder, write_csv
-from headstart.base.progress import bar, say, show_image
+from headstart.base.progress import bar, say, show_image, warn
 from headstart.embedding import features, pixels
 from headstart.embedding.batches import CPU_BATCH, in_batches
-from headstart.evaluation import accepted, folder, metrics
+from headstart.evaluation import accepted, folder, imbalance, metrics
 from headstart.evaluation.candidates import CANDIDATES, contest, decide, pieces_of
 from headstart.evaluation.confusion_plot import confusion_matrix
-from headstart.evaluation.folder import Candidate, Choice, Comparison, Scores, TestScores
+from headstart.evaluation.folder import Candidate, Choice, Comparison, NotComparable, Scores, TestScores
 from headstart.evaluation.predictions import Answers, answers_of, class_records, predictions_table, thinned
 from headstart.onnx import finetune_folder, head_folder, runtime
 from headstart.onnx.model_folder import MODEL
 
 if TYPE_CHECKING:
+    from headstart.evaluation.accepted import Accepted
     from headstart.layout import Layout
     from headstart.onnx.finetune_folder import TunedRecord
     from headstart.params import Evaluate, Params
@@ -46,17 +47,19 @@ def run(params: Params, layout: Layout) -> None:
     if not len(test):
         raise DataError("the test split is empty. Held-out images were expected. Raise split.test_fraction.")
     tuned = finetune_folder.read(layout.finetune)
-    majority = majority_label(data.of(TRAIN, VAL))
+    counts = data.of(TRAIN, VAL).counts(len(data.classes))
+    majority = int(counts.argmax())
     answers = _answers(layout, test, tuned)
     evaluations = {name: _evaluated(params.evaluate, each, test, majority) for name, each in answers.items()}
     scores = {name: Scores.model_validate(evaluation.scores) for name, evaluation in evaluations.items()}
     choice = _choice(layout, data, tuned, answers, scores)
     ours = answers[choice.chosen]
     told = _with_abstention(params.evaluate, scores[choice.chosen], ours, test.labels, choice, layout)
+    told = told.model_copy(update={"class_ratio": round(imbalance.ratio(counts), 6)})
     predictions = predictions_table(test, ours, data.classes)
     compared = None
-    if params.export.gate:
-        compared = _compared(params.export.gate, predictions, test, params.evaluate, layout)
+    if reference := accepted.read(layout.accepted):
+        compared = _compared(reference, predictions, data, params.evaluate, layout)
         say(compared.why)
 
     with replacing_folder(layout.evaluation) as beside:
@@ -69,19 +72,18 @@ def run(params: Params, layout: Layout) -> None:
         folder.write(beside, predictions, told, of_classes, choice, compared)
     confusion = metrics.confusion_matrix(test.labels, ours.predicted, len(data.classes))
     show_image("confusion-matrix", lambda: confusion_matrix(confusion, data.classes), "The held-out images")
-    say(
-        f"{told.accuracy:.2%} of {told.n_images} held-out images right (95 % interval"
-        f" {told.accuracy_low:.2%} to {told.accuracy_high:.2%})"
-    )
+    if why := imbalance.warning(data.classes, counts, told.majority_accuracy):
+        warn(why)
+    say(told.headline.told(told.n_images))
 
 
 def _answers(layout: Layout, test: Images, tuned: TunedRecord | None) -> dict[Candidate, Answers]:
     """Return each candidate's answers on the test images."""
-    cached = features.opened(layout).read(test.image_ids)
+    cached = features.opened(layout).at(head_folder.read(layout.head).levels).read(test.image_ids)
     answers: dict[Candidate, Answers] = {"frozen": answers_of(pieces_of(layout, "frozen").head, cached)}
     if tuned:
         pieces, source = pieces_of(layout, "tuned"), pixels.opened(layout)
-        session = runtime.session(pieces.backbone, threads=1)  # each core runs its own batch
+        session = runtime.session(pieces.network(), threads=1)  # each core runs its own batch
 
         def backbone(batch: np.ndarray) -> np.ndarray:
             found: np.ndarray = session.run(None, {"pixels": batch})[0]
@@ -105,11 +107,6 @@ def _evaluated(settings: Evaluate, answers: Answers, test: Images, majority: int
     )
 
 
-def majority_label(learned_from: Images) -> int:
-    """Return the most frequent label."""
-    return int(np.bincount(learned_from.labels).argmax())
-
-
 def _choice(
     layout: Layout,
     data: Dataset,
@@ -119,7 +116,13 @@ def _choice(
 ) -> Choice:
     """Return which candidate ships, by validation, with the comparison on the test images."""
     head = head_folder.read(layout.head)
-    frozen = Choice(chosen="frozen", n_images=head.n_images, temperature=head.temperature, contest=None)
+    frozen = Choice(
+        chosen="frozen",
+        n_images=head.n_images,
+        temperature=head.temperature,
+        calibration=head.calibration,
+        contest=None,
+    )
     if not tuned:
         return frozen
     validation = finetune_folder.validation(layout.finetune)
@@ -132,7 +135,13 @@ def _choice(
     told = contest(decision, scores, right, tuned.best_epoch)
     if decision.chosen == "frozen":
         return frozen.model_copy(update={"contest": told})
-    return Choice(chosen="tuned", n_images=tuned.n_train, temperature=tuned.temperature, contest=told)
+    return Choice(
+        chosen="tuned",
+        n_images=tuned.n_train,
+        temperature=tuned.temperature,
+        calibration=tuned.calibration,
+        contest=told,
+    )
 
 
 def _with_abstention(
@@ -142,7 +151,8 @@ def _with_abstention(
     wanted = settings.wanted_accuracy
     threshold = metrics.abstain_threshold(*_held_out_answers(choice.chosen, layout), wanted)
     answered, right = answers.probabilities.max(1) >= threshold, answers.predicted == labels
-    raw = metrics.before_calibration(answers.probabilities, choice.temperature)
+    shift = np.array(head_folder.read(layout.head).training.shift)
+    raw = metrics.before_calibration(answers.probabilities, choice.temperature, shift)
     ece_before = metrics.expected_calibration_error(metrics.reliability(labels, raw, settings.ece_bins))
     return TestScores(
         **scores.model_dump(),
@@ -163,24 +173,34 @@ def _held_out_answers(chosen: Candidate, layout: Layout) -> tuple[np.ndarray, np
     return told["probability"].to_numpy(), told["correct"].to_numpy()
 
 
-def _compared(version: str, predictions: pl.DataFrame, test: Images, settings: Evaluate, layout: Layout) -> Comparison:
-    """Run the accepted model on the original files of the test split and compare."""
+def _compared(
+    reference: Accepted, predictions: pl.DataFrame, data: Dataset, settings: Evaluate, layout: Layout
+) -> Comparison | NotComparable:
+    """Run the accepted model on the original files of the test split and compare, if it has the same classes."""
+    version = reference.version
     with TemporaryDirectory() as name:
-        file = accepted.fetch(version, layout, Path(name) / MODEL)
+        file = accepted.fetch(reference, layout, Path(name) / MODEL)
         session = runtime.session(file, threads=1)  # the pool below is the parallelism
-    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    facts = session.get_modelmeta().custom_metadata_map
+    classes, bits = json.loads(facts["classes"]), int(facts.get("bits", images.ALL_BITS))
+    if why := accepted.not_comparable(version, data.classes, classes):
+        return NotComparable(version=version, why=why)
     rows = list(predictions.select("image_id", "path", "label").iter_rows())
     images_folder = layout.images
     with bar(f"running {version}", len(rows), "image") as advance:
 
         def is_right(row: tuple[str, str, str]) -> bool:
             image_id, where, label = row
-            rgb = images.decode(images.read_unchanged(located(where, images_folder), image_id)).rgb
-            found = session.run(["label_index"], {"image": rgb[None]})[0]
+            data = images.read_unchanged(located(where, images_folder), image_id)
             advance(1)
+            try:
+                rgb = images.decode(data, bits).rgb
+            except images.UnreadableError:  # its values use more bits than this model has learned from
+                return False
+            found = session.run(["label_index"], {"image": rgb[None]})[0]
             return bool(classes[int(found[0])] == label)
 
         with ThreadPoolExecutor(n_cores()) as pool:
             accepted_right = np.array(list(pool.map(is_right, rows)))
-    ours = predictions["correct"].to_numpy()
-    return accepted.compare(version, ours, accepted_right, test.groups, settings.bootstrap_samples, settings.seed)
+    ours, groups = predictions["correct"].to_numpy(), data.of(TEST).groups
+    return accepted.compare(version, ours, accepted_right, groups, settings.bootstrap_samples, settings.seed)

@@ -1,6 +1,6 @@
 """Join the three graphs to one model, and check it against the predictions of `evaluate`.
 
-Reads the pieces, the predictions and the original files of the test split; writes artifacts/model/. The stage
+Reads the pieces, the predictions and the original files of the test split; writes artifacts/export/. The stage
 fails unless the model gives evaluate's label on every test image, and its probabilities within 1e-4.
 """
 
@@ -11,18 +11,16 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from headstart import images
-from headstart.base import dataset, tables
+from headstart.base import dataset
 from headstart.base.cores import n_cores
-from headstart.base.dataset import TRAIN, VAL
 from headstart.base.errors import RejectedError
 from headstart.base.files import located, replacing_folder, sha256_of, write_text
 from headstart.base.progress import bar, say
 from headstart.base.validation import ValidationSummary
 from headstart.evaluation import folder as evaluation
-from headstart.evaluation.candidates import pieces_of
+from headstart.evaluation.candidates import Pieces, learned_from, pieces_of
+from headstart.evaluation.folder import Comparison
 from headstart.handover import conformance, folder, latency
 from headstart.handover.card import card
 from headstart.handover.folder import Facts, Int8Model, ModelRecord, Outputs, Probabilities
@@ -43,53 +41,53 @@ def run(params: Params, layout: Layout) -> None:
     predictions = evaluation.predictions(layout.evaluation)
     choice, test = evaluation.choice(layout.evaluation), evaluation.scores(layout.evaluation)
     head = head_folder.read(layout.head)
-    facts = _facts(layout, choice, test)
+    validated = ValidationSummary.of(layout)
+    facts = _facts(layout, choice, test, validated.bits or images.ALL_BITS)
     chosen = pieces_of(layout, choice.chosen)
-    model = _joined(chosen.resize, chosen.backbone, chosen.head, facts)
+    model = _joined(chosen, chosen.network(), facts)
     files = [located(path, layout.images) for path in predictions["path"]]
     tolerance = conformance.TOLERANCES["float32"]
     if choice.chosen == "frozen":
         tolerance = max(conformance.TOLERANCES[kept] for kept in (head.precision, head.dtype))
     with bar("checking model.onnx", len(files), "image") as advance:
-        conformance.check_every_image(model, files, predictions, facts.classes, tolerance, advance)
+        conformance.check_every_image(model, files, predictions, facts, tolerance, advance)
 
     int8 = folder.read_int8(layout.int8)
-    with replacing_folder(layout.model) as beside:
+    with replacing_folder(layout.export) as beside:
         (beside / model_folder.MODEL).write_bytes(model)
         if backbone := folder.int8_piece(layout.int8):
-            (beside / model_folder.INT8_MODEL).write_bytes(_joined(chosen.resize, backbone, chosen.head, facts))
+            (beside / model_folder.INT8_MODEL).write_bytes(_joined(chosen, backbone.read_bytes(), facts))
         n_images = params.export.conformance_images
-        vectors = conformance.write_images(model, predictions, facts.classes, layout.images, n_images, beside)
+        vectors = conformance.write_images(model, predictions, facts, layout.images, n_images, beside)
         record = _record(facts, test, int8, beside)
         folder.write_model(beside, record, conformance.expected(tolerance, vectors))
-        form = ValidationSummary.of(layout).form
         name = PurePath(params.data.root).name
-        write_text(beside / model_folder.CARD, card(record, head, choice, dataset=name, form=form, int8=int8.why))
+        told = card(record, head, choice, dataset=name, form=validated.form, int8=int8.why)
+        write_text(beside / model_folder.CARD, told)
         _write_sums(beside)
     session = runtime.session(model)
-    image = images.decode(files[0].read_bytes()).rgb[None]
+    image = images.decode(files[0].read_bytes(), facts.bits).rgb[None]
     took = latency.measure(model_folder.MODEL, lambda it: session.run(None, {"image": it}), image, n_cores(), _SECONDS)
     say(
         f"model.onnx gives evaluate's labels on all {len(files)} test images; {len(model) / 1e6:.1f} MB,"
-        f" {took.p50_ms:.1f} ms for one image here"
+        f" {took.p50_ms:.1f} ms an image here"
     )
 
 
 def _refuse_a_worse_one(layout: Layout) -> None:
     """RejectedError where the accepted model is significantly better."""
     comparison = evaluation.comparison(layout.evaluation)
-    if comparison and comparison.is_worse:
+    if isinstance(comparison, Comparison) and comparison.is_worse:
         raise RejectedError(
-            f"rejected. {comparison.why} The model in {layout.model.relative_to(layout.root)} stays as it is; the"
-            " report says where this one fails. Set export.gate to null in params.yaml to hand it over all the same."
+            f"rejected. {comparison.why} The model in artifacts/model stays as it is; the report"
+            " says where this one fails. Set export.gate to null in params.yaml to hand it over all the same."
         )
 
 
-def _facts(layout: Layout, choice: Choice, test: TestScores) -> Facts:
+def _facts(layout: Layout, choice: Choice, test: TestScores, bits: int) -> Facts:
     """Return the metadata of the model."""
     backbone = backbone_folder.read(layout.backbone)
     data = dataset.read(layout)
-    learned_from = (TRAIN,) if choice.chosen == "tuned" else (TRAIN, VAL)
     return Facts(
         format=FORMAT,
         classes=data.classes,
@@ -98,20 +96,24 @@ def _facts(layout: Layout, choice: Choice, test: TestScores) -> Facts:
         weights_sha256=backbone.weights_sha256,
         licence=backbone.licence,
         preprocessing=backbone.preprocessing,
+        bits=bits,
         candidate=choice.chosen,
-        training_data_sha256=tables.data_digest(data.table.filter(pl.col("split").is_in(learned_from))),
+        training_data_sha256=data.digest(*learned_from(choice.chosen)),
         temperature=choice.temperature,
         abstain_below=test.abstain_below,
         versions={"headstart": version("headstart"), "onnxruntime": version("onnxruntime"), **backbone.versions},
     )
 
 
-def _joined(resize: Path, backbone: Path, head: Path, facts: Facts) -> bytes:
+def _joined(chosen: Pieces, backbone: bytes, facts: Facts) -> bytes:
     """Return the bytes of the one graph, with its facts as strings."""
     import onnx
 
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.model_dump().items()}
-    return pieces.to_bytes(pieces.join(onnx.load(resize), onnx.load(backbone), onnx.load(head), told))
+    # What is as it was before there was a choice stays unsaid, so that such a model keeps its bytes.
+    given = facts.model_dump(exclude_defaults=True)
+    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    graphs = onnx.load(chosen.resize), onnx.load_from_string(backbone), onnx.load(chosen.head)
+    return pieces.to_bytes(pieces.join(*graphs, told))
 
 
 def _record(facts: Facts, test: TestScores, int8: folder.Int8Record, beside: Path) -> ModelRecord:

@@ -2,8 +2,8 @@
 
 Reads the pixels, the features, the head's strength and the backbone; writes artifacts/finetune/. The head that ships is
 fitted on train and val. Here a head is fitted on train alone, so that validation can judge fine-tuning. Nothing here
-reads the test split. An existing network is kept if its inputs, parameters and `VERSION` are unchanged. Without
-finetune.enabled, the stage is off and imports nothing that training would need.
+reads the test split. A network that was trained from the same inputs, with the same parameters and `VERSION`, is taken
+from the cache of this machine. Without finetune.enabled, the stage is off and imports nothing that training would need.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from headstart.onnx import finetune_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from headstart.layout import Layout
     from headstart.params import Params
@@ -26,7 +27,7 @@ _MAX_STEP_0_DIFFERENCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}  #
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Train, export and write the network, keep an existing one, or write that fine-tuning is off."""
+    """Train, export and write the network, take one from the cache, or write that fine-tuning is off."""
     settings = params.finetune
     if not settings.enabled:
         finetune_folder.write_off(layout.finetune)
@@ -40,8 +41,17 @@ def run(params: Params, layout: Layout) -> None:
 
     planned = plan(params, settings, layout)
     recipe, val = planned.recipe, planned.val
-    if recipe.processes.first_then_all(lambda: outcome.is_there(layout.finetune, recipe.made_for)):
-        say("inputs and parameters are unchanged; the existing network is kept (delete artifacts/finetune to retrain)")
+
+    def is_there(folder: Path) -> bool:
+        return outcome.is_there(folder, recipe.made_for)
+
+    def found() -> bool:
+        if recipe.processes.is_first and not is_there(layout.finetune):
+            layout.cache.take("finetune", recipe.made_for, layout.finetune, is_there)
+        return is_there(layout.finetune)
+
+    if recipe.processes.first_then_all(found):
+        say("a network was trained from the same inputs and parameters before: it is taken from the cache")
         return
     probe_loss, _ = log_loss_and_temperature(planned.probe_logits, val.labels)
 
@@ -60,6 +70,7 @@ def run(params: Params, layout: Layout) -> None:
     if tuned.stopped_early:
         say(f"no better epoch within {settings.patience} epochs: stopped after epoch {tuned.history[-1].epoch}")
     outcome.write(planned, tuned, layout.finetune)
+    layout.cache.put("finetune", recipe.made_for, layout.finetune)
     recipe.checkpoint.unlink(missing_ok=True)
     recipe.processes.wait()
     say(

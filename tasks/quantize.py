@@ -26,7 +26,8 @@ def run(params: Params, layout: Layout) -> None:
     """Try every way, then write the record and the backbone that ships, if any; or write that the stage is off."""
     chosen = evaluation.choice(layout.evaluation).chosen
     pieces = pieces_of(layout, chosen)
-    float_bytes = sum(piece.stat().st_size for piece in pieces)
+    backbone = pieces.network()
+    float_bytes = len(backbone) + pieces.resize.stat().st_size + pieces.head.stat().st_size
     if not params.export.int8:
         why = "No int8 model is shipped: export.int8 is false, so none was tried."
         with replacing_folder(layout.int8) as beside:
@@ -48,7 +49,7 @@ def run(params: Params, layout: Layout) -> None:
     head = onnx_head(pieces.head) if chosen == "tuned" else _probe(params, layout).scores
     calibration = source(train[:N_CALIBRATION].where)
     judge = Judge(source, val, head)
-    trial = try_every_way(pieces.backbone, calibration, judge, params.export.int8_max_accuracy_drop)
+    trial = try_every_way(backbone, calibration, judge, params.export.int8_max_accuracy_drop)
     with replacing_folder(layout.int8) as beside:
         if trial.model is not None:
             (beside / folder.INT8_BACKBONE).write_bytes(trial.model)
@@ -68,6 +69,7 @@ def _probe(params: Params, layout: Layout) -> Fitted:
     from headstart.heads.probe import probe
     from headstart.onnx import head_folder
 
-    train, cached = dataset.read(layout).of(TRAIN), features.opened(layout)
-    source = Source(cached.rows(train.image_ids), cached.view_rows(train.image_ids), train.labels)
-    return probe(head_folder.read(layout.head), source, params.train_head.memory_mb)
+    train, record, cached = dataset.read(layout).of(TRAIN), head_folder.read(layout.head), features.opened(layout)
+    source = Source(cached.rows(train.image_ids), cached.view_rows(train.image_ids), train.labels, train.groups)
+    head, _ = probe(record, record.recipe, source, cached.record.levels, params.train_head.memory_mb)
+    return head

@@ -16,6 +16,8 @@ from headstart.report.sections.chosen import Chosen
 from headstart.report.sections.data import Data
 from headstart.report.sections.fails import Fails
 from headstart.report.sections.good import Good
+from headstart.report.sections.origin import Origin
+from headstart.report.sections.ranking import Ranking
 from headstart.report.sections.shipped import Shipped
 from headstart.report.sections.trust import Trust
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
     from headstart.params import Params
 
-SECTIONS = (Good, Fails, Trust, Data, Chosen, Shipped)
+SECTIONS = (Good, Ranking, Fails, Trust, Data, Chosen, Shipped, Origin)
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -37,6 +39,7 @@ def run(params: Params, layout: Layout) -> None:
         n_images=finished.choice.n_images,
         test=finished.scores,
     )
-    text = render(heading, [section.of(finished) for section in SECTIONS])
+    sections = [section.of(finished) for section in SECTIONS]
+    text = render(heading, [section for section in sections if section])
     write_text(layout.report, text)
     say(f"{layout.report.relative_to(layout.root)}, {len(text.encode()) / 1e6:.1f} MB")

@@ -35,6 +35,15 @@ class Image(NamedTuple):
     given_split: str | None
 
 
+class Move(NamedTuple):
+    """A group that was moved into a split, because that had no image of a class."""
+
+    label: str
+    split: str
+    source: str  # the split that it came from
+    n_images: int
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The split of every image, in the order given, with notes and warnings for the user."""
@@ -42,6 +51,7 @@ class Outcome:
     splits: list[str]
     notes: list[str]
     warnings: list[str]
+    lacking: dict[str, list[str]]  # split -> classes that had no image there
 
 
 def divide(images: list[Image], settings: Split) -> Outcome:
@@ -65,7 +75,8 @@ def divide(images: list[Image], settings: Split) -> Outcome:
     drawn = _draw(inside, {"val": settings.val_fraction}, settings, [note])
     taken = iter(drawn.splits)
     splits = [next(taken) if image.given_split == "train" else "test" for image in images]
-    return Outcome(splits, drawn.notes, [*drawn.warnings, *_missing_classes(images, splits)])
+    missing = _missing_classes(images, splits)
+    return Outcome(splits, drawn.notes, [*drawn.warnings, *_told(missing)], {**drawn.lacking, **missing})
 
 
 def position(group: str, seed: int) -> float:
@@ -82,8 +93,10 @@ def _draw(images: list[Image], fractions: dict[str, float], settings: Split, not
     _check_enough(groups, n_splits=len(fractions) + 1)
     drawing = _by_hash if settings.method == "hash" else _stratified
     split_of = drawing(order, at, groups, fractions)
-    warnings = _fill_empty(order, groups, split_of, [*fractions, "train"])
-    return Outcome([split_of[image.group] for image in images], notes, warnings)
+    moves = _fill_empty(order, groups, split_of, [*fractions, "train"])
+    lacking = {split: [move.label for move in moves if move.split == split] for split in SPLIT_NAMES}
+    lacking = {split: labels for split, labels in lacking.items() if labels}
+    return Outcome([split_of[image.group] for image in images], notes, _told_of(moves), lacking)
 
 
 def _by_hash(
@@ -114,14 +127,14 @@ def _stratified(
 
 def _fill_empty(
     order: list[str], groups: dict[str, list[Image]], split_of: dict[str, str], splits: list[str]
-) -> list[str]:
-    """Move a group into each split that lacks a class; return a warning for each move.
+) -> list[Move]:
+    """Move a group into each split that lacks a class; return the moves.
 
     It is the group with the lowest hash whose split keeps another group of each of its classes.
     """
     labels_of = {group: {image.label for image in members} for group, members in groups.items()}
     n_groups = Counter((split_of[group], label) for group in order for label in labels_of[group])
-    warnings = []
+    moves = []
     for label in sorted({label for labels in labels_of.values() for label in labels}):
         for split in splits:
             if n_groups[split, label]:
@@ -140,16 +153,27 @@ def _fill_empty(
             for other in labels_of[group]:
                 n_groups[split_of[group], other] -= 1
                 n_groups[split, other] += 1
-            warnings.append(
-                f"class '{label}' had no image in {split}: {len(groups[group])} moved there from {split_of[group]}"
-            )
+            moves.append(Move(label, split, split_of[group], len(groups[group])))
             split_of[group] = split
+    return moves
+
+
+def _told_of(moves: list[Move]) -> list[str]:
+    """Return one warning for all moves into a split."""
+    warnings = []
+    for split in SPLIT_NAMES:
+        own = [move for move in moves if move.split == split]
+        n_images, sources = sum(move.n_images for move in own), sorted({move.source for move in own})
+        if own:
+            said = _classes([move.label for move in own], "had", split)
+            warnings.append(f"{said}: {n_images} moved there from {' and '.join(sources)}")
     return warnings
 
 
 def _honour(images: list[Image], moved: dict[str, str], notes: list[str]) -> Outcome:
     splits = [moved.get(image.given_split or "", image.given_split or "") for image in images]
-    return Outcome(splits, notes, _missing_classes(images, splits))
+    missing = _missing_classes(images, splits)
+    return Outcome(splits, notes, _told(missing), missing)
 
 
 def _check_enough(groups: dict[str, list[Image]], n_splits: int) -> None:
@@ -158,7 +182,8 @@ def _check_enough(groups: dict[str, list[Image]], n_splits: int) -> None:
         raise DataError(
             f"{len(few)} classes have fewer images (or groups) than there are splits to fill"
             f" ({count_and_name(f'{label}: {per_class[label]}' for label in few)}). {n_splits} or more were expected,"
-            " one per split. Add images, remove the class, or give the splits yourself (see data.root in params.yaml)."
+            " one per split. Add images, drop such classes by validate.min_images in params.yaml, or give the splits"
+            " yourself (see data.root there)."
         )
 
 
@@ -184,15 +209,23 @@ def _check_given(images: list[Image], given: set[str | None]) -> None:
         )
 
 
-def _missing_classes(images: list[Image], splits: list[str]) -> list[str]:
+def _missing_classes(images: list[Image], splits: list[str]) -> dict[str, list[str]]:
+    """Return the classes without an image in val and test: split -> sorted labels."""
     present = {(image.label, split) for image, split in zip(images, splits, strict=True)}
     labels = sorted({image.label for image in images})
-    return [
-        f"class '{label}' has no image in {split}"
-        for label in labels
-        for split in ("val", "test")
-        if (label, split) not in present
-    ]
+    missing = {split: [label for label in labels if (label, split) not in present] for split in ("val", "test")}
+    return {split: absent for split, absent in missing.items() if absent}
+
+
+def _told(missing: dict[str, list[str]]) -> list[str]:
+    """Return one warning for all classes that a split lacks."""
+    return [_classes(labels, "has" if len(labels) == 1 else "have", split) for split, labels in missing.items()]
+
+
+def _classes(labels: list[str], verb: str, split: str) -> str:
+    if len(labels) == 1:
+        return f"class '{labels[0]}' {verb} no image in {split}"
+    return f"{len(labels)} classes {verb} no image in {split} ({count_and_name(labels)})"
 
 
 def _main_label(members: list[Image]) -> str:
@@ -213,6 +246,7 @@ def run(params: Params, layout: Layout) -> None:
         images_per_class={split: {label: counts[split, label] for label in classes} for split in SPLIT_NAMES},
         notes=outcome.notes,
         warnings=outcome.warnings,
+        lacking=outcome.lacking,
     )
     dataset.write(layout, splits, summary)
     for note in outcome.notes:

@@ -1,8 +1,10 @@
 """Decode every image once and resize it with the graph that ships.
 
-Reads the splits, the images and resize.onnx; writes the store artifacts/pixels, uint8 [S, S, 3] per image. A row
-depends only on the image's bytes, the decoder and resize.onnx. With `transform.keep_pixels: false` the same function
-runs whenever pixels are read, and the stage only writes a note of that.
+Reads the splits, the images, resize.onnx, and how many of 16 bits the data use; fills the cache of this machine with
+the images' pixels, uint8 [S, S, 3], and writes artifacts/pixels, a record of which they are. A row depends only on the
+image's bytes, the decoder with those bits, and resize.onnx. Where rows are missing in the cache, the same function runs
+whenever pixels are read; with `transform.keep_pixels: false` it always does. With `cluster.store`, the rows are a store
+there.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from headstart.base import dataset
 from headstart.base.progress import bar, say, show_image, warn
+from headstart.base.validation import ValidationSummary
 from headstart.embedding import pixels
 from headstart.embedding.contact_sheet import contact_sheet
+from headstart.images import ALL_BITS
 from headstart.store import arrays
 from headstart.store.workers import workers
 
@@ -26,19 +30,29 @@ _SHEET = (12, 8)  # classes, and images of each
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Add the missing images of the splits to the pixel store, and remove other images."""
+    """Compute the pixels that the splits need and that are not there."""
     data = dataset.read(layout)
-    resizing = pixels.resizing(layout)
-    if not params.transform.keep_pixels:
-        pixels.write_note(layout, resizing)
-        say("transform.keep_pixels is false: images are decoded and resized whenever they are needed")
-        _show(data, resizing)
-        return
+    resizing = pixels.planned(layout, ValidationSummary.of(layout).bits or ALL_BITS)
     images = data.of(*dataset.SPLITS).where
-    contract = pixels.contract(resizing)
-    with bar("transforming", len(images), "image") as advance, workers(params.cluster.address) as pool:
-        n_computed = arrays.build(layout.pixels, images, contract, resizing.on_every_core, pool, advance, warn)
-    say(f"{n_computed} images computed, {len(images) - n_computed} were there")
+    rows = pixels.Cached(resizing, layout.cache).rows()
+    is_kept = params.transform.keep_pixels
+    refusal = rows.refusal(len(images)) if is_kept and params.cluster.store is None else ""
+    if not is_kept:
+        say("transform.keep_pixels is false: images are decoded and resized whenever they are needed")
+    elif refusal:
+        warn(f"pixels are not kept, and images are decoded and resized whenever they are needed: {refusal}")
+    else:
+        with bar("transforming", len(images), "image") as advance, workers(params.cluster.address) as pool:
+            if params.cluster.store is None:
+                n_computed = rows.fill(images, resizing.on_every_core, pool, advance)
+            else:
+                n_computed = arrays.build(
+                    layout.pixels, images, rows.contract, resizing.on_every_core, pool, advance, warn
+                )
+        say(f"{n_computed} images computed, {len(images) - n_computed} reused")
+    if params.cluster.store is None or not is_kept:
+        pixels.write_note(layout, resizing, images, is_kept)
+    pixels.write_decoding(layout, resizing)
     _show(data, pixels.opened(layout))
 
 

@@ -1,60 +1,36 @@
 """Find every labelled image under data.root, decode each, and record which can be used and which cannot.
 
 Reads data.root; writes artifacts/manifest.parquet and artifacts/validation/. Every file found is either in the manifest
-or in the quarantine: none is dropped silently, and none is converted.
+or in the quarantine: none is dropped silently, and none is converted. Where the stage fails, the list of what it set
+aside is in artifacts/failed/.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple, cast
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from headstart.base import tables, validation
 from headstart.base.cores import n_cores
-from headstart.base.errors import DataError, count_and_name, did_you_mean
-from headstart.base.files import is_local, located
+from headstart.base.errors import DataError, count_and_name
+from headstart.base.files import located
 from headstart.base.progress import bar, say, warn
-from headstart.base.tables import SPLIT_NAMES
-from headstart.base.validation import ValidationSummary
-from headstart.images import EXTENSIONS, UnreadableError, decode
+from headstart.base.validation import Aside, ValidationSummary
+from headstart.images import ALL_BITS, UnreadableError, decode
+from headstart.listing import Found, Listing, NoImageError, list_images
 
 if TYPE_CHECKING:
-    from upath import UPath
-
     from headstart.layout import Layout
     from headstart.params import Params
 
 _HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2, None: 3}
-_SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
-_COLUMNS = ("path", "label", "split", "group")
-
-
-class Found(NamedTuple):
-    """A file, with the label, split and group that its path or the manifest gives."""
-
-    path: str  # relative to the data's folder, separated by /
-    label: str
-    given_split: str | None
-    group: str | None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The form of data.root, and its files."""
-
-    form: str  # in words, for the log and the report
-    folder: Path  # to which paths are relative
-    found: list[Found]
-    stray: list[tuple[str, str]]  # path, reason
 
 
 class Looked(NamedTuple):
@@ -66,134 +42,50 @@ class Looked(NamedTuple):
     width_px: int
     height_px: int
     n_bytes: int
+    bits: int | None  # that the values use; None: a file with 8 bits a channel
     reason: str | None
 
 
-def list_images(root: Path, shown: str) -> Listing:
-    """List the files of `root`, which has one of three forms; DataError if it has none. Messages name it `shown`."""
-    if root.is_file() and root.suffix.lower() in (".csv", ".parquet"):
-        return _list_manifest(root, shown)
-    if not root.is_dir():
-        wrong = "is a file of another kind" if root.exists() else "does not exist"
-        raise DataError(
-            f"data.root is '{shown}', which {wrong}. A folder of class folders, or a .csv or .parquet manifest was"
-            " expected. Set data.root in params.yaml."
-        )
-    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if "train" in folders and (odd := sorted(set(folders) & set(_SPLIT_ALIASES))):
-        raise DataError(
-            f"data.root is '{shown}', which holds train and {count_and_name(odd)}. train, val and test were"
-            f" expected. Rename {odd[0]} to {_SPLIT_ALIASES[odd[0]]}."
-        )
-    if folders == ["train"] or ("train" in folders and {"val", "test"} & set(folders)):
-        splits = [name for name in SPLIT_NAMES if name in folders]
-        return _list_folders(root, shown, f"pre-split class folders ({', '.join(splits)})", splits)
-    return _list_folders(root, shown, "class folders", [])
-
-
-def _list_folders(root: Path, shown: str, form: str, splits: list[str]) -> Listing:
-    depth = 2 if splits else 1
-    found, stray = [], []
-    for path in _files_below(root):
-        parts = PurePosixPath(path).parts
-        if any(part.startswith(".") for part in parts):
-            stray.append((path, "hidden file"))
-        elif splits and parts[0] not in splits and len(parts) > 1:
-            stray.append((path, f"not below {', '.join(splits)}"))
-        elif len(parts) <= depth:
-            stray.append((path, "not in a class folder"))
-        elif not path.lower().endswith(EXTENSIONS):
-            stray.append((path, f"not an image file: '{PurePosixPath(path).suffix or parts[-1]}'"))
-        else:
-            found.append(Found(path, parts[depth - 1], parts[0] if splits else None, None))
-    if not found:
-        raise DataError(
-            f"data.root is '{shown}', which holds no image in a class folder ({len(stray)} other files)."
-            f" <class>/<image> was expected, ending in {', '.join(EXTENSIONS)}. Set data.root in params.yaml."
-        )
-    return Listing(form, root, found, stray)
-
-
-def _list_manifest(path: Path, shown: str) -> Listing:
-    try:
-        data = io.BytesIO(path.read_bytes())
-        table = pl.read_csv(data, infer_schema=False) if path.suffix.lower() == ".csv" else pl.read_parquet(data)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"data.root is '{shown}', which cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})."
-            " Correct the file, or set data.root in params.yaml."
-        ) from None
-    table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
-    absent = [name for name in _COLUMNS[:2] if name not in table.columns]
-    if absent:
-        raise DataError(
-            f"data.root is '{shown}', which lacks {len(absent)} columns ({', '.join(absent)}); it has"
-            f" {', '.join(table.columns) or 'none'}. path, label, and optionally split and group were expected."
-            f"{did_you_mean(absent[0], table.columns)} Rename them in the manifest."
-        )
-    table = table.select(pl.col(name).cast(pl.String) for name in _COLUMNS if name in table.columns)
-    for name in ("path", "label"):
-        if n_empty := table.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")).height:
-            raise DataError(
-                f"{n_empty} rows of '{shown}' have no {name}. One in every row was expected. Correct the manifest."
-            )
-    for name in ("split", "group"):
-        if name in table.columns and 0 < (n_empty := table[name].null_count()) < table.height:
-            raise DataError(
-                f"{n_empty} of {table.height} rows of '{shown}' have no {name}. A value in all rows or in none was"
-                " expected. Fill the column, or remove it."
-            )
-    if "split" in table.columns and (other := sorted(set(table["split"].drop_nulls()) - set(SPLIT_NAMES))):
-        raise DataError(
-            f"the column split of '{shown}' holds {len(other)} unknown names ({count_and_name(other)})."
-            " train, val and test were expected. Correct the manifest."
-        )
-    repeated = table.filter(pl.col("path").is_duplicated())["path"].unique(maintain_order=True).to_list()
-    if repeated:
-        raise DataError(
-            f"'{shown}' names {len(repeated)} paths more than once ({count_and_name(repeated)})."
-            " One row per image was expected. Remove the others."
-        )
-    folder = path.parent
-    rows = table.to_dicts()
-    files = {row["path"]: located(row["path"], folder) for row in rows}
-    # `look` reports URLs that cannot be read: a check here would take as long as reading them.
-    if absent := [name for name, file in files.items() if is_local(file) and not file.is_file()]:
-        raise DataError(
-            f"{len(absent)} of {len(rows)} paths in '{shown}' do not exist ({count_and_name(absent)}). Paths relative"
-            f" to the manifest's folder, absolute ones, or URLs were expected. Correct the manifest."
-        )
-    if not rows:
-        raise DataError(f"'{shown}' has no rows. One row per image was expected. Set data.root in params.yaml.")
-    found = [Found(row["path"], row["label"], row.get("split"), row.get("group")) for row in rows]
-    given = " and ".join(name for name in ("split", "group") if name in table.columns)
-    return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
-
-
-def _files_below(root: Path) -> list[str]:
-    if not is_local(root):
-        remote = cast("UPath", root)
-        return sorted(PurePosixPath(each).relative_to(remote.path).as_posix() for each in remote.fs.find(remote.path))
-    found = []
-    for folder, _, names in os.walk(root, followlinks=True):
-        found += [(Path(folder) / name).relative_to(root).as_posix() for name in names]
-    return sorted(found)
-
-
-def look(folder: Path, found: Found) -> Looked:
-    """Read and decode one file."""
+def look(folder: Path, found: Found, bits: int = ALL_BITS) -> Looked:
+    """Read and decode one file, whose values have `bits` bits where it has 16 bits a channel."""
     try:
         data = located(found.path, folder).read_bytes()
     except Exception as error:  # OSError, or anything that the file system of a URL raises
         said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        return Looked(found, "", "", 0, 0, 0, f"cannot be read: {said}"[:200])
+        return Looked(found, "", "", 0, 0, 0, None, f"cannot be read: {said}"[:200])
     image_id = hashlib.sha256(data).hexdigest()
     try:
-        image = decode(data)
+        image = decode(data, bits)
     except UnreadableError as reason:
-        return Looked(found, image_id, "", 0, 0, len(data), str(reason))
+        return Looked(found, image_id, "", 0, 0, len(data), None, str(reason))
     height_px, width_px = image.rgb.shape[:2]
-    return Looked(found, image_id, image.format, width_px, height_px, len(data), None)
+    return Looked(found, image_id, image.format, width_px, height_px, len(data), image.bits, None)
+
+
+def look_at_all(listing: Listing, bits: int | None) -> tuple[list[Looked], int | None]:
+    """Return the contents of all files, and how many of 16 bits a channel their values have.
+
+    `bits` None: as many as the images together use. The result is None where no file has 16 bits a channel.
+    """
+
+    def look_at(files: Sequence[Found], of_bits: int) -> list[Looked]:
+        with bar("checking", len(files), "image") as advance, ThreadPoolExecutor(n_cores()) as pool:
+            looked = []
+            for item in pool.map(lambda found: look(listing.folder, found, of_bits), files):
+                looked.append(item)
+                advance(1)
+            return looked
+
+    looked = look_at(listing.found, bits or ALL_BITS)
+    deep = [item for item in looked if item.bits is not None]
+    if bits or not deep:
+        return looked, bits
+    used = max(item.bits for item in deep if item.bits is not None)
+    if used == ALL_BITS:
+        return looked, used
+    # Of a few rare forms Pillow gives the higher byte alone: they are seen now, where they are read with fewer bits.
+    again = {item.found: item for item in look_at([item.found for item in deep], used)}
+    return [again.get(item.found, item) for item in looked], used
 
 
 def set_duplicates_aside(looked: Iterable[Looked]) -> list[Looked]:
@@ -238,13 +130,44 @@ def manifest_of(usable: list[Looked]) -> pl.DataFrame:
     )
 
 
-def check_usable(usable: list[Looked], quarantined: list[tuple[str, str]], max_fraction: float, shown: str) -> None:
-    """Raise DataError if too many files are quarantined, or if the rest cannot train a classifier."""
-    n_files = len(usable) + len(quarantined)
-    listed = count_and_name(f"{path}: {reason}" for path, reason in quarantined)
-    if len(quarantined) > max_fraction * n_files:
+def summary_of(
+    form: str, manifest: pl.DataFrame, aside: Sequence[Aside], small: dict[str, int], bits: int | None
+) -> ValidationSummary:
+    """Return the contents of summary.json."""
+    sides = manifest.select("width_px", "height_px").iter_rows()
+    n_bad = sum(each.counted for each in aside)
+    return ValidationSummary(
+        form=form,
+        n_files=len(manifest) + len(aside),
+        n_images=len(manifest),
+        n_quarantined=n_bad,
+        n_no_images=len(aside) - n_bad - sum(small.values()),
+        n_classes=manifest["label"].n_unique(),
+        n_groups=manifest["group"].n_unique(),
+        dropped_classes=small,
+        images_per_class=dict(sorted(Counter(manifest["label"]).items())),
+        formats=dict(sorted(Counter(manifest["format"]).items())),
+        bits=bits,
+        centre_share=round(median(min(each) / max(each) for each in sides), 4),
+        data_sha256=tables.data_digest(manifest),
+    )
+
+
+def drop_small_classes(usable: Sequence[Looked], min_images: int) -> tuple[list[Looked], dict[str, int]]:
+    """Return the images of the classes with `min_images` or more, and how many each of the others has."""
+    counts = Counter(item.found.label for item in usable)
+    small = {label: n_images for label, n_images in sorted(counts.items()) if n_images < min_images}
+    return [item for item in usable if item.found.label not in small], small
+
+
+def check_usable(usable: Sequence[Looked], aside: Sequence[Aside], max_fraction: float, shown: str) -> None:
+    """Raise DataError if too many files cannot be used, or if the rest cannot train a classifier."""
+    bad = [each for each in aside if each.counted]
+    n_files = len(usable) + len(bad)
+    listed = count_and_name(f"{each.path}: {each.reason}" for each in bad)
+    if len(bad) > max_fraction * n_files:
         raise DataError(
-            f"{len(quarantined)} of {n_files} files in '{shown}' cannot be used ({listed}). At most"
+            f"{len(bad)} of {n_files} files in '{shown}' cannot be used ({listed}). At most"
             f" {max_fraction:.0%} was expected. Replace or remove them, or raise validate.max_quarantined_fraction in"
             " params.yaml."
         )
@@ -257,41 +180,67 @@ def check_usable(usable: list[Looked], quarantined: list[tuple[str, str]], max_f
     if single := sorted(label for label, n_images in per_label.items() if n_images == 1):
         raise DataError(
             f"{len(single)} classes in '{shown}' have a single usable image ({count_and_name(single)}). Three or more"
-            " were expected, one for each of train, val and test. Add images, or remove the class."
+            " were expected, one for each of train, val and test. Add images, or set validate.min_images to 3 in"
+            " params.yaml, which drops such classes."
         )
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Find, decode and check the images, and write the results; nothing is written unless the checks pass."""
-    shown = params.data.root
-    listing = list_images(layout.data_root, shown)
+    """Find, decode and check the images, and write the results; nothing of it is written unless the checks pass."""
+    shown, wanted = params.data.root, params.validate_
+    try:
+        listing = list_images(layout.data_root, shown)
+    except NoImageError as error:
+        raise _listed(error, layout, error.stray) from None
     say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")
-    with bar("checking", len(listing.found), "image") as advance, ThreadPoolExecutor(n_cores()) as pool:
-        looked = []
-        for item in pool.map(lambda found: look(listing.folder, found), listing.found):
-            looked.append(item)
-            advance(1)
+    looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits)
     looked = set_duplicates_aside(looked)
-    usable = [item for item in looked if item.reason is None]
-    quarantined = sorted([*listing.stray, *((item.found.path, item.reason) for item in looked if item.reason)])
-    check_usable(usable, quarantined, params.validate_.max_quarantined_fraction, shown)
+    aside = [*listing.stray, *(Aside(item.found.path, item.reason) for item in looked if item.reason)]
+    usable, small = drop_small_classes([item for item in looked if item.reason is None], wanted.min_images)
+    aside += [
+        Aside(
+            item.found.path,
+            f"its class is dropped: usable images {small[item.found.label]}, expected {wanted.min_images}",
+            counted=False,
+        )
+        for item in looked
+        if item.reason is None and item.found.label in small
+    ]
+    try:
+        check_usable(usable, aside, wanted.max_quarantined_fraction, shown)
+    except DataError as error:
+        raise _listed(error, layout, aside) from None
     manifest = tables.check(manifest_of(usable), tables.MANIFEST)
-    summary = ValidationSummary(
-        form=listing.form,
-        n_files=len(usable) + len(quarantined),
-        n_images=len(usable),
-        n_quarantined=len(quarantined),
-        n_classes=manifest["label"].n_unique(),
-        n_groups=manifest["group"].n_unique(),
-        images_per_class=dict(sorted(Counter(manifest["label"]).items())),
-        formats=dict(sorted(Counter(manifest["format"]).items())),
-        data_sha256=tables.data_digest(manifest),
-    )
-    validation.write(layout.validation, summary, quarantined)
+    summary = summary_of(listing.form, manifest, aside, small, bits)
+    validation.write(layout.validation, summary, aside)
     tables.write(layout.manifest, manifest, tables.MANIFEST)
-    say(f"{len(usable)} images of {summary.n_classes} classes can be used")
-    if quarantined:
+    validation.forget_failed(layout)
+    _tell(summary, aside, wanted.min_images)
+
+
+def _listed(error: DataError, layout: Layout, aside: Sequence[Aside]) -> DataError:
+    """Return the error with the name of a file that lists what was set aside, if anything was."""
+    if not aside:
+        return error
+    return DataError(
+        f"{error} All {len(aside)} files that were set aside are in {validation.write_failed(layout, aside)}."
+    )
+
+
+def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int) -> None:
+    said = f"{summary.n_images} images of {summary.n_classes} classes can be used"
+    if summary.bits:
+        said += (
+            f"; of files with 16 bits a channel the lowest {summary.bits} hold values: {2**summary.bits - 1} is white"
+        )
+    say(said)
+    if summary.dropped_classes:
+        named = count_and_name(f"{label}: {n_images}" for label, n_images in summary.dropped_classes.items())
+        warn(f"{len(summary.dropped_classes)} classes with fewer than {min_images} images are dropped ({named})")
+    if summary.n_no_images:
+        say(f"{summary.n_no_images} further files are no images, and left alone")
+    if bad := [each.path for each in aside if each.counted]:
         warn(
-            f"{len(quarantined)} files are set aside ({count_and_name(path for path, _ in quarantined)}), listed with"
-            " their reasons in artifacts/validation/quarantine.csv"
+            f"{len(bad)} files are set aside ({count_and_name(sorted(bad))}), listed with their reasons in"
+            " artifacts/validation/quarantine.csv"
         )

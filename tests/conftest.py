@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -15,6 +16,12 @@ from tests.support.server import Server
 # No example of these tests has a deadline, since machines differ, and none is remembered between runs.
 settings.register_profile("headstart", deadline=None, database=None, derandomize=True)
 settings.load_profile("headstart")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that tests compute enters the cache of whoever runs them."""
+    os.environ["HEADSTART_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from headstart.onnx import pieces, runtime
 if TYPE_CHECKING:
     import onnx
 
-MAX_RELATIVE_DIFFERENCE = 1e-3  # of the features' root mean square; 1e-6 to 1e-5 is usual
+MAX_RELATIVE_DIFFERENCE = 1e-3  # of the root mean square of a level's features; 1e-6 to 1e-5 is usual
 MAX_BYTES = 2_000_000_000  # protobuf's limit for one message is 2 GiB, and there are nodes and the head beside weights
 
 
@@ -46,7 +46,7 @@ def reference_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     images = functional.center_crop(images, [settings.input_px, settings.input_px]).float() / 255
     with torch.inference_mode():
-        features = backbone.module(functional.normalize(images, list(settings.mean), list(settings.std)))
+        features = backbone.extractor()(functional.normalize(images, list(settings.mean), list(settings.std)))
     return np.asarray(features)
 
 
@@ -59,7 +59,7 @@ def exported(backbone: Backbone) -> onnx.ModelProto:
             f" {MAX_BYTES / 1e6:.0f} MB. Choose a smaller backbone.name in params.yaml."
         )
     try:
-        return backbone_graph(trace(backbone.module, backbone.preprocessing))
+        return backbone_graph(trace(backbone.extractor(), backbone.preprocessing))
     except Exception as error:  # the exporter's own, and whatever a network raises while it is traced
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise ParamError(
@@ -71,12 +71,15 @@ def exported(backbone: Backbone) -> onnx.ModelProto:
 def export(backbone: Backbone) -> Exported:
     """Return the pieces of a network; ParamError where there are none, CheckError where they differ from PyTorch."""
     settings = backbone.preprocessing
-    resize = pieces.to_bytes(resize_graph(settings.resize_px, settings.interpolation))
+    resize = pieces.to_bytes(resize_graph(settings.resize_px, settings.interpolation, settings.fit, settings.bar_level))
     graph = pieces.to_bytes(exported(backbone))
     resizer = runtime.session(resize)
     pixels = np.concatenate([resizer.run(None, {"image": image[None]})[0] for image in photographs()])
     found = runtime.session(graph).run(None, {"pixels": pixels})[0]
-    apart = runtime.difference(found, reference_features(backbone, pixels)).relative
+    reference = reference_features(backbone, pixels)
+    ends = np.cumsum([level.width for level in backbone.levels])[:-1]
+    each = zip(np.split(found, ends, axis=1), np.split(reference, ends, axis=1), strict=True)
+    apart = max(runtime.difference(*level).relative for level in each)
     if not apart <= MAX_RELATIVE_DIFFERENCE:
         raise CheckError(
             f"onnxruntime's features of {backbone.name} differ from PyTorch's by {apart:.1e} of their size. At most"

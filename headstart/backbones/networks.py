@@ -12,12 +12,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import weights
 from headstart.backbones.groups import Group, layer_groups
+from headstart.backbones.levels import Level, extractor, levels_of
 from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING, Preprocessing
 from headstart.backbones.weights import Published
 from headstart.base import files
@@ -42,15 +43,24 @@ _OLD_NAMES = (
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its classifier, in eval mode and frozen: float [B, 3, input_px, input_px] -> float [B, D]."""
+    """A network without its classifier, in eval mode and frozen."""
 
     name: str  # canonical: 'torchvision/resnet18', 'timm/tf_efficientnet_lite0'
-    module: torch.nn.Module
-    n_features: int
+    module: torch.nn.Module  # float [B, 3, input_px, input_px] -> its last features, float [B, last]
+    levels: tuple[Level, ...]  # the one nearest to the input first, `last` at the end
     preprocessing: Preprocessing
     weights: str
     weights_sha256: str  # of the file; of the state dict's bytes in the order of their names for random weights
     licence: str
+
+    @property
+    def n_features(self) -> int:
+        """D, of all levels."""
+        return sum(level.width for level in self.levels)
+
+    def extractor(self) -> torch.nn.Module:
+        """Return a module that gives all levels side by side: float [B, 3, input_px, input_px] -> float [B, D]."""
+        return extractor(self.module, self.levels)
 
 
 def known_names() -> list[str]:
@@ -91,7 +101,7 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
                     module, state, known = _from_timm(name, params.input_px, state, params.weights)
                 if state:
                     _fill(module, state, known, params.name, published.weights)
-                n_features = _n_features(module.eval().requires_grad_(False), preprocessing.input_px)
+                levels = _levels(module.eval().requires_grad_(False), preprocessing.input_px)
             except HeadstartError:
                 raise
             except Exception as error:
@@ -102,7 +112,7 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
                     f" these weights ({said}). {or_else} another backbone.name in params.yaml."
                 ) from error
     digest = files.sha256_of(path) if path else _digest(module)
-    return Backbone(canonical, module, n_features, preprocessing, published.weights, digest, published.licence)
+    return Backbone(canonical, module, levels, preprocessing, published.weights, digest, published.licence)
 
 
 def save(module: torch.nn.Module, path: Path) -> None:
@@ -113,7 +123,7 @@ def save(module: torch.nn.Module, path: Path) -> None:
 
 
 def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
-    """Return the network that the stage `backbone` wrote to `folder`, and its preprocessing.
+    """Return the extractor of the network that the stage `backbone` wrote to `folder`, and its preprocessing.
 
     The code is the library's, found by the name in backbone.json; the file holds tensors alone, and no weights are
     downloaded. So nothing that comes from DVC's remote can run code. CheckError where the files are not that stage's.
@@ -145,7 +155,8 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
             raise CheckError(
                 f"{path} does not hold the tensors of {known.name} ({said}). Run `dvc repro --force backbone`."
             ) from None
-    return module.eval().requires_grad_(False), preprocessing
+    levels = [Level(level.name, level.width, level.pooling) for level in known.levels]
+    return extractor(module.eval().requires_grad_(False), levels), preprocessing
 
 
 def groups_of(params: parameters.Backbone, name: str) -> tuple[Backbone, list[Group]]:
@@ -205,7 +216,8 @@ def _timm_publishes(name: str, report: Report) -> tuple[Published, Preprocessing
 
 
 def _preprocessing(params: parameters.Backbone, own: Preprocessing) -> Preprocessing:
-    chosen = replace(own, **{key: value for key in asdict(own) if (value := getattr(params, key)) is not None})
+    names = ("input_px", "crop_fraction", "interpolation", "mean", "std")
+    chosen = replace(own, **{name: value for name in names if (value := getattr(params, name)) is not None})
     if chosen.interpolation not in ("bilinear", "bicubic"):
         raise ParamError(
             f"backbone.interpolation is null, and '{params.name}' was trained with '{chosen.interpolation}'."
@@ -294,8 +306,8 @@ def _fill(module: torch.nn.Module, state: State, known: set[str], name: str, sou
     module.load_state_dict(needed)
 
 
-def _n_features(module: torch.nn.Module, input_px: int) -> int:
-    """Return D; ValueError if `module` gives anything but finite [B, D]."""
+def _levels(module: torch.nn.Module, input_px: int) -> tuple[Level, ...]:
+    """Return the levels; ValueError if `module` gives anything but finite [B, D]."""
     import torch
 
     with torch.no_grad():
@@ -304,7 +316,7 @@ def _n_features(module: torch.nn.Module, input_px: int) -> int:
         raise ValueError(f"features of shape {list(features.shape)} for two images")
     if not torch.isfinite(features).all():
         raise ValueError("features that are not finite")
-    return features.shape[1]
+    return tuple(levels_of(module, input_px))
 
 
 def _noise(n_images: int, input_px: int) -> torch.Tensor:

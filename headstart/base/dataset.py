@@ -27,6 +27,7 @@ class SplitSummary(Record):
     images_per_class: dict[str, dict[str, int]]  # split -> class -> count
     notes: list[str]
     warnings: list[str]
+    lacking: dict[str, list[str]]  # split -> classes that had no image there, before any were moved
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Images:
     def where(self) -> dict[str, str]:
         """The path of each image: image_id -> path, in the same order."""
         return dict(zip(self.image_ids, self.paths, strict=True))
+
+    def counts(self, n_classes: int) -> np.ndarray:
+        """Return int [C]: the number of images of each class."""
+        return np.bincount(self.labels, minlength=n_classes)
 
     def of_class(self, label: int) -> Images:
         """Return the images with this label."""
@@ -77,6 +82,10 @@ class Dataset:
             labels_of(rows["label"], self.classes),
             rows["group"].to_numpy(),
         )
+
+    def digest(self, *splits: str) -> str:
+        """Return the SHA-256 that identifies the images in these splits, with their classes and groups."""
+        return tables.data_digest(self.table.filter(pl.col("split").is_in(splits)))
 
 
 def read(layout: Layout) -> Dataset:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,20 +80,41 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; on success it replaces `folder`, on failure `folder` is unchanged."""
+    """Yield an empty folder beside `folder`; on success it replaces `folder`, on failure `folder` is unchanged.
+
+    On Linux and macOS the two change places in one step, so that there is a whole folder at every moment.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
+    if old.exists() and not folder.exists():  # killed between two renames, where the system cannot exchange
+        old.rename(folder)
     for leftover in (beside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     beside.mkdir()
     try:
         yield beside
-        if folder.exists():
+        if not folder.exists():
+            beside.rename(folder)
+        elif not _exchanged(beside, folder):
             folder.rename(old)
-        beside.rename(folder)
+            beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two paths change places in one step; return whether the system and the file system can."""
+    exchange = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+    paths = os.fsencode(one), os.fsencode(other)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            return bool(libc.renamex_np(*paths, exchange) == 0)
+        here = -100  # AT_FDCWD
+        return bool(libc.renameat2(here, paths[0], here, paths[1], exchange) == 0)
+    except (OSError, AttributeError, TypeError):  # another system, or a C library without it
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """A stage's messages and progress: for the terminal, and for the process that started it, as JSON lines in a file.
 
 If `HEADSTART_EVENTS` names a file, every call also appends one line to it, which the Prefect flow reads. The module
-imports only the standard library and tqdm: a stage imports neither prefect nor dvc.
+imports only the standard library, tqdm and `terminal`: a stage imports neither prefect nor dvc.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from headstart.base.terminal import styled
+
 EVENTS_VARIABLE = "HEADSTART_EVENTS"
-_PLAIN_LINE_EVERY_S = 5.0
+_PLAIN_LINE_EVERY_S = 10.0
+_RATE_OVER_S = 30.0
+_RATE_SAMPLES = 30
+_RATE_AFTER_S = 1.0
+_WORTH_A_LINE_S = 1.0
 _EVENT_EVERY_S = 0.5
 
 _stage = "headstart"
@@ -63,7 +70,7 @@ def fail(message: str, may_heal: bool = False, rejected: bool = False) -> None:
 
     `may_heal`: a later attempt may succeed. `rejected`: the stage works, but the accepted model is better.
     """
-    _print(message, sys.stderr)
+    _print(styled(message, "bad", sys.stderr), sys.stderr)
     emit("error", message=message, may_heal=may_heal, rejected=rejected)
 
 
@@ -93,11 +100,11 @@ def _tell(level: str, message: str, file: TextIO) -> None:
     if is_heard():  # the listener logs it to the same terminal
         emit("log", level=level, message=message)
     else:
-        _print(message if level == "info" else f"{level}: {message}", file)
+        _print(message if level == "info" else f"{styled('warning:', 'warning', file)} {message}", file)
 
 
 def _print(message: str, file: TextIO) -> None:
-    line = f"{_stage}: {message}"
+    line = f"{styled(f'{_stage}:', 'soft', file)} {message}"
     if _bar is None:
         print(line, file=file, flush=True)
     else:  # print above the bar, not into it
@@ -120,48 +127,107 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(n)`, for any thread. A terminal gets a bar with rate and time left, other outputs plain lines."""
-    yield_to = _terminal_bar if sys.stderr.isatty() else _plain_lines
-    if _muted or (is_heard() and not sys.stderr.isatty()):
-        yield_to = _nothing
-    done = told = 0
-    last_event, began = 0.0, time.monotonic()
+    """Yield `advance(n)`, for any thread. A terminal gets a bar with rate and time left, other outputs plain lines.
+
+    Work that ends without an error is done, also if `total` was more than was needed. If it took a second, a line stays
+    that tells how much it was and how long it took.
+    """
+    on_terminal = sys.stderr.isatty()
+    is_silent = _muted or (is_heard() and not on_terminal)
+    shown = _nothing if is_silent else _terminal_bar if on_terminal else _plain_lines
+    pace, last_event, told = _Pace(total), 0.0, (0, 0)
     lock = threading.Lock()
 
-    def tell() -> None:
-        nonlocal told, last_event
-        told, last_event = done, time.monotonic()
-        rate = round(done / max(last_event - began, 1e-9), 2)
-        emit("progress", what=what, done=done, total=total, unit=unit, rate=rate)
+    def tell(of: int) -> None:
+        nonlocal told
+        if told == (pace.done, of):
+            return
+        told = pace.done, of
+        rate = {"rate": round(pace.rate, 2)} if pace.rate is not None else {}
+        emit("progress", what=what, done=pace.done, total=of, unit=unit, **rate)
 
-    with yield_to(what, total, unit) as draw:
+    with shown(what, unit, pace) as draw:
 
         def advance(n: int) -> None:
-            nonlocal done
+            nonlocal last_event
             with lock:
-                done += n
-                draw(n)
-                if time.monotonic() - last_event > _EVENT_EVERY_S:
-                    tell()
+                pace.advance(n)
+                draw()
+                if pace.now - last_event > _EVENT_EVERY_S:
+                    last_event = pace.now
+                    tell(total)
 
         yield advance
-        if told != done:
-            tell()
+    if pace.done:
+        tell(pace.done)
+        took_s = time.monotonic() - pace.began
+        if not is_silent and not is_heard() and took_s >= _WORTH_A_LINE_S:
+            _print(f"{what}: {_counted(pace.done, unit)} in {took_s:.1f} s", sys.stdout)
+
+
+class _Pace:
+    """How much is done, at what rate, and how long the rest takes."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.began = self.now = time.monotonic()
+        self._seen: deque[tuple[float, int]] = deque()  # time and `done` at times of the last `_RATE_OVER_S`
+
+    def advance(self, n: int) -> None:
+        self.now = time.monotonic()
+        self.done += n
+        while len(self._seen) > 1 and self._seen[1][0] < self.now - _RATE_OVER_S:
+            self._seen.popleft()
+        if not self._seen or self.now - self._seen[-1][0] >= _RATE_OVER_S / _RATE_SAMPLES:
+            self._seen.append((self.now, self.done))
+
+    @property
+    def rate(self) -> float | None:
+        """How many a second of late; None until that can be told.
+
+        What the first call brings is not counted: it is what an earlier run left, which takes no time.
+        """
+        if not self._seen:
+            return None
+        then, already = self._seen[0]
+        return (self.done - already) / (self.now - then) if self.now - then >= _RATE_AFTER_S else None
+
+    def told(self) -> str:
+        """Return rate and time left, or an empty string while they cannot be told."""
+        if not self.rate:
+            return ""
+        speed = f"{self.rate:.0f}" if self.rate >= 10 else f"{self.rate:.1f}"
+        return f", {speed} per second, {_spelled(max(0, self.total - self.done) / self.rate)} left"
+
+
+def _spelled(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 @contextlib.contextmanager
-def _nothing(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    yield lambda n: None
+def _nothing(what: str, unit: str, pace: _Pace) -> Iterator[Callable[[], None]]:
+    yield lambda: None
 
 
 @contextlib.contextmanager
-def _terminal_bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _terminal_bar(what: str, unit: str, pace: _Pace) -> Iterator[Callable[[], None]]:
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=f"{_stage}: {what}", unit=f" {unit}", dynamic_ncols=True, mininterval=0.2) as drawn:
+    layout = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n}}/{{total}} {unit}s{{postfix}}"
+    desc = f"{styled(f'{_stage}:', 'soft', sys.stderr)} {what}"
+    with tqdm(
+        total=pace.total, desc=desc, bar_format=layout, dynamic_ncols=True, mininterval=0.2, leave=False
+    ) as drawn:
 
-        def draw(n: int) -> None:
-            drawn.update(n)
+        def draw() -> None:
+            drawn.postfix = pace.told().removeprefix(", ")
+            drawn.update(pace.done - drawn.n)
 
         global _bar
         _bar = drawn
@@ -172,20 +238,14 @@ def _terminal_bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], 
 
 
 @contextlib.contextmanager
-def _plain_lines(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    began = last = time.monotonic()
-    done = 0
+def _plain_lines(what: str, unit: str, pace: _Pace) -> Iterator[Callable[[], None]]:
+    last = pace.began
 
-    def draw(n: int) -> None:
-        nonlocal done, last
-        done += n
-        now = time.monotonic()
-        if now - last >= _PLAIN_LINE_EVERY_S and 0 < done < total:
-            last = now
-            rate = done / (now - began)
-            left_s = (total - done) / rate
-            speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
-            print(f"{_stage}: {what} {done}/{total} {unit}s, {speed} per second, {left_s:.0f} s left", flush=True)
+    def draw() -> None:
+        nonlocal last
+        # Rarer as the work grows longer: a night's log stays readable.
+        if pace.now - last >= max(_PLAIN_LINE_EVERY_S, (pace.now - pace.began) / 10) and 0 < pace.done < pace.total:
+            last = pace.now
+            _print(f"{what}: {pace.done} of {_counted(pace.total, unit)}{pace.told()}", sys.stdout)
 
     yield draw
-    print(f"{_stage}: {what} {done}/{total} {unit}s in {time.monotonic() - began:.1f} s", flush=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -17,17 +18,29 @@ _RECORD, _QUARANTINE = "summary.json", "quarantine.csv"
 _STAGE = "validate"
 
 
+class Aside(NamedTuple):
+    """A file that was found and is not used: a row of quarantine.csv."""
+
+    path: str
+    reason: str
+    counted: bool = True  # towards validate.max_quarantined_fraction. False: no image, or of a class that is dropped
+
+
 class ValidationSummary(Record):
     """The fields of summary.json."""
 
     form: str  # of the data, in words, such as 'class folders'
     n_files: int
     n_images: int  # usable ones
-    n_quarantined: int
+    n_quarantined: int  # that count towards validate.max_quarantined_fraction
+    n_no_images: int  # documents, and what systems leave behind
     n_classes: int
     n_groups: int
+    dropped_classes: dict[str, int]  # class -> usable images, fewer than validate.min_images
     images_per_class: dict[str, int]
     formats: dict[str, int]
+    bits: int | None  # that files with 16 bits a channel use, 8..16; None: there are none
+    centre_share: float  # median over images of the share of their area that the centre square has, 0..1
     data_sha256: Digest  # `tables.data_digest`
 
     @classmethod
@@ -37,12 +50,31 @@ class ValidationSummary(Record):
 
 
 def quarantined(layout: Layout) -> list[tuple[str, str]]:
-    """Return the path of every file that was set aside, and the reason."""
-    return list(read_csv(layout.validation / _QUARANTINE, _STAGE).iter_rows())
+    """Return the path and the reason of every file that was set aside, but not of those that are no images."""
+    table = read_csv(layout.validation / _QUARANTINE, _STAGE)
+    rows = table.filter(pl.col("counted").cast(pl.String) == "true")  # an empty column has no type
+    return list(rows.select("path", "reason").iter_rows())
 
 
-def write(folder: Path, summary: ValidationSummary, quarantine: list[tuple[str, str]]) -> None:
+def write(folder: Path, summary: ValidationSummary, aside: Sequence[Aside]) -> None:
     """Write the whole folder; on failure it is unchanged."""
     with replacing_folder(folder) as beside:
-        write_csv(beside / _QUARANTINE, pl.DataFrame(quarantine, ["path", "reason"], orient="row"))
+        write_csv(beside / _QUARANTINE, _table(aside))
         summary.write(beside / _RECORD)
+
+
+def write_failed(layout: Layout, aside: Sequence[Aside]) -> str:
+    """Write what a run set aside that then failed; return the file's path for a message."""
+    file = layout.failed / _QUARANTINE
+    write_csv(file, _table(aside))
+    return file.relative_to(layout.root).as_posix()
+
+
+def forget_failed(layout: Layout) -> None:
+    """Remove what `write_failed` has written."""
+    (layout.failed / _QUARANTINE).unlink(missing_ok=True)
+
+
+def _table(aside: Sequence[Aside]) -> pl.DataFrame:
+    schema = {"path": pl.String, "reason": pl.String, "counted": pl.Boolean}
+    return pl.DataFrame(sorted(aside), schema, orient="row")

@@ -1,8 +1,8 @@
-"""An image's pixels, uint8 [S, S, 3], by resize.onnx: read from the store, or made again where none is kept."""
+"""An image's pixels, uint8 [S, S, 3], by resize.onnx: from the cache or a shared store, or made where they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,8 @@ from headstart.base.files import Place, located, replacing_folder, sha256_of
 from headstart.base.records import Record
 from headstart.onnx import backbone_folder, runtime
 from headstart.store import arrays
+from headstart.store.cache import Cache
+from headstart.store.row_cache import RowCache
 from headstart.store.shards import Contract, fingerprint
 
 if TYPE_CHECKING:
@@ -26,16 +28,26 @@ if TYPE_CHECKING:
 
     from headstart.layout import Layout
 
+_DECODING = "decoding.json"
+
 Source = Callable[[Mapping[str, str]], np.ndarray]  # image_id -> where its bytes are; uint8 [N, S, S, 3] in that order
 
 
 class Note(Record):
-    """The first record of a pixel store's manifest: what its rows follow from, and whether they are kept."""
+    """What the stage `transform` writes: which pixels belong to the splits, and whether they are kept."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore")  # with a shared store, it is the manifest of that
 
     fingerprint: str
-    kept: bool = True  # False: they are made where they are read, and nothing else is in the manifest
+    kept: bool = True  # False: they are made wherever they are read
+    n_rows: int
+    images_sha256: str | None = None  # over their sorted ids
+
+
+class Decoding(Record):
+    """How the bytes of files become the 8 bits of pixels: decoding.json, beside the manifest."""
+
+    bits: int  # that the values of files with 16 bits a channel have
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class Resizing:
     graph: bytes  # resize.onnx
     size_px: int
     folder: Path  # that the images' paths are relative to
+    bits: int = images.ALL_BITS  # that the values of files with 16 bits a channel have
 
     def __call__(self, wanted: Mapping[str, str]) -> np.ndarray:
         """Return uint8 [N, S, S, 3], one image after another; DataError where a file is not what was validated."""
@@ -62,14 +75,30 @@ class Resizing:
         return values
 
     def _row(self, image_id: str, where: str) -> np.ndarray:
-        rgb = images.decode(images.read_unchanged(located(where, self.folder), image_id)).rgb
+        rgb = images.decode(images.read_unchanged(located(where, self.folder), image_id), self.bits).rgb
         row: np.ndarray = _session(self.graph).run(None, {"image": rgb[None]})[0][0]
         return row
 
 
 @dataclass(frozen=True)
+class Cached:
+    """Rows in the cache of this machine; those that are not there are made: a `Source`."""
+
+    making: Resizing
+    cache: Cache
+
+    def __call__(self, wanted: Mapping[str, str]) -> np.ndarray:
+        """Return uint8 [N, S, S, 3]; DataError where a file has to be read and is not what was validated."""
+        return self.rows().read(wanted, self.making)
+
+    def rows(self) -> RowCache:
+        """Return the cache of these rows, opened once a process."""
+        return _cached(self)
+
+
+@dataclass(frozen=True)
 class Kept:
-    """Rows of a finished pixel store: a `Source`."""
+    """Rows of a finished store that several machines share: a `Source`."""
 
     folder: Path
     shards: Path
@@ -80,38 +109,62 @@ class Kept:
         return _opened(self).read(list(wanted))
 
 
-def resizing(layout: Layout) -> Resizing:
+def planned(layout: Layout, bits: int) -> Resizing:
     """Return the `Resizing` of the project's images, by the resize.onnx of the stage `backbone`."""
     graph = backbone_folder.piece(layout.backbone, backbone_folder.RESIZE).read_bytes()
-    return Resizing(graph, backbone_folder.read(layout.backbone).preprocessing.resize_px, layout.images)
+    return Resizing(graph, backbone_folder.read(layout.backbone).preprocessing.resize_px, layout.images, bits)
+
+
+def resizing(layout: Layout) -> Resizing:
+    """Return the same as the stage `transform` planned it."""
+    return planned(layout, Decoding.read(layout.pixels.folder / _DECODING, "transform").bits)
+
+
+def write_decoding(layout: Layout, making: Resizing) -> None:
+    """Write what `resizing` reads."""
+    Decoding(bits=making.bits).write(layout.pixels.folder / _DECODING)
 
 
 def contract(making: Resizing) -> Contract:
     """Return everything that a row's bytes follow from, except the image."""
-    fingerprinted = fingerprint(resize=making.graph.hex(), decoder=images.decoder())
+    fingerprinted = fingerprint(resize=making.graph.hex(), decoder=images.decoder(making.bits))
     return Contract(fingerprinted, (making.size_px, making.size_px, 3), "uint8")
 
 
-def write_note(layout: Layout, making: Resizing) -> None:
-    """Write a manifest without rows: readers make the pixels themselves."""
+def write_note(layout: Layout, making: Resizing, image_ids: Iterable[str], kept: bool) -> None:
+    """Write which pixels belong to the splits, where no manifest of a shared store says so."""
+    ids = sorted(image_ids)
     with replacing_folder(layout.pixels.folder) as folder:
-        Note(fingerprint=contract(making).fingerprint, kept=False).write(folder / arrays.MANIFEST)
+        Note(
+            fingerprint=contract(making).fingerprint,
+            kept=kept,
+            n_rows=len(ids),
+            images_sha256=fingerprint(images=" ".join(ids)),
+        ).write(folder / arrays.MANIFEST)
 
 
 def opened(layout: Layout) -> Source:
-    """Return where the project's pixels come from: the store if it is kept, else the images themselves."""
+    """Return where the project's pixels come from: the cache, a shared store, or the images themselves."""
     making, (folder, shards) = resizing(layout), layout.pixels
     manifest = folder / arrays.MANIFEST
     note = Note.read(manifest, "transform")
     if note.fingerprint != contract(making).fingerprint:
-        raise CheckError(f"{folder} holds pixels of another resize.onnx or decoder. Run `dvc repro transform`.")
-    return Kept(folder, shards, sha256_of(manifest)) if note.kept else making
+        raise CheckError(f"{folder} tells of pixels of another resize.onnx or decoder. Run `dvc repro transform`.")
+    if not note.kept:
+        return making
+    is_shared = note.images_sha256 is None
+    return Kept(folder, shards, sha256_of(manifest)) if is_shared else Cached(making, layout.cache)
 
 
 @lru_cache
 def threads(n_threads: int) -> ThreadPoolExecutor:
     """Return this process's pool of so many threads, which jobs share."""
     return ThreadPoolExecutor(n_threads)
+
+
+@lru_cache(4)
+def _cached(cached: Cached) -> RowCache:
+    return RowCache(cached.cache, "pixels", contract(cached.making))
 
 
 @lru_cache(4)

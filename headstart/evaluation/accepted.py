@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.base.errors import CheckError
+from headstart.base import paired
+from headstart.base.errors import CheckError, count_and_name
+from headstart.base.records import Digest, Record
 from headstart.evaluation import metrics
 from headstart.evaluation.folder import AcceptedScores, Comparison
 from headstart.onnx.model_folder import MODEL
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
 
 NAME = "classifier"  # of the artifact in dvc.yaml
+NEWEST = "newest"  # the value of export.gate that stands for the newest accepted version
+_STAGE = "find_accepted"
 _SIGNIFICANT = 0.05  # level of the tests
 _TAG = re.compile(rf"{NAME}@(v(\d+)\.(\d+)\.(\d+))")
 
@@ -35,22 +39,81 @@ def newest(tags: Iterable[str]) -> str | None:
     return max(found, key=lambda match: tuple(map(int, match.groups()[1:])))[1] if found else None
 
 
-def fetch(version: str, layout: Layout, destination: Path) -> Path:
-    """Write model.onnx of an accepted version to `destination`, from DVC's cache or remote, and return the path.
+class Accepted(Record):
+    """An accepted model: its version, and the commit that the version's tag names."""
+
+    version: str
+    commit: str
+
+
+class AcceptedFile(Record):
+    """accepted.json."""
+
+    accepted: Accepted | None  # None if no model was accepted, or export.gate is null
+    candidate: Digest  # of the model that it was looked up for
+
+
+def read(path: Path) -> Accepted | None:
+    """Return the accepted model that `find_accepted` has found, or None."""
+    return AcceptedFile.read(path, _STAGE).accepted
+
+
+def look_up(gate: str | None, root: Path) -> Accepted | None:
+    """Return the version that `export.gate` names, by git's tags; None if it is null or nothing was accepted yet.
+
+    CheckError if it names a version that has no tag. A folder that git does not know has no accepted model.
+    """
+    if gate is None:
+        return None
+    version = newest(_git(root, "tag").split()) if gate == NEWEST else gate
+    if version is None:
+        return None
+    commit = _git(root, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag_of(version)}^{{commit}}").strip()
+    if not commit:
+        raise CheckError(
+            f"export.gate is {version}, and git has no tag '{tag_of(version)}'. An accepted version was expected. Run"
+            f" `git fetch --tags`, or set export.gate to another version, {NEWEST} or null in params.yaml."
+        )
+    return Accepted(version=version, commit=commit)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Return what git prints, or '' where there is no git or no repository."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return ""
+
+
+def fetch(model: Accepted, layout: Layout, destination: Path) -> Path:
+    """Write model.onnx of an accepted model to `destination`, from DVC's cache or remote, and return the path.
 
     It runs DVC's command, so that no stage imports DVC. CheckError with DVC's message if that fails.
     """
     path = (layout.model / MODEL).relative_to(layout.root).as_posix()
-    command = [sys.executable, "-m", "dvc", "get", ".", path, "--rev", tag_of(version), "--out", str(destination)]
+    command = [sys.executable, "-m", "dvc", "get", ".", path, "--rev", model.commit, "--out", str(destination)]
     done = subprocess.run(command, cwd=layout.root, capture_output=True, text=True)
     if done.returncode or not destination.is_file():
         said = done.stderr.strip().splitlines() or ["DVC gave no message"]
         raise CheckError(
-            f"{path} of the accepted {version} cannot be fetched: {said[-1].removeprefix('ERROR: ')}. The tag"
-            f" '{tag_of(version)}' and its files in DVC's cache or remote were expected. Run `git fetch --tags` and"
-            " configure a DVC remote that has them, or set export.gate to another version or null in params.yaml."
+            f"{path} of the accepted {model.version} cannot be fetched: {said[-1].removeprefix('ERROR: ')}. The files"
+            f" of commit {model.commit[:12]} in DVC's cache or remote were expected. Configure a DVC remote that has"
+            " them, or set export.gate to another version or null in params.yaml."
         )
     return destination
+
+
+def not_comparable(version: str, classes: Sequence[str], accepted_classes: Sequence[str]) -> str | None:
+    """Return in words why two models cannot be compared, or None if they know the same classes."""
+    new, old = set(classes), set(accepted_classes)
+    if new == old:
+        return None
+    told = [
+        f"only {whose} knows {count_and_name(sorted(names))}"
+        for whose, names in (("this model", new - old), ("the accepted one", old - new))
+        if names
+    ]
+    return f"The model is not comparable with the accepted {version}, which has other classes: {'; '.join(told)}."
 
 
 def compare(
@@ -93,5 +156,5 @@ def compare(
 def _beats(first_right: np.ndarray, second_right: np.ndarray, groups: np.ndarray) -> bool:
     """Return whether the first of two models is better by both tests."""
     only_first, only_second, p_value = metrics.mcnemar(first_right, second_right)
-    lead = metrics.advantage((~second_right).astype(float), (~first_right).astype(float), groups)
+    lead = paired.advantage((~second_right).astype(float), (~first_right).astype(float), groups)
     return only_first > only_second and p_value / 2 < _SIGNIFICANT and lead.is_clear(1)

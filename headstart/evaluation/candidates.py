@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from headstart.base import paired
 from headstart.evaluation import metrics
 from headstart.evaluation.folder import Candidate, Contest, McNemarRecord, Scores, ValidationFigures
-from headstart.onnx import backbone_folder, finetune_folder, head_folder
+from headstart.onnx import backbone_folder, finetune_folder, head_folder, pieces
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,12 +20,28 @@ if TYPE_CHECKING:
 CANDIDATES: tuple[Candidate, Candidate] = ("frozen", "tuned")
 
 
+def learned_from(candidate: Candidate) -> tuple[str, ...]:
+    """Return the splits that a candidate was trained on; fine-tuning keeps val to decide by."""
+    from headstart.base.dataset import TRAIN, VAL  # it needs polars, which a stage that is off does without
+
+    return (TRAIN,) if candidate == "tuned" else (TRAIN, VAL)
+
+
 class Pieces(NamedTuple):
     """The ONNX files of a model, to run one after another or to join."""
 
     resize: Path
     backbone: Path
     head: Path
+    levels: tuple[int, ...] | None  # the numbers of those that the head reads; None: all that the backbone gives
+
+    def network(self) -> bytes:
+        """Return the backbone, without what the head does not read."""
+        if self.levels is None:
+            return self.backbone.read_bytes()
+        import onnx
+
+        return pieces.to_bytes(pieces.narrowed(onnx.load(self.backbone), self.levels))
 
 
 def pieces_of(layout: Layout, candidate: Candidate) -> Pieces:
@@ -32,9 +49,13 @@ def pieces_of(layout: Layout, candidate: Candidate) -> Pieces:
     resize = backbone_folder.piece(layout.backbone, backbone_folder.RESIZE)
     if candidate == "frozen":
         backbone = backbone_folder.piece(layout.backbone, backbone_folder.BACKBONE)
-        return Pieces(resize, backbone, head_folder.piece(layout.head))
-    tuned = (finetune_folder.piece(layout.finetune, name) for name in (finetune_folder.BACKBONE, finetune_folder.HEAD))
-    return Pieces(resize, *tuned)
+        known, read = backbone_folder.read(layout.backbone).levels, head_folder.read(layout.head).levels
+        numbers = tuple(number for number, level in enumerate(known) if level.name in read)
+        return Pieces(resize, backbone, head_folder.piece(layout.head), None if len(numbers) == len(known) else numbers)
+    backbone, head = (
+        finetune_folder.piece(layout.finetune, name) for name in (finetune_folder.BACKBONE, finetune_folder.HEAD)
+    )
+    return Pieces(resize, backbone, head, levels=None)
 
 
 class Decision(NamedTuple):
@@ -52,7 +73,7 @@ def decide(validation: pl.DataFrame, groups: np.ndarray, n_epochs: int) -> Decis
     significantly better, with a correction for the best of `n_epochs`, which was picked on the same images.
     """
     frozen, tuned = (validation[f"{name}_log_loss"].to_numpy() for name in CANDIDATES)
-    lead = metrics.advantage(frozen, tuned, groups)
+    lead = paired.advantage(frozen, tuned, groups)
     pays = lead.is_clear(n_epochs)
     margin = f"{abs(lead.mean):.4f} nats per image, standard error {lead.standard_error:.4f}"
     if pays:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from headstart.base.records import Record, read_each, write_each
+from headstart.evaluation.imbalance import UNEVEN
+from headstart.onnx.head_folder import CalibrationRecord
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,6 +23,25 @@ _CHOICE, _COMPARISON = "candidates.json", "comparison.json"
 _STAGE = "evaluate"
 
 
+_Newer = Annotated[float | None, Field(default=None, exclude_if=lambda value: value is None)]  # older records lack it
+
+
+class Headline(NamedTuple):
+    """The score that stands first."""
+
+    name: Literal["accuracy", "balanced accuracy"]
+    value: float
+    low: float
+    high: float
+
+    def told(self, n_images: int, value: str | None = None) -> str:
+        """Return it in words, with `value` in place of its number."""
+        number, interval = value or f"{self.value:.2%}", f"(95% interval {self.low:.2%} to {self.high:.2%})"
+        if self.name == "accuracy":
+            return f"{number} of {n_images} held-out images right {interval}"
+        return f"{number} {self.name} {interval} on {n_images} held-out images"
+
+
 class Scores(Record):
     """Scores on the held-out images, 0..1 unless stated otherwise; `_low` and `_high` bound 95 % intervals."""
 
@@ -28,6 +49,8 @@ class Scores(Record):
     accuracy_low: float
     accuracy_high: float
     balanced_accuracy: float  # mean recall of the classes
+    balanced_accuracy_low: _Newer
+    balanced_accuracy_high: _Newer
     macro_f1: float
     macro_f1_low: float
     macro_f1_high: float
@@ -36,7 +59,7 @@ class Scores(Record):
     ece: float  # expected calibration error
     aurc: float  # area under the risk-coverage curve
     majority_accuracy: float  # of always predicting the most frequent class of the training images
-    top5_accuracy: Annotated[float | None, Field(default=None, exclude_if=lambda value: value is None)]
+    top5_accuracy: _Newer  # or None for up to five classes
     n_images: int
     n_groups: int
     n_errors: int
@@ -52,6 +75,15 @@ class TestScores(Scores):
     coverage: float  # share of images that it answers
     selective_accuracy: float | None  # of these answers; None if there are none
     ece_before: float  # before calibration
+    class_ratio: _Newer  # images of the largest class for each of the smallest, in train and val
+
+    @property
+    def headline(self) -> Headline:
+        """Balanced accuracy where classes differ much in size, else accuracy."""
+        low, high = self.balanced_accuracy_low, self.balanced_accuracy_high
+        if (self.class_ratio or 1) < UNEVEN or low is None or high is None:
+            return Headline("accuracy", self.accuracy, self.accuracy_low, self.accuracy_high)
+        return Headline("balanced accuracy", self.balanced_accuracy, low, high)
 
 
 class Metrics(Record):
@@ -109,7 +141,8 @@ class Choice(Record):
 
     chosen: Candidate
     n_images: int  # that it was trained on
-    temperature: float  # of its calibration
+    temperature: float  # of its calibration; 1 where none ships
+    calibration: CalibrationRecord
     contest: Contest | None  # None if fine-tuning is off
 
 
@@ -133,10 +166,17 @@ class Comparison(Record):
     why: str
 
 
+class NotComparable(Record):
+    """Why the new model was not compared with the accepted one: their classes differ."""
+
+    version: str
+    why: str
+
+
 class ComparisonFile(Record):
     """comparison.json."""
 
-    comparison: Comparison | None  # None if export.gate names no accepted model
+    comparison: Comparison | NotComparable | None  # None if there is no accepted model, or export.gate is null
 
 
 def write(
@@ -145,7 +185,7 @@ def write(
     scores: TestScores,
     per_class: dict[str, ClassRecord],
     choice: Choice,
-    comparison: Comparison | None,
+    comparison: Comparison | NotComparable | None,
 ) -> None:
     """Write the predictions and the records; the caller writes the data of the plots."""
     from headstart.base import tables
@@ -167,7 +207,7 @@ def choice(folder: Path) -> Choice:
     return Choice.read(folder / _CHOICE, _STAGE)
 
 
-def comparison(folder: Path) -> Comparison | None:
+def comparison(folder: Path) -> Comparison | NotComparable | None:
     """Return the comparison with the accepted model, or None if there is none."""
     return ComparisonFile.read(folder / _COMPARISON, _STAGE).comparison
 

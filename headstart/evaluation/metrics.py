@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
+from headstart.base.intervals import Interval, of_mean
+
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the log loss counts a probability of 0 as this
 _DECIMALS = 6
-
-
-class Interval(NamedTuple):
-    """A 95 % interval."""
-
-    low: float
-    high: float
 
 
 class ClassScores(NamedTuple):
@@ -70,17 +64,6 @@ class RiskCoverage(NamedTuple):
     def aurc(self) -> float:
         """The area under the risk-coverage curve: the mean risk over all coverages; 0 is best."""
         return float((self.risk * np.diff(self.coverage, prepend=0)).sum())
-
-
-class Advantage(NamedTuple):
-    """How much lower a second candidate's losses are than the first's on the same images."""
-
-    mean: float  # nats per image; positive if the second candidate is better
-    standard_error: float
-
-    def is_clear(self, n_looks: int) -> bool:
-        """Return whether it is significant at 5 %, one-sided, as the best of `n_looks` (Bonferroni)."""
-        return self.mean > NormalDist().inv_cdf(1 - 0.05 / n_looks) * self.standard_error
 
 
 class McNemar(NamedTuple):
@@ -134,6 +117,13 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
     return float(np.mean([scores.recall for scores in per_class(confusion) if scores.recall is not None]))
 
 
+def balanced_interval(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> Interval:
+    """Return the interval of balanced accuracy; a class counts for as many images as it has groups."""
+    there = np.unique(labels)
+    recalls = [float((predicted[labels == label] == label).mean()) for label in there]
+    return of_mean(recalls, [len(np.unique(groups[labels == label])) for label in there])
+
+
 def macro_f1(confusion: np.ndarray) -> float:
     """Return the mean F1 of the classes that have images or are predicted, as scikit-learn does."""
     return _macro_f1(confusion.diagonal(), confusion.sum(1), confusion.sum(0))
@@ -161,9 +151,13 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int) -> l
     ]
 
 
-def before_calibration(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities, float64 [N, C], without the temperature."""
-    scores = temperature * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny).astype(np.float64))
+def before_calibration(probabilities: np.ndarray, temperature: float, shift: np.ndarray) -> np.ndarray:
+    """Return the probabilities, float64 [N, C], without the temperature.
+
+    `shift`, float [C], was added to the scores after they were divided by it, and stays.
+    """
+    told = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny).astype(np.float64))
+    scores = temperature * (told - shift) + shift
     odds = np.exp(scores - scores.max(1, keepdims=True))
     uncalibrated: np.ndarray = odds / odds.sum(1, keepdims=True)
     return uncalibrated
@@ -256,6 +250,7 @@ def evaluate(
     resampled = bootstrap(labels, predicted, groups, n_classes, bootstrap_samples, seed)
     n_groups = len(np.unique(groups))
     of_accuracy = accuracy_interval(resampled.accuracy, accuracy, n_groups)
+    of_balanced = balanced_interval(labels, predicted, groups)
     f1 = macro_f1(confusion)
     of_f1 = centred_interval(resampled.macro_f1, f1)
     scores = {
@@ -263,6 +258,8 @@ def evaluate(
         "accuracy_low": of_accuracy.low,
         "accuracy_high": of_accuracy.high,
         "balanced_accuracy": balanced_accuracy(confusion),
+        "balanced_accuracy_low": of_balanced.low,
+        "balanced_accuracy_high": of_balanced.high,
         "macro_f1": f1,
         "macro_f1_low": of_f1.low,
         "macro_f1_high": of_f1.high,
@@ -302,21 +299,6 @@ def abstain_threshold(confidence: np.ndarray, right: np.ndarray, wanted_accuracy
     if not len(enough):
         return 1.0
     return 0.0 if enough[-1] == len(curve.risk) - 1 else float(curve.confidence[enough[-1]])
-
-
-def advantage(first_losses: np.ndarray, second_losses: np.ndarray, groups: np.ndarray) -> Advantage:
-    """Return the mean of `first_losses - second_losses`, float [N], and its standard error with groups [N] kept whole.
-
-    The error is cluster-robust (Liang & Zeger 1986); if every group is one image, it is the usual one.
-    """
-    differences = first_losses - second_losses
-    mean = float(differences.mean())
-    _, group_of = np.unique(groups, return_inverse=True)
-    sums = np.bincount(group_of, differences - mean)
-    if len(sums) < 2:
-        return Advantage(mean, float("inf"))
-    variance = float(np.square(sums).sum()) * len(sums) / (len(sums) - 1)
-    return Advantage(mean, variance**0.5 / len(differences))
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:

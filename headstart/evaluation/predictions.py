@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from headstart.base.dataset import Images
+from headstart.base.intervals import Interval
 from headstart.evaluation.folder import ClassRecord
-from headstart.evaluation.metrics import ClassScores, Interval, RiskCoverage
+from headstart.evaluation.metrics import ClassScores, RiskCoverage
 from headstart.onnx import runtime
 
 _MAX_POINTS = 200  # of the risk-coverage curve

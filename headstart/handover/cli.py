@@ -1,4 +1,4 @@
-"""`headstart predict | verify | info | serve`: the command line for deploying a finished model.
+"""`headstart predict | verify | info | serve`: what is done with a finished model.
 
 It imports only onnxruntime, Pillow and numpy, and nothing of the pipeline; `serve` needs FastAPI and uvicorn too.
 """
@@ -10,21 +10,22 @@ import csv
 import glob
 import hashlib
 import json
-import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 
-from headstart.base.errors import CheckError, HeadstartError, count_and_name
-from headstart.handover.model import Answer, Model, file_of
-from headstart.images import EXTENSIONS, UnreadableError, decode
+from headstart.base.errors import CheckError, count_and_name
+from headstart.base.terminal import styled
+from headstart.handover.model import NOVEL_ABOVE, Answer, Model, file_of
+from headstart.images import EXTENSIONS, UnreadableError
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
 
 BAD_IMAGES = 2  # exit status if some images could not be read and the others were answered
@@ -44,26 +45,37 @@ def predict(arguments: argparse.Namespace) -> int:
     if not paths:
         raise CheckError("no image was found. Files, folders, patterns, or - for a list on stdin were expected.")
     write = {"table": _table, "json": _json_lines, "csv": _csv}["json" if arguments.json else arguments.format]
-    shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
-    began, n_bad = time.monotonic(), 0
+    n_bad = 0
     printer = write(max(map(len, paths)), arguments.top)
-    with ThreadPoolExecutor() as pool:
+    shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
+    with ThreadPoolExecutor() as pool, _progress(len(paths)) if shows_progress else nullcontext() as show:
         for first in range(0, len(paths), arguments.batch):
             chunk = paths[first : first + arguments.batch]
-            for answer in _answers(model, chunk, list(pool.map(_pixels, chunk)), arguments.top):
+            for answer in _answers(model, chunk, list(pool.map(partial(_pixels, model), chunk)), arguments.top):
                 if isinstance(answer, Named):
                     printer(answer)
                 else:
                     n_bad += 1
-                    print(f"predict: {answer} An image was expected.", file=sys.stderr)
-            if shows_progress:
-                done = first + len(chunk)
-                rate = done / (time.monotonic() - began)
-                told = f"\rpredict: {done}/{len(paths)} images, {rate:.0f} per second"
-                print(told, end="", file=sys.stderr, flush=True)
-    if shows_progress:
-        print(file=sys.stderr)
+                    begin = "\r\x1b[2K" if show else ""  # wipes the line of progress
+                    print(f"{begin}predict: {answer} An image was expected.", file=sys.stderr)
+            if show:
+                show(first + len(chunk))
     return BAD_IMAGES if n_bad else 0
+
+
+@contextmanager
+def _progress(n_images: int) -> Iterator[Callable[[int], None]]:
+    """Yield `show(n_done)`, which writes over the line that it wrote before."""
+    began = time.monotonic()
+
+    def show(n_done: int) -> None:
+        rate = n_done / (time.monotonic() - began)
+        print(f"\rpredict: {n_done}/{n_images} images, {rate:.0f} per second", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print(file=sys.stderr)
 
 
 def _named(words: Iterable[str]) -> Iterator[str]:
@@ -73,7 +85,9 @@ def _named(words: Iterable[str]) -> Iterator[str]:
         if word == "-":
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         elif path.is_dir():
-            yield from sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in EXTENSIONS)
+            files = sorted(each for each in path.rglob("*") if each.is_file())
+            _tell_skipped(path, [each for each in files if each.suffix.lower() not in EXTENSIONS])
+            yield from (str(each) for each in files if each.suffix.lower() in EXTENSIONS)
         elif not path.exists() and glob.has_magic(word):
             found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's glob takes no absolute pattern
             yield from sorted(each for each in found if Path(each).is_file())
@@ -81,10 +95,17 @@ def _named(words: Iterable[str]) -> Iterator[str]:
             yield word
 
 
-def _pixels(path: str) -> np.ndarray | str:
+def _tell_skipped(folder: Path, others: list[Path]) -> None:
+    if others:
+        names = count_and_name(each.relative_to(folder).as_posix() for each in others)
+        files = "file that is no image is" if len(others) == 1 else "files that are no images are"
+        print(f"predict: {len(others)} {files} skipped in {folder}: {names}", file=sys.stderr)
+
+
+def _pixels(model: Model, path: str) -> np.ndarray | str:
     """Return uint8 [H, W, 3], or an error message."""
     try:
-        return decode(Path(path).read_bytes()).rgb
+        return model.decode(Path(path).read_bytes())
     except (UnreadableError, OSError) as error:
         return f"{path}: {error.strerror if isinstance(error, OSError) else error}."
 
@@ -104,8 +125,15 @@ def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | s
 
 def _table(width: int, top: int) -> Callable[[Named], None]:
     def write(named: Named) -> None:
-        ranked = "  ".join(f"{label} {probability:.4f}" for label, probability in named.answer.ranked)
-        print(f"{named.path:<{width}}  {ranked}{'  abstains' if named.answer.abstains else ''}")
+        path, answer = named
+        (label, probability), *others = ((label, f"{probability:.4f}") for label, probability in answer.ranked)
+        words = [f"{path:<{width}}", f"{styled(label, 'strong', sys.stdout)} {probability}"]
+        words += [f"{label} {probability}" for label, probability in others]
+        if answer.abstains:
+            words.append(styled("abstains", "warning", sys.stdout))
+        if answer.novelty is not None and answer.novelty > NOVEL_ABOVE:
+            words.append(styled(f"novelty {answer.novelty:.3f}", "warning", sys.stdout))
+        print("  ".join(words))
 
     return write
 
@@ -136,7 +164,7 @@ def _csv(width: int, top: int) -> Callable[[Named], None]:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Compare checksums and replay the conformance vectors; CheckError if a file or an answer differs."""
+    """Compare checksums and replay the conformance images; CheckError if a file or an answer differs."""
     file = file_of(arguments.model)
     folder = file.parent
     n_files = _check_sums(folder)
@@ -144,7 +172,7 @@ def verify(arguments: argparse.Namespace) -> int:
     model = Model(file)
     wrong, furthest = [], 0.0
     for vector in expected["images"]:
-        pixels = _pixels(str(folder / CONFORMANCE / vector["file"]))
+        pixels = _pixels(model, str(folder / CONFORMANCE / vector["file"]))
         if isinstance(pixels, str):
             raise CheckError(f"{pixels} An image was expected. Copy the whole folder again.")
         probabilities = model.probabilities(pixels[None])[0]
@@ -162,7 +190,8 @@ def verify(arguments: argparse.Namespace) -> int:
     print(f"verify: {n_files} files match {SUMS}")
     opset = _read_json(folder / RECORD).get("opset")
     print(f"verify: onnxruntime {onnxruntime.__version__} supports every operator of the model, opset {opset}")
-    print(f"verify: {n_images} conformance images agree to {furthest:.1e}")
+    agree = f"agree to {furthest:.1e}" if furthest else "agree exactly"
+    print(f"verify: {n_images} conformance images {agree}")
     return 0
 
 
@@ -222,10 +251,8 @@ def _positive(text: str) -> int:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="headstart", description="Run, verify, describe or serve a finished model.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands on a finished model to the parser of `headstart` (headstart/commands/main.py)."""
     command = commands.add_parser("predict", help="classify images")
     command.add_argument("model", type=Path, metavar="MODEL", help="artifacts/model, or a model.onnx")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; - reads a list on stdin")
@@ -237,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--top", type=_positive, default=1, metavar="K", help="the K most probable classes")
     command.set_defaults(run=predict)
 
-    command = commands.add_parser("verify", help="compare checksums and replay the conformance vectors on this machine")
+    command = commands.add_parser("verify", help="compare checksums and replay the conformance images on this machine")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.set_defaults(run=verify)
 
@@ -254,22 +281,3 @@ def _parser() -> argparse.ArgumentParser:
         "--max-mb", type=_positive, default=20, metavar="MB", help="largest image file accepted (default: 20)"
     )
     command.set_defaults(run=serve)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 after printing an error, or 2 for bad images or a wrong command line."""
-    options = _parser().parse_args(arguments)
-    warnings.filterwarnings("ignore", module=r"PIL\..*")
-    try:
-        return int(options.run(options))
-    except HeadstartError as error:
-        print(f"{options.run.__name__}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

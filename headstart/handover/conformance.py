@@ -15,7 +15,7 @@ from headstart import images
 from headstart.base.cores import n_cores
 from headstart.base.errors import CheckError, count_and_name
 from headstart.base.files import located
-from headstart.handover.folder import Expected, Vector
+from headstart.handover.folder import Expected, Facts, Vector
 from headstart.onnx import runtime
 from headstart.onnx.model_folder import CONFORMANCE
 
@@ -31,7 +31,7 @@ def check_every_image(
     model: bytes,
     files: Sequence[Path],
     predictions: pl.DataFrame,
-    classes: Sequence[str],
+    facts: Facts,
     tolerance: float = TOLERANCES["float32"],
     advance: Callable[[int], None] = lambda n: None,
 ) -> None:
@@ -43,7 +43,7 @@ def check_every_image(
     rows = list(predictions.select("image_id", "path", "predicted", "probabilities").iter_rows())
 
     def answer(file: Path, image_id: str) -> tuple[np.ndarray, int]:
-        rgb = images.decode(images.read_unchanged(file, image_id)).rgb
+        rgb = images.decode(images.read_unchanged(file, image_id), facts.bits).rgb
         probabilities, label_index = session.run(["probabilities", "label_index"], {"image": rgb[None]})
         advance(1)
         return probabilities[0], int(label_index[0])
@@ -55,7 +55,7 @@ def check_every_image(
             difference = float(np.abs(probabilities - np.asarray(expected, np.float32)).max())
             furthest = max(furthest, difference)
             margin = max(expected) - expected[index]
-            if classes[index] != predicted and (tolerance == TOLERANCES["float32"] or margin > 2 * tolerance):
+            if facts.classes[index] != predicted and (tolerance == TOLERANCES["float32"] or margin > 2 * tolerance):
                 other_labels.append(path)
             if not difference <= tolerance:
                 apart.append(path)
@@ -69,7 +69,7 @@ def check_every_image(
 
 
 def write_images(
-    model: bytes, predictions: pl.DataFrame, classes: Sequence[str], source: Path, n_images: int, folder: Path
+    model: bytes, predictions: pl.DataFrame, facts: Facts, source: Path, n_images: int, folder: Path
 ) -> list[Vector]:
     """Copy some test images from `source` to `folder`, and add odd ones made from the most confident one.
 
@@ -82,7 +82,7 @@ def write_images(
         name = row["image_id"][:16] + PurePosixPath(row["path"]).suffix.lower()
         (target / name).write_bytes(located(row["path"], source).read_bytes())
         vectors.append(Vector(file=name, label=row["predicted"], probabilities=row["probabilities"]))
-    return vectors + _odd_vectors(model, classes, target, vectors[-1].file) if vectors else []
+    return vectors + _odd_vectors(model, facts, target, vectors[-1].file) if vectors else []
 
 
 def expected(tolerance: float, vectors: list[Vector]) -> Expected:
@@ -112,14 +112,14 @@ def odd_images(rgb: np.ndarray) -> dict[str, bytes]:
     }
 
 
-def _odd_vectors(model: bytes, classes: Sequence[str], folder: Path, surest: str) -> list[Vector]:
+def _odd_vectors(model: bytes, facts: Facts, folder: Path, surest: str) -> list[Vector]:
     session = runtime.session(model)
     vectors = []
-    for name, data in odd_images(images.decode((folder / surest).read_bytes()).rgb).items():
+    for name, data in odd_images(images.decode((folder / surest).read_bytes(), facts.bits).rgb).items():
         (folder / name).write_bytes(data)
         found = session.run(["probabilities"], {"image": images.decode(data).rgb[None]})[0][0]
         probabilities = [float(value) for value in found]
-        vectors.append(Vector(file=name, label=classes[int(found.argmax())], probabilities=probabilities))
+        vectors.append(Vector(file=name, label=facts.classes[int(found.argmax())], probabilities=probabilities))
     return vectors
 
 

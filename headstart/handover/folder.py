@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 from headstart.base.files import check_digest
 from headstart.base.records import Digest, Record
 from headstart.evaluation.folder import Candidate, TestScores
+from headstart.images import ALL_BITS, LEAST_BITS
 from headstart.onnx.backbone_folder import PreprocessingRecord
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD
 
@@ -136,6 +137,15 @@ class Facts(Record):
     weights_sha256: Digest
     licence: Annotated[str, Field(description="Of the weights.")]
     preprocessing: Annotated[PreprocessingRecord, Field(description="Done inside the model; a caller must not do it.")]
+    bits: Annotated[
+        int,
+        Field(
+            ge=LEAST_BITS,
+            le=ALL_BITS,
+            description="Of files with 16 bits a channel: how many of them hold values. A value v is"
+            " round(v * 255 / (2^bits - 1)) in `image`.",
+        ),
+    ] = ALL_BITS
     candidate: Annotated[Candidate, Field(description="Whether the backbone is frozen, as pretrained, or fine-tuned.")]
     training_data_sha256: Annotated[
         Digest, Field(description="Over the sorted (image SHA-256, label, group) rows of its training images.")

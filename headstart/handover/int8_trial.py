@@ -78,7 +78,7 @@ def onnx_head(head: Path) -> Scores:
     return scores
 
 
-def try_every_way(backbone: Path, calibration: np.ndarray, judge: Judge, allowed: float) -> Outcome:
+def try_every_way(backbone: bytes, calibration: np.ndarray, judge: Judge, allowed: float) -> Outcome:
     """Quantise `backbone` in every way and choose the fastest that is good enough.
 
     `calibration` uint8 [N, S, S, 3], training images; `allowed`: the largest acceptable drop of accuracy, 0..1.
@@ -105,7 +105,7 @@ def try_every_way(backbone: Path, calibration: np.ndarray, judge: Judge, allowed
 
 
 def _tried(
-    backbone: Path, calibration: np.ndarray, judge: Judge, in_float: np.ndarray, allowed: float
+    backbone: bytes, calibration: np.ndarray, judge: Judge, in_float: np.ndarray, allowed: float
 ) -> Iterator[tuple[Try, bytes]]:
     for way, model in quantization.quantised(backbone, calibration):
         session = runtime.session(model)

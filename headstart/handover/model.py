@@ -11,11 +11,13 @@ import numpy as np
 from PIL import Image
 
 from headstart.base.errors import CheckError
-from headstart.images import UnreadableError, decode, from_pillow
+from headstart.images import ALL_BITS, UnreadableError, decode, from_pillow
 from headstart.onnx.model_folder import MODEL
 from headstart.onnx.runtime import session
 
 FORMAT = 1  # of the model folder; model.schema.json describes its model.json. Older formats stay readable
+
+NOVEL_ABOVE = 0.99  # people are told of a novelty above it: about one familiar image in a hundred has that
 
 
 class Answer(NamedTuple):
@@ -60,8 +62,13 @@ class Model:
         try:
             self.classes: list[str] = json.loads(self.metadata["classes"])
             self.abstain_below = float(self.metadata.get("abstain_below", 0))
+            self.bits = int(self.metadata.get("bits", ALL_BITS))  # of 16 a channel that hold values; see `decode`
         except (KeyError, ValueError):
             raise CheckError(f"{self.file} names no classes. A model exported by headstart was expected.") from None
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Return the bytes of an image file as the model takes it, uint8 [H, W, 3]; UnreadableError if it is none."""
+        return decode(data, self.bits).rgb
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [N, C] for uint8 [N, H, W, 3], RGB of any size."""
@@ -96,37 +103,36 @@ class Model:
         if top is not None and top < 1:
             raise ValueError(f"top is {top}. 1 or more was expected, or None for all classes.")
         if isinstance(images, _SINGLE) or (isinstance(images, np.ndarray) and images.ndim < 4):
-            return self(_rgb(images)[None], top)[0]
+            return self(self._rgb(images)[None], top)[0]
         several: object = images  # a caller may pass anything, despite the annotation
         if not isinstance(several, Iterable):
-            several = [_rgb(several)]  # raises an error that names the type
-        return [self(_rgb(image, f"image {number}: ")[None], top)[0] for number, image in enumerate(several)]
+            several = [self._rgb(several)]  # raises an error that names the type
+        return [self(self._rgb(image, f"image {number}: ")[None], top)[0] for number, image in enumerate(several)]
+
+    def _rgb(self, picture: object, which: str = "") -> np.ndarray:
+        """Return uint8 [H, W, 3], upright."""
+        if isinstance(picture, np.ndarray):
+            if picture.dtype == np.uint8 and picture.shape[2:] == (3,) and picture.size:
+                return picture
+            raise UnreadableError(f"{which}{picture.dtype} {list(picture.shape)} is not an image. {_EXPECTED}")
+        name = f"'{picture}'" if isinstance(picture, str | Path) else f"a {type(picture).__name__} object"
+        try:
+            if isinstance(picture, str | Path):
+                return self.decode(_bytes_of(picture))
+            if isinstance(picture, _BYTES):
+                return self.decode(bytes(picture))
+            if isinstance(picture, Image.Image):
+                return from_pillow(picture, self.bits)
+        except UnreadableError as error:
+            raise UnreadableError(f"{which}{name} is not a usable image: {error}") from None
+        except OSError as error:
+            raise UnreadableError(f"{which}{name} cannot be read: {error.strerror}") from None
+        raise UnreadableError(f"{which}{type(picture).__name__} is not an image. {_EXPECTED}")
 
 
 def load(path: str | Path) -> Model:
     """Return the finished model of a folder such as artifacts/model, or of a model.onnx; CheckError if it has none."""
     return Model(Path(path))
-
-
-def _rgb(picture: object, which: str = "") -> np.ndarray:
-    """Return uint8 [H, W, 3], upright."""
-    if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint8 and picture.shape[2:] == (3,) and picture.size:
-            return picture
-        raise UnreadableError(f"{which}{picture.dtype} {list(picture.shape)} is not an image. {_EXPECTED}")
-    name = f"'{picture}'" if isinstance(picture, str | Path) else f"a {type(picture).__name__} object"
-    try:
-        if isinstance(picture, str | Path):
-            return decode(_bytes_of(picture)).rgb
-        if isinstance(picture, _BYTES):
-            return decode(bytes(picture)).rgb
-        if isinstance(picture, Image.Image):
-            return from_pillow(picture)
-    except UnreadableError as error:
-        raise UnreadableError(f"{which}{name} is not a usable image: {error}") from None
-    except OSError as error:
-        raise UnreadableError(f"{which}{name} cannot be read: {error.strerror}") from None
-    raise UnreadableError(f"{which}{type(picture).__name__} is not an image. {_EXPECTED}")
 
 
 def _bytes_of(path: str | Path) -> bytes:

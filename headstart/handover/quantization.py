@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from headstart.evaluation.metrics import advantage
+from headstart.base.paired import advantage
 
 if TYPE_CHECKING:
     import onnx
@@ -47,8 +47,8 @@ class QuantizationError(Exception):
 WAYS = tuple(Way(*way) for way in itertools.product((True, False), (False, True), (True, False)))
 
 
-def quantised(backbone: Path, calibration: np.ndarray) -> Iterator[tuple[Way, bytes]]:
-    """Yield the backbone, a file, quantised in each way; `calibration` uint8 [N, S, S, 3] are training images.
+def quantised(backbone: bytes, calibration: np.ndarray) -> Iterator[tuple[Way, bytes]]:
+    """Yield the backbone, in ONNX, quantised in each way; `calibration` uint8 [N, S, S, 3] are training images.
 
     Crop and normalisation stay in float: in integers they would cost more than they save. QuantizationError if
     onnxruntime fails.
@@ -61,12 +61,13 @@ def quantised(backbone: Path, calibration: np.ndarray) -> Iterator[tuple[Way, by
             raise QuantizationError(f"{type(error).__name__}: {first_line}") from error
 
 
-def _quantised(backbone: Path, calibration: np.ndarray, folder: Path) -> Iterator[tuple[Way, bytes]]:
+def _quantised(backbone: bytes, calibration: np.ndarray, folder: Path) -> Iterator[tuple[Way, bytes]]:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(backbone, folder / "prepared.onnx", skip_symbolic_shape=True)
+    (folder / "float.onnx").write_bytes(backbone)
+    quant_pre_process(folder / "float.onnx", folder / "prepared.onnx", skip_symbolic_shape=True)
     nodes = onnx.load(folder / "prepared.onnx").graph.node
     multiplying = [number for number, node in enumerate(nodes) if node.op_type in _MULTIPLYING]
     if not multiplying:

@@ -5,6 +5,8 @@ It is small on purpose: one process, one model, no queue. To scale, run one proc
 
 from __future__ import annotations
 
+import re
+from email.message import Message
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -17,13 +19,18 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 
 from headstart.base.cores import n_cores
-from headstart.handover.model import Model
-from headstart.images import UnreadableError, decode
+from headstart.handover.model import NOVEL_ABOVE, Model
+from headstart.images import UnreadableError
 
 _STOPS_WITHIN_S = 10  # time that requests in progress get to finish when the server stops
 _THROWN_AWAY = 5  # multiple of the limit up to which a body is read; a longer one is cut off
 _WARM_UP_PX = 64
-_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_FILE = {"type": "string", "format": "binary"}
+_BODIES = {
+    "image/*": {"schema": _FILE},
+    "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}},
+}
+_EXPECTED = "An image file was expected: as the request's body, or in a form as of `curl -F file=@photo.jpg`."
 
 
 class Prediction(BaseModel):
@@ -50,7 +57,7 @@ class About(BaseModel):
 def application(model: Model, max_mb: int) -> FastAPI:
     """Return the application, after the model has answered a first image."""
     app = FastAPIOffline(title="headstart", version=version("headstart"), description="One image in, one label out.")
-    page = (Path(__file__).parent / "serving.html").read_text(encoding="utf-8")
+    page = _page(max_mb)
     limit = max_mb * 1_000_000
     at_a_time = anyio.CapacityLimiter(n_cores())  # more would only use memory
     too_large = f"more than {max_mb} MB. Send a smaller file, or start `headstart serve` with a larger --max-mb."
@@ -94,22 +101,45 @@ def application(model: Model, max_mb: int) -> FastAPI:
 
     @app.post(
         "/predict",
-        summary="Classify an image: the request body is the file's bytes",
-        openapi_extra={"requestBody": {"required": True, "content": {"image/*": _IMAGE}}},
+        summary="Classify an image: the request body is the file, or a form with it",
+        openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
         responses={413: {"description": "The file is too large."}, 422: {"description": "It is not an image."}},
     )
     async def predict(request: Request) -> Prediction:
         data = await body_of(request)
         try:
+            data = file_of(data, request.headers.get("content-type", ""))
             return await anyio.to_thread.run_sync(_prediction, model, data, limiter=at_a_time)
         except UnreadableError as error:
-            raise HTTPException(422, f"{error}. An image file as the request's body was expected.") from None
+            raise HTTPException(422, f"{error}. {_EXPECTED}") from None
 
     return app
 
 
+def _page(max_mb: int) -> str:
+    page = (Path(__file__).parent / "serving.html").read_text(encoding="utf-8")
+    for name, value in {"MAX_MB": max_mb, "NOVEL_ABOVE": NOVEL_ABOVE}.items():
+        page = page.replace(f"{{{{{name}}}}}", str(value))
+    return page
+
+
+def file_of(body: bytes, content_type: str) -> bytes:
+    """Return the first file of a form (RFC 7578), or a body that is no form; UnreadableError for a form without one."""
+    header = Message()
+    header["content-type"] = content_type
+    boundary = header.get_boundary()
+    if header.get_content_type() != "multipart/form-data" or not boundary:
+        return body
+    # The boundary stands in no file (RFC 2046, section 5.1.1), so a split finds the parts.
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"))[1:]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if re.search(rb";\s*filename\*?=", head, re.IGNORECASE):
+            return content
+    raise UnreadableError("a form without a file")
+
+
 def _prediction(model: Model, data: bytes) -> Prediction:
-    (answer,) = model(decode(data).rgb[None])
+    (answer,) = model(model.decode(data)[None])
     return Prediction(
         label=answer.label,
         probability=answer.probability,

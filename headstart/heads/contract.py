@@ -10,16 +10,27 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from headstart.heads.design import Design
+
 if TYPE_CHECKING:
     import onnx
 
-    from headstart.heads.design import Design
-
 # Part of the key that a finished head is kept under. Raise it when the same features would give another head; a test
 # notices that.
-VERSION = "1"
+VERSION = "4"
 
 Advance = Callable[[int], None]
+
+
+class Training(NamedTuple):
+    """What all heads of a selection are fitted with, beside their strength. A kind ignores what it has no use for."""
+
+    label_smoothing: float = 0.0  # share of each label that is spread over all classes, 0..1
+    dropout: float = 0.0  # share of hidden units left out at each step, 0..1
+    seed: int = 0
+
+
+PLAIN = Training()
 
 
 class Fragment(NamedTuple):
@@ -43,8 +54,8 @@ class Fitted(Protocol):
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Return float64 [N, C] for float [N, D]; their softmax is a probability."""
 
-    def calibrated(self, temperature: float) -> Fitted:
-        """Return the same head with its scores divided by `temperature`."""
+    def calibrated(self, temperature: float, shift: np.ndarray | None = None) -> Fitted:
+        """Return the same head with its scores divided by `temperature`, then `shift`, float [C], added."""
 
     def onnx(self) -> Fragment:
         """Return the ONNX nodes that compute `scores`."""
@@ -55,12 +66,24 @@ class Kind(Protocol):
 
     NAME: str  # in head.json
     WORDS: str  # for people
+    IS_LINEAR: bool  # one Gemm in head.onnx: its heads are `Linear`, can be blended and fine-tuned
+    IS_COSTLY: bool  # tried on the levels alone that served the other kinds best
+
+    def grid(self, strengths: Sequence[float], n_rows: int, n_features: int) -> Sequence[float]:
+        """Return the strengths that the kind tries, the strongest first, where the user asks for `strengths`.
+
+        A kind without strengths tries one head and calls it 0. None are returned for rows that are too many for it.
+        """
+
+    def n_numbers(self, n_rows: int, n_features: int, n_classes: int) -> int:
+        """Return how many numbers head.onnx holds for a head that was fitted on so many rows."""
 
     def fit_path(
         self,
         design: Design,
         n_classes: int,
         strengths: Sequence[float],
+        training: Training = ...,
         start: Fitted | None = None,
         advance: Advance = ...,
     ) -> Iterator[Fitted]:

@@ -6,18 +6,23 @@ import numpy as np
 
 from headstart.base.errors import DataError
 
+_DIGITS = 9  # of shares of a class, so that sums of them tie where they are equal
 
-def draw(labels: np.ndarray, groups: np.ndarray, n_images: int, seed: int) -> np.ndarray:
-    """Return the sorted numbers of all images, or of about `n_images` in whole groups, two of every class at least."""
+
+def draw(labels: np.ndarray, groups: np.ndarray, n_images: int, seed: int, least: int = 2) -> np.ndarray:
+    """Return the sorted numbers of all images, or of about `n_images` in whole groups.
+
+    Every class has `least` groups at least, if there are so many of it.
+    """
     if n_images >= len(labels):
         return np.arange(len(labels))
     _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(first))
     by_class = order[np.argsort(labels[first][order], kind="stable")]
     of_class = labels[first][by_class]
-    starts = np.concatenate([[True], of_class[1:] != of_class[:-1]])
-    is_among_first_two = starts | np.concatenate([[False], starts[:-1]])
-    needed = by_class[is_among_first_two]
+    starts = np.flatnonzero(np.concatenate([[True], of_class[1:] != of_class[:-1]]))
+    number = np.arange(len(of_class)) - np.repeat(starts, np.diff(np.append(starts, len(of_class))))  # within its class
+    needed = by_class[number < least]
     queue = np.concatenate([needed, order[~np.isin(order, needed)]])
     sizes = np.bincount(group_of)[queue]
     taken = np.cumsum(sizes) <= n_images
@@ -47,8 +52,8 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
     fold_of_group = np.zeros(len(names), np.int64)
     shuffled = np.random.default_rng(seed).permutation(len(names))
     for group in shuffled[np.argsort(-counts.sum(1)[shuffled], kind="stable")]:
-        crowding = held @ (share[group] > 0)
-        fold = int(np.lexsort((held.sum(1), crowding))[0])
+        crowding, size = held @ (share[group] > 0), held.sum(1)
+        fold = int(np.lexsort((size.round(_DIGITS), crowding.round(_DIGITS)))[0])
         held[fold] += share[group]
         fold_of_group[group] = fold
     return fold_of_group[group_of]

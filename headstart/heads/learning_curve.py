@@ -6,14 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 from threadpoolctl import threadpool_limits
 
 from headstart.base.cores import n_cores
+from headstart.base.intervals import wilson
+from headstart.heads import members
 from headstart.heads.calibration import log_loss
 from headstart.heads.contract import Advance
-from headstart.heads.design import Budget, Source, scores_of
+from headstart.heads.design import Budget, Source
 from headstart.heads.folds import draw
-from headstart.heads.sweep import Selection, fit
+from headstart.heads.power_law import Forecast, forecast
+from headstart.heads.sweep import Selection
+from headstart.onnx.head_folder import ForecastRecord, LearningRecord
 
 FRACTIONS = (0.1, 0.25, 0.5)  # of what the whole cross-validation learns from; that itself is the last point
 
@@ -24,30 +29,62 @@ class Point(NamedTuple):
     fraction: float
     n_images: int  # learned from, mean over folds
     accuracy: float
-    accuracy_std: float  # between folds
+    accuracy_low: float  # 95 % interval
+    accuracy_high: float
     log_loss: float  # nats an image
 
 
+class Gain(NamedTuple):
+    """By how much accuracy rises from half of the images to all of them, with a 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Curve(NamedTuple):
+    """What was measured, and what more images would bring."""
+
+    points: list[Point]
+    gain: Gain
+    forecast: list[Forecast]  # up to ten times the images; empty where it cannot be told
+
+    @property
+    def record(self) -> LearningRecord:
+        """The gain and the forecast as they are written."""
+        names = ("n_images", "accuracy", "low", "high")
+        rounded = [[each.n_images, *(round(value, 6) for value in each[1:])] for each in self.forecast]
+        return LearningRecord(
+            gain=round(self.gain.mean, 6),
+            gain_low=round(self.gain.low, 6),
+            gain_high=round(self.gain.high, 6),
+            forecast=[ForecastRecord.model_validate(dict(zip(names, each, strict=True))) for each in rounded],
+        )
+
+
 def measure(
-    source: Source,
-    groups: np.ndarray,
-    n_classes: int,
     selection: Selection,
+    source: Source,
+    n_classes: int,
     *,
     seed: int,
     memory_mb: int,
     advance: Advance = lambda n: None,
-) -> list[Point]:
-    """Return a point for each fraction, the whole last. Arguments as of `sweep.select`, which returned `selection`.
+) -> Curve:
+    """Return a point for each fraction, the whole last, and the curve through them.
 
-    The folds, the strength and the temperature are those of the selection. A smaller part would want a stronger
-    penalty, so the curve is a little too steep. Parts are drawn in whole groups, a smaller one lies within a
-    larger one, and each has two groups of every class at least. `advance` is told of n_folds * len(FRACTIONS) fits.
+    The source is that from which `sweep.select` chose.
+
+    The features, the folds, the kind, the strength and the temperature are those of the selection. A smaller part would
+    want a stronger penalty, so the curve is a little too steep; the forecast heeds its end most. Parts are drawn in
+    whole groups, a smaller one lies within a larger one, and each has two groups of every class at least. `advance` is
+    told of n_folds * len(FRACTIONS) fits.
     """
-    labels, validated, fold_of = source.labels, selection.validated, selection.fold_of
+    validated, fold_of = selection.validated, selection.fold_of
+    labels, groups = source.labels, source.groups
     jobs = [(row, fold) for row in range(len(FRACTIONS)) for fold in range(selection.n_folds)]
-    logits = np.zeros((len(FRACTIONS) + 1, len(validated), n_classes))
-    logits[-1] = selection.out_of_fold_logits
+    scores = np.zeros((len(FRACTIONS) + 1, len(validated), n_classes))
+    scores[-1] = selection.out_of_fold
     n_learned = np.zeros((len(FRACTIONS) + 1, selection.n_folds))
     n_learned[-1] = [int((fold_of != fold).sum()) for fold in range(selection.n_folds)]
 
@@ -56,18 +93,40 @@ def measure(
         others, held_out = validated[fold_of != fold], validated[fold_of == fold]
         n_wanted = max(1, round(FRACTIONS[row] * len(others)))
         part = others[draw(labels[others], groups[others], n_wanted, seed)]
-        head = fit(selection.kind, source, n_classes, selection.chosen.strength, part, n_threads=1)
-        logits[row, fold_of == fold] = scores_of(head, source.features, held_out)
+        head = members.fit(
+            selection.members,
+            source,
+            n_classes,
+            selection.training,
+            memory_mb=memory_mb,
+            images=part,
+            n_threads=1,
+        )
+        calibrated = head.calibrated(selection.temperature, selection.shift)
+        scores[row, fold_of == fold] = members.scores_of(calibrated, source.at(selection.columns), held_out)
         n_learned[row, fold] = len(part)
         advance(1)
 
-    largest = source.row_bytes() * len(validated) / 2
+    largest = source.row_bytes() * len(validated)
     with threadpool_limits(1), ThreadPoolExecutor(min(n_cores(), Budget(memory_mb).how_many(largest))) as pool:
         list(pool.map(learn, jobs))
+    right = scores.argmax(2) == labels[validated]
+    n_images, n_groups = n_learned.mean(1).round(), len(np.unique(groups[validated]))
     points = []
     for row, fraction in enumerate((*FRACTIONS, 1.0)):
-        right = logits[row].argmax(1) == labels[validated]
-        per_fold = [right[fold_of == fold].mean() for fold in range(selection.n_folds)]
-        loss = log_loss(logits[row] / selection.chosen.temperature, labels[validated])
-        points.append(Point(fraction, round(n_learned[row].mean()), float(right.mean()), float(np.std(per_fold)), loss))
-    return points
+        accuracy = float(right[row].mean())
+        loss = log_loss(scores[row], labels[validated])
+        points.append(Point(fraction, int(n_images[row]), accuracy, *wilson(accuracy, n_groups), loss))
+    return Curve(points, gain_of(right[-2], right[-1], fold_of), forecast(n_images, right, groups[validated], seed))
+
+
+def gain_of(before: np.ndarray, after: np.ndarray, fold_of: np.ndarray) -> Gain:
+    """Return the gain of one head over another by the differences within each fold, bool [V] each, with Student's t.
+
+    That folds differ in difficulty is no error of the difference.
+    """
+    folds = np.unique(fold_of)
+    each = np.array([after[fold_of == fold].mean() - before[fold_of == fold].mean() for fold in folds])
+    mean = float(each.mean())
+    margin = float(stdtrit(len(folds) - 1, 0.975) * each.std(ddof=1) / len(folds) ** 0.5)
+    return Gain(mean, mean - margin, mean + margin)

@@ -1,11 +1,11 @@
-"""Choose a head by cross-validation and fit it on everything.
+"""Choose a head by cross-validation, say how sure the choice is, and fit it on everything.
 
 Memory is bounded by the caller, not by the number of images: what does not fit is read again at every pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,35 +14,66 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from headstart.base.cores import n_cores
-from headstart.heads.calibration import fit_temperature, log_loss
-from headstart.heads.contract import Advance, Fitted, Kind
-from headstart.heads.design import Budget, Design, Source, scores_of
+from headstart.base.errors import ParamError
+from headstart.heads import knn, members
+from headstart.heads.calibration import Calibration
+from headstart.heads.candidates import Candidate, Nested, nested, table
+from headstart.heads.contract import PLAIN, Advance, Fitted, Kind, Training
+from headstart.heads.crossval import Division, Family, fill
+from headstart.heads.design import Budget, Source
 from headstart.heads.folds import assign_folds, draw
+from headstart.heads.level_sets import LevelSet
+from headstart.heads.members import Member
+from headstart.heads.view import EVERYTHING, Name, Scores, View
 
-MAX_VALIDATED = 50_000  # images in the cross-validation: more would not make the choice of a strength any surer
+MAX_VALIDATED = 10_000  # images in the cross-validation: more would not make the choice any surer
+_PER_CLASS = 20  # images that the cross-validation should have; where memory lacks for them, it is not nested
+_COPIES = 3  # of the standardised rows that a fit has in memory
+_MATRICES = 5  # covariances and their eigenvectors, float64
 
 
-class Candidate(NamedTuple):
-    """One strength and its figures on held-out images."""
+class Settings(NamedTuple):
+    """What a selection chooses among, and by what."""
 
-    strength: float
-    cv_accuracy: float
-    cv_accuracy_std: float  # between folds
-    cv_log_loss: float  # nats an image, calibrated by `temperature`
-    temperature: float
-    chosen: bool
+    kinds: Sequence[Kind]
+    level_sets: Sequence[LevelSet]
+    strengths: Sequence[float]
+    folds: int
+    seed: int
+    memory_mb: int  # of the whole process
+    criterion: str = "log_loss"  # a name of CRITERIA
+    with_blend: bool = True
+    training: Training = PLAIN
+    adjustment: float = 0.0  # how often the log prior of a class is taken off its scores
+    is_nested: bool = True  # whether the choice is repeated within every outer fold
+
+    def n_sets(self, kind: Kind) -> int:
+        """Return on how many sets of levels a kind may be tried."""
+        is_narrowed = kind.IS_COSTLY and not all(each.IS_COSTLY for each in self.kinds)
+        return min(self.folds + 2, len(self.level_sets)) if is_narrowed else len(self.level_sets)
+
+    @property
+    def n_fits(self) -> int:
+        """How often `select` calls `advance`, at most."""
+        n_pairs = self.folds * (self.folds - 1) // 2 if self.is_nested else 0
+        return sum(self.n_sets(kind) for kind in self.kinds) * (self.folds + n_pairs)
 
 
 @dataclass(frozen=True)
 class Selection:
     """The head that won and the evidence for it."""
 
-    kind: Kind
+    members: tuple[Member, ...]
+    calibration: Calibration
+    linear: tuple[tuple[Member, ...], float] | None  # both of the best that is one Gemm, if any was tried
     head: Fitted  # fitted on all images, calibrated
-    candidates: tuple[Candidate, ...]  # in the order of their strengths, weakest first
+    candidates: tuple[Candidate, ...]
+    nested: Nested | None  # None with two folds, or where memory does not hold it
+    training: Training
+    shift: np.ndarray  # float64 [C], added to calibrated scores
     validated: np.ndarray  # int [V], the numbers of the images in the cross-validation
     fold_of: np.ndarray  # int [V]
-    out_of_fold_logits: np.ndarray  # float64 [V, C] of the chosen strength, uncalibrated
+    out_of_fold: np.ndarray  # float64 [V, C], calibrated scores by the chosen candidate
 
     @property
     def chosen(self) -> Candidate:
@@ -50,107 +81,124 @@ class Selection:
         return next(candidate for candidate in self.candidates if candidate.chosen)
 
     @property
+    def temperature(self) -> float:
+        """What the scores are divided by."""
+        return self.calibration.temperature
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Int [D] of all features, that the head reads."""
+        return members.columns_of(self.members)
+
+    @property
     def n_folds(self) -> int:
         """As many as the smallest class allowed."""
         return int(self.fold_of.max()) + 1
 
 
-def select(
-    source: Source,
-    groups: np.ndarray,
-    n_classes: int,
-    *,
-    kind: Kind,
-    strengths: Sequence[float],
-    folds: int,
-    seed: int,
-    memory_mb: int,
-    advance: Advance = lambda n: None,
-) -> Selection:
-    """Choose a strength by stratified cross-validation that separates no group, then fit on everything.
+def select(source: Source, n_classes: int, settings: Settings, advance: Advance = lambda n: None) -> Selection:
+    """Choose kind, levels and strength by stratified cross-validation that separates no group, then fit on everything.
 
-    `groups` [N]. Views, if `source` has any, are trained on and never scored. The strength with the lowest calibrated
-    log loss wins; within a tie the stronger. Where there are more than `MAX_VALIDATED` images, or `memory_mb` of the
-    whole process do not hold them, the cross-validation has a drawn part of them, in whole groups.
-    `advance` is told of every fit, from several threads: (folds + 1) * len(strengths), if no fold falls away.
+    Closed forms are tried on all sets of levels. Costly kinds are tried on the set of the best closed form, and on
+    `last` unless closed forms are worse there by more than two standard errors; on all sets, if no closed form is among
+    the kinds. Within a kind and its levels the strength with the lowest criterion wins, in a tie the stronger. Of all
+    candidates the simplest wins that is within one standard error of the best (Breiman et al. 1984, section 3.4.3; here
+    of the paired difference). Simpler is one Gemm than anything else, then fewer features, then a single head than a
+    blend, then the earlier of `kinds.KINDS`, then the stronger. Views, if there are any, are trained on and never
+    scored.
+
+    The adjustment by the log prior is that of Menon et al. 2021, section 4.1. Where there are more than `MAX_VALIDATED`
+    images, or memory does not hold them, the cross-validation has a drawn part of them, in whole groups. `advance` is
+    called from several threads.
     """
-    path = sorted(set(strengths), reverse=True)  # each fit starts from its stronger neighbour's
-    labels, budget = source.labels, Budget(memory_mb)
-    bytes_per_image = source.row_bytes() + 8 * len(path) * n_classes
-    validated = draw(labels, groups, min(MAX_VALIDATED, budget.how_many(bytes_per_image)), seed)
-    fold_of = assign_folds(labels[validated], groups[validated], folds, seed)
-    at_a_time = min(n_cores(), int(fold_of.max()) + 1, budget.how_many(bytes_per_image * len(validated)))
+    division = _division(source, n_classes, settings)
+    priors = (np.bincount(source.labels, minlength=n_classes) + 0.5) / (len(source.labels) + 0.5 * n_classes)
+    shift = -settings.adjustment * np.log(priors)
+    parts = [EVERYTHING, *range(division.n_folds)] if division.is_nested else [EVERYTHING]
 
     # Folds in parallel and BLAS on one thread: six times faster than the reverse, and the same bytes on any machine.
     with threadpool_limits(1):
-        logits = _out_of_fold(kind, source, n_classes, path, validated, fold_of, at_a_time, advance)
-        scored = [_scored(each, labels[validated], fold_of, path[row]) for row, each in enumerate(logits)]
-        best = min(range(len(path)), key=lambda row: round(scored[row].cv_log_loss, 6))
-        *_, head = kind.fit_path(Design(source, validated, hold=True), n_classes, path[: best + 1], advance=advance)
-        advance(len(path) - best - 1)  # what need not be fitted
-        if len(validated) < len(labels):
-            fits = bytes_per_image * len(labels) <= budget.n_bytes
-            design = Design(source, np.arange(len(labels)), hold=fits)  # the part's has left memory
-            (head,) = kind.fit_path(design, n_classes, [path[best]], head, advance)
-    candidates = [candidate._replace(chosen=row == best) for row, candidate in enumerate(scored)]
-    calibrated = head.calibrated(scored[best].temperature)
-    return Selection(kind, calibrated, tuple(reversed(candidates)), validated, fold_of, logits[best])
-
-
-def fit(
-    kind: Kind,
-    source: Source,
-    n_classes: int,
-    strength: float,
-    images: np.ndarray | None = None,
-    *,
-    hold: bool = True,
-    n_threads: int = 0,
-) -> Fitted:
-    """Return the uncalibrated head of one strength, fitted on all images or on those of these numbers.
-
-    With `hold` the standardised features stay in memory; else they are read again at every pass. `n_threads` 0: a core
-    each.
-    """
-    with threadpool_limits(1):
-        chosen = np.arange(len(source.labels)) if images is None else images
-        (head,) = kind.fit_path(Design(source, chosen, hold, n_threads), n_classes, [strength])
-        return head
-
-
-def _out_of_fold(
-    kind: Kind,
-    source: Source,
-    n_classes: int,
-    path: Sequence[float],
-    validated: np.ndarray,
-    fold_of: np.ndarray,
-    at_a_time: int,
-    advance: Callable[[int], None],
-) -> np.ndarray:
-    """Return float64 [len(path), V, C]: each image's scores by heads fitted on the other folds."""
-    logits = np.zeros((len(path), len(validated), n_classes))
-
-    def cross_validate(fold: int) -> None:
-        held_out = fold_of == fold
-        design = Design(source, validated[~held_out], hold=True, n_threads=n_cores() // at_a_time)
-        for row, head in enumerate(kind.fit_path(design, n_classes, path, advance=advance)):
-            logits[row, held_out] = scores_of(head, source.features, validated[held_out])
-
-    with ThreadPoolExecutor(at_a_time) as pool:
-        list(pool.map(cross_validate, range(int(fold_of.max()) + 1)))
-    return logits
-
-
-def _scored(logits: np.ndarray, labels: np.ndarray, fold_of: np.ndarray, strength: float) -> Candidate:
-    right = logits.argmax(1) == labels
-    per_fold = [right[fold_of == fold].mean() for fold in range(fold_of.max() + 1)]
-    temperature = fit_temperature(logits, labels)
-    return Candidate(
-        strength,
-        float(right.mean()),
-        float(np.std(per_fold)),
-        log_loss(logits / temperature, labels),
-        temperature,
-        chosen=False,
+        views = _cross_validated(division, parts, shift, settings, advance)
+        with ThreadPoolExecutor(n_cores()) as pool:
+            judged = list(pool.map(lambda view: view.candidates(settings.with_blend), views))
+        chosen = [view.settled(view.simplest(tried)) for view, tried in zip(views, judged, strict=True)]
+    winner = chosen[0]
+    linear = [winner] if winner.is_linear else [each for each in judged[0] if each.is_linear]
+    tunable = views[0].settled(views[0].simplest(linear)) if linear else None
+    assert winner.calibration is not None
+    head = members.fit(winner.members, source, n_classes, settings.training, memory_mb=settings.memory_mb)
+    return Selection(
+        winner.members,
+        winner.calibration,
+        (tunable.members, tunable.temperature) if tunable else None,
+        head.calibrated(winner.temperature, shift),
+        tuple(table(views, judged, winner)),
+        nested(views, chosen) if division.is_nested else None,
+        settings.training,
+        shift,
+        division.validated,
+        division.fold_of,
+        winner.scores,
     )
+
+
+def _division(source: Source, n_classes: int, settings: Settings) -> Division:
+    budget, n_wanted = Budget(settings.memory_mb), min(len(source.labels), _PER_CLASS * n_classes)
+    n_heads = sum(settings.n_sets(kind) * len(kind.grid(settings.strengths, 100, 1)) for kind in settings.kinds)
+    row_bytes, score_bytes = _COPIES * source.row_bytes(), 4 * n_heads * n_classes
+    is_nested = settings.is_nested and settings.folds > 2
+    n_images = budget.how_many(row_bytes + score_bytes * (settings.folds + 1 if is_nested else 1))
+    if n_images < n_wanted:
+        is_nested, n_images = False, budget.how_many(row_bytes + score_bytes)
+    validated = draw(source.labels, source.groups, min(MAX_VALIDATED, n_images), settings.seed, settings.folds)
+    labels, groups = source.labels[validated], source.groups[validated]
+    fold_of = assign_folds(labels, groups, settings.folds, settings.seed)
+    return Division(source, n_classes, validated, fold_of, is_nested and fold_of.max() > 1)
+
+
+def _cross_validated(
+    division: Division, parts: Sequence[int], shift: np.ndarray, settings: Settings, advance: Advance
+) -> list[View]:
+    """Return views of the out-of-fold scores of all families: first of the closed forms, then of the costly kinds."""
+    source = division.source
+    n_rows = len(division.validated) * source.per_image
+    matrices = _MATRICES * 8 * min(n_rows, source.n_features) ** 2
+    each = _COPIES * source.row_bytes() * len(division.validated) + matrices
+    closed, costly = _families(division, settings, False), _families(division, settings, True)
+    taken = sum(of.of.nbytes for of in (*closed.values(), *costly.values()))
+    at_a_time = min(n_cores(), len(division.left_out()), Budget(settings.memory_mb).how_many(each, taken))
+    if not closed and not costly:
+        raise ParamError(
+            f"train_head.kinds names {knn.NAME} alone, which ships its training images: at most {knn.MAX_NUMBERS:,}"
+            f" numbers. These are {len(source.labels):,} images of {source.n_features:,} features. Another kind was"
+            " expected. Set train_head.kinds in params.yaml."
+        )
+    jobs = set(division.left_out())
+    fill(division, [(of.family, of.of, jobs) for of in closed.values()], settings.training, at_a_time, advance)
+    scores = dict(closed or costly)
+    views = [View(division, scores, part, settings.criterion, shift) for part in parts]
+    wanted = []
+    for of in costly.values():
+        allowed = {view.part for view in views if of.family.levels.name in view.levels_for_costly_kinds}
+        needed = {folds for folds in jobs if allowed.intersection(_told_by(folds))}
+        wanted.append((of.family, of.of, needed))
+    fill(division, wanted, settings.training, at_a_time, advance)
+    scores.update(costly)
+    return views
+
+
+def _families(division: Division, settings: Settings, costly: bool) -> dict[Name, Scores]:
+    n_rows = len(division.source.labels) * division.source.per_image
+    found = {}
+    for levels in settings.level_sets:
+        for kind in settings.kinds:
+            strengths = tuple(kind.grid(settings.strengths, n_rows, len(levels.columns)))
+            if costly == kind.IS_COSTLY and strengths:
+                family = Family(kind, levels, strengths)
+                found[family.name] = Scores(family, division.empty(family))
+    return found
+
+
+def _told_by(folds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the parts that heads fitted without these folds tell something."""
+    return (EVERYTHING, *folds) if len(folds) == 1 else folds

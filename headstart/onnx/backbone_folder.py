@@ -14,13 +14,15 @@ RESIZE, BACKBONE, TENSORS = "resize.onnx", "backbone.onnx", "backbone.safetensor
 _MAX_PX = 8192  # of a side: what a larger one takes does not fit into memory
 _RECORD = "backbone.json"
 
+LAST = "last"  # the level of the usual features, which the network's own classifier would read
+Fit = Literal["crop", "squeeze", "pad"]  # how an image becomes a square
+Pooling = Literal["map", "map_channels_last", "tokens", "class_and_tokens", "none"]
+
 
 class PreprocessingRecord(Record):
     """What the model does to an image before its network sees it."""
 
-    resize_px: Annotated[
-        int, Field(ge=1, le=_MAX_PX, description="side of the square that the centre of an image is resized to")
-    ]
+    resize_px: Annotated[int, Field(ge=1, le=_MAX_PX, description="side of the square that an image is resized to")]
     input_px: Annotated[
         int, Field(ge=1, le=_MAX_PX, description="side of the centre crop of it that the network takes")
     ]
@@ -28,6 +30,33 @@ class PreprocessingRecord(Record):
     interpolation: Literal["bilinear", "bicubic"]
     mean: Annotated[tuple[float, float, float], Field(description="of pixels scaled to 0..1")]
     std: Annotated[tuple[float, float, float], Field(description="of pixels scaled to 0..1")]
+    fit: Annotated[
+        Fit,
+        Field(
+            description="what becomes the square: crop: the centre square of the image; squeeze: the whole image,"
+            " distorted; pad: the whole image, with bars of the grey that the weights take for the mean"
+        ),
+    ] = "crop"
+
+    @property
+    def seen(self) -> str:
+        """What the network sees of an image, in words that follow 'It sees'."""
+        if self.fit == "crop":
+            return "only the centre square of an image"
+        how = {"squeeze": "squeezed to a square", "pad": "padded to a square with grey bars"}[self.fit]
+        cut = (
+            "" if self.input_px == self.resize_px else f", and of that the middle {self.input_px / self.resize_px:.0%}"
+        )
+        return f"the whole image, {how}{cut}"
+
+
+class LevelRecord(Record):
+    """A slice of the features: those of one depth of the network."""
+
+    name: Annotated[str, Field(description="the module whose output it is, or 'last': the network's own features")]
+    start: Annotated[int, Field(ge=0, description="column of `features` that it begins at")]
+    width: Annotated[int, Field(ge=1, description="how many columns it has")]
+    pooling: Annotated[Pooling, Field(description="how a module's output becomes numbers an image: averages")]
 
 
 class BackboneRecord(Record):
@@ -37,7 +66,8 @@ class BackboneRecord(Record):
     weights: str  # where they came from
     weights_sha256: Digest
     licence: str  # of the weights
-    n_features: int
+    n_features: int  # of all levels
+    levels: list[LevelRecord]  # the one nearest to the input first, `last` at the end
     preprocessing: PreprocessingRecord
     resize_onnx_sha256: Digest
     backbone_onnx_sha256: Digest

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.base.errors import CheckError
 from headstart.base.files import promised, replacing_folder, write_text
 from headstart.base.records import Digest, Record
+from headstart.onnx.head_folder import CalibrationRecord
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,7 +44,8 @@ class TunedRecord(Record):
     best_epoch: int
     n_epochs: int  # trained
     stopped_early: bool
-    temperature: float  # folded into head.onnx
+    temperature: float  # folded into head.onnx; 1 where none ships
+    calibration: CalibrationRecord
     val_log_loss: float  # nats an image, calibrated, of the best epoch
     val_accuracy: float
     frozen_val_log_loss: float  # of the head on the frozen backbone, fitted on train alone

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from headstart.base.errors import CheckError
 
 if TYPE_CHECKING:
     import onnx
@@ -37,6 +39,34 @@ def join(
     joined = finished(graph, model.functions)
     helper.set_model_props(joined, dict(metadata))
     return joined
+
+
+def narrowed(backbone: onnx.ModelProto, levels: Sequence[int]) -> onnx.ModelProto:
+    """Return the backbone with the levels of these numbers alone, ascending; nodes that only others need are dropped.
+
+    Its features are one Concat of all levels. CheckError where they are not.
+    """
+    import onnx
+
+    graph = onnx.GraphProto()
+    graph.CopyFrom(backbone.graph)
+    last = graph.node[-1]
+    if last.op_type != "Concat" or list(last.output) != ["features"] or max(levels) >= len(last.input):
+        raise CheckError("backbone.onnx does not end in its levels. Run `dvc repro --force backbone`.")
+    kept = [last.input[number] for number in levels]
+    if len(kept) == 1:
+        last.CopyFrom(onnx.helper.make_node("Identity", kept, ["features"]))
+    else:
+        del last.input[:]
+        last.input.extend(kept)
+    needed, nodes = {"features"}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    output = onnx.helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["N", None])
+    return finished(onnx.helper.make_graph(nodes[::-1], graph.name, graph.input, [output], tensors), backbone.functions)
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:

@@ -98,8 +98,8 @@ class Artefacts:
 
     @cached_property
     def features(self) -> Features:
-        """The features of the frozen backbone."""
-        return features.opened(self.layout)
+        """The features of the frozen backbone, of the levels that its head reads."""
+        return features.opened(self.layout).at(self.head.levels)
 
     @cached_property
     def source(self) -> Source:

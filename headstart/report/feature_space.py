@@ -10,13 +10,13 @@ import numpy as np
 from headstart.base.errors import ParamError
 
 if TYPE_CHECKING:
-    from headstart.store.arrays import Rows
+    from headstart.embedding.features import Columns
 
 _BLOCK_ROWS = 2048
 _SMALLEST = 1e-12
 
 
-def nearest(queries: np.ndarray, rows: Rows, k: int) -> np.ndarray:
+def nearest(queries: np.ndarray, rows: Columns, k: int) -> np.ndarray:
     """Return int [Q, min(k, N)]: the indices of the rows [N, D] with the highest cosine to each query [Q, D]."""
     wanted = _unit(queries)
     numbers, cosines = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))

@@ -1,84 +1,65 @@
-"""The plots of the report, by matplotlib, as SVG that takes its colours and its font from the page.
-
-The same values give the same bytes. Text stays text: it can be searched, and it shrinks with the page.
-"""
+"""The plots of the report, as SVG."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.report.drawing import INK, RIGHT, SOFT, WRONG, drawn, interval_bar, percent, short
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from headstart.base.intervals import Interval
+    from headstart.evaluation.metrics import Bin, RiskCoverage
+    from headstart.evaluation.ranking import PrecisionRecall, Roc
+    from headstart.onnx.head_folder import ForecastRecord
 
-    from headstart.evaluation.metrics import Bin, Interval, RiskCoverage
-
-# Placeholders for the page's colours while matplotlib draws; dark mode and print have other colours.
-INK, SOFT, LINE, RIGHT, WRONG, PANEL = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-_OF_THE_PAGE = {
-    INK: "currentColor",
-    SOFT: "var(--soft)",
-    LINE: "var(--line)",
-    RIGHT: "var(--right)",
-    WRONG: "var(--wrong)",
-    PANEL: "var(--panel)",
-}
 MAX_BARS = 40  # classes that a bar chart has room for
 _RARE = 0.1  # coverage below which the risk-coverage curve may leave the plot
-MAX_COLOURS = 20  # classes that colours can distinguish
+MAX_COLOURS = 18  # classes that colours can distinguish
 POINTS = "points"  # suffix of the id of the group that holds the points of a map, in order
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a class may be called $5
-    "font.size": 9,
-    "text.color": SOFT,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": LINE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "axes.axisbelow": True,
+RINGS = "rings"  # the same for the rings around mistakes
+LEVEL_SETS = {  # mark and colour of each set of levels that a head may read
+    "last": ("D", SOFT),
+    "stages": ("o", RIGHT),
+    "upper half + last": ("v", WRONG),
+    "stages + last": ("^", WRONG),
+    "named": ("o", RIGHT),
+    "of several": ("s", INK),
 }
 
 
 def comparison(rows: Sequence[tuple[str, float, Interval | None]]) -> str:
     """Return a plot of accuracies with their intervals; `rows`: name, accuracy, interval, this model first."""
-    with _drawn("comparison", (5.0, 0.5 + 0.34 * len(rows))) as (axes, done):
+    with drawn("comparison", (5.0, 0.5 + 0.34 * len(rows))) as (axes, done):
         for row, (_, accuracy, interval) in enumerate(rows):
             colour = SOFT if row else RIGHT
             if interval:
-                axes.plot(interval, [row, row], color=colour, linewidth=4 if not row else 2, alpha=0.5)
-            axes.plot([accuracy], [row], "o", color=colour, markersize=7 if not row else 5)
+                interval_bar(axes, interval, row, colour, 4 if not row else 2)
+            axes.plot([accuracy], [row], "o", color=colour, markersize=7 if not row else 5, clip_on=False)
         axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         lowest = min(interval.low if interval else accuracy for _, accuracy, interval in rows)
         axes.set_xlim(max(0.0, lowest - 0.03), 1.005)
-        _percent(axes, "x")
+        percent(axes, "x")
         axes.grid(axis="x")
         return done()
 
 
 def reliability(before: Sequence[Bin], after: Sequence[Bin]) -> str:
-    """Return the reliability diagram (DeGroot & Fienberg 1983) before and after calibration."""
-    with _drawn("reliability", (4.2, 3.6)) as (axes, done):
+    """Return the reliability diagram (DeGroot & Fienberg 1983) before and after calibration, if there is a before."""
+    with drawn("reliability", (4.2, 3.6)) as (axes, done):
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=":")
         n_images = sum(each.n_images for each in after)
         lines = ((before, WRONG, "--", "before calibration"), (after, RIGHT, "-", "as shipped"))
-        for bins, colour, style, name in lines:
+        for bins, colour, style, name in lines if before else lines[1:]:
             axes.plot([b.confidence for b in bins], [b.accuracy for b in bins], style, color=colour, label=name)
             sizes = [6 + 90 * each.n_images / n_images for each in bins]
             axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], sizes, color=colour, zorder=3)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="accuracy")
-        _percent(axes, "x")
-        _percent(axes, "y")
+        percent(axes, "x")
+        percent(axes, "y")
         axes.grid()
         axes.legend(loc="upper left")
         return done()
@@ -86,17 +67,52 @@ def reliability(before: Sequence[Bin], after: Sequence[Bin]) -> str:
 
 def risk_coverage(curve: RiskCoverage, coverage: float, selective_accuracy: float | None) -> str:
     """Return the risk-coverage curve, with the point of the model's threshold if the model answers at all."""
-    with _drawn("risk-coverage", (4.2, 3.6)) as (axes, done):
+    with drawn("risk-coverage", (4.2, 3.6)) as (axes, done):
         axes.step(curve.coverage, curve.risk, where="post", color=RIGHT)
         if selective_accuracy is not None:
             axes.plot([coverage], [1 - selective_accuracy], "o", color=WRONG, label="at the model's threshold")
             axes.legend(loc="upper left")
         axes.set(xlim=(0, 1.02), xlabel="share of images answered", ylabel="share of answers that are wrong")
         usual = curve.risk[curve.coverage >= _RARE]  # among few answers, one mistake is a large share
-        axes.set_ylim(0, max(0.02, 1.3 * float(usual.max(initial=0))))
-        _percent(axes, "x")
-        _percent(axes, "y")
+        axes.set_ylim(0, min(max(0.02, 1.3 * float(usual.max(initial=0))), 1.02))
+        percent(axes, "x")
+        percent(axes, "y")
         axes.grid()
+        return done()
+
+
+def roc(curve: Roc, answers: tuple[float, float], negative: str, positive: str) -> str:
+    """Return the ROC curve; `answers`: the rates at which the model answers, of false and of true positives."""
+    with drawn("roc", (4.2, 3.6)) as (axes, done):
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=":")
+        axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=RIGHT, clip_on=False)
+        axes.plot([answers[0]], [answers[1]], "o", color=RIGHT, markersize=8, clip_on=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.set(xlabel=f"{short(negative)} taken for {short(positive)}", ylabel=f"{short(positive)} found")
+        percent(axes, "x")
+        percent(axes, "y")
+        axes.grid()
+        return done()
+
+
+def precision_recall(
+    curves: Sequence[tuple[str, PrecisionRecall]], answers: Sequence[tuple[float, float | None]]
+) -> str:
+    """Return the curves of both classes; `answers`: recall and precision at which the model answers, of each."""
+    with drawn("precision-recall", (4.2, 3.6)) as (axes, done):
+        for (name, curve), (recall, precision), colour, style in zip(
+            curves, answers, (WRONG, RIGHT), ("--", "-"), strict=True
+        ):
+            ends = np.append(0.0, curve.recall), np.append(curve.precision[:1], curve.precision)
+            axes.step(*ends, style, where="pre", color=colour, label=short(name), clip_on=False)
+            if precision is not None:
+                axes.plot([recall], [precision], "o", color=colour, markersize=8, clip_on=False)
+        lowest = min(float(curve.precision.min()) for _, curve in curves)
+        axes.set(xlim=(0, 1), ylim=(max(0.0, lowest - 0.05), 1), xlabel="recall", ylabel="precision")
+        percent(axes, "x")
+        percent(axes, "y")
+        axes.grid()
+        axes.legend(loc="lower left")
         return done()
 
 
@@ -104,18 +120,18 @@ def class_balance(images_per_class: Mapping[str, Mapping[str, int]], classes: Se
     """Return the number of images of each class by split or, for very many classes, a histogram of these numbers."""
     if len(classes) > MAX_BARS:
         totals = [sum(counts[name] for counts in images_per_class.values()) for name in classes]
-        with _drawn("class-balance", (5.0, 2.6)) as (axes, done):
+        with drawn("class-balance", (5.0, 2.6)) as (axes, done):
             axes.hist(totals, bins=30, color=RIGHT, alpha=0.7)
             axes.set(xlabel="images per class, in all splits", ylabel="classes")
             axes.grid(axis="y")
             return done()
-    with _drawn("class-balance", (5.0, 0.7 + 0.24 * len(classes))) as (axes, done):
+    with drawn("class-balance", (5.0, 0.7 + 0.24 * len(classes))) as (axes, done):
         left = np.zeros(len(classes))
         for (split, counts), alpha in zip(images_per_class.items(), (0.9, 0.55, 0.25), strict=False):
             values = np.array([counts[name] for name in classes])
             axes.barh(range(len(classes)), values, left=left, color=RIGHT, alpha=alpha, label=split, height=0.7)
             left += values
-        axes.set_yticks(range(len(classes)), [_short(name) for name in classes])
+        axes.set_yticks(range(len(classes)), [short(name) for name in classes])
         axes.set_ylim(len(classes) - 0.5, -0.5)
         axes.set_xlabel("images")
         axes.grid(axis="x")
@@ -123,20 +139,62 @@ def class_balance(images_per_class: Mapping[str, Mapping[str, int]], classes: Se
         return done()
 
 
-def learning_curve(points: Sequence[Mapping[str, Any]]) -> str:
-    """Return cross-validated accuracy by the number of training images; `points`: `learning_curve.Point`s."""
-    with _drawn("learning-curve", (5.0, 3.0)) as (axes, done):
+def learning_curve(points: Sequence[Mapping[str, Any]], forecast: Sequence[ForecastRecord]) -> str:
+    """Return cross-validated accuracy by the number of training images, and its continuation.
+
+    `points`: `learning_curve.Point`s.
+    """
+    with drawn("learning-curve", (5.0, 3.0)) as (axes, done):
         numbers = [point["n_images"] for point in points]
-        accuracies = np.array([point["accuracy"] for point in points])
-        spread = np.array([point["accuracy_std"] for point in points])
-        axes.fill_between(numbers, accuracies - spread, np.minimum(accuracies + spread, 1), color=RIGHT, alpha=0.15)
-        axes.plot(numbers, accuracies, "o-", color=RIGHT)
+        for point in points:
+            low, high = point["accuracy_low"], point["accuracy_high"]
+            axes.plot([point["n_images"]] * 2, [low, high], color=RIGHT, linewidth=2, alpha=0.5, solid_capstyle="butt")
+        axes.plot(numbers, [point["accuracy"] for point in points], "o-", color=RIGHT)
+        more = [each.n_images for each in forecast]
+        axes.fill_between(more, [e.low for e in forecast], [e.high for e in forecast], color=SOFT, alpha=0.15)
+        axes.plot(more, [each.accuracy for each in forecast], "--", color=SOFT)
         axes.set_xscale("log")
+        numbers += more[-1:]
         axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
         axes.minorticks_off()
         axes.set(xlabel="training images", ylabel="cross-validated accuracy")
-        _percent(axes, "y")
+        percent(axes, "y")
         axes.grid()
+        return done()
+
+
+def heads(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return accuracies by kind, a mark for each set of levels; `rows`: the best `heads.candidates.Candidate`s.
+
+    The nested accuracy with its interval where it is known, else the cross-validated one with two standard errors.
+    """
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    styles = {name: LEVEL_SETS[name] for name in LEVEL_SETS if any(row["levels"] == name for row in rows)}
+    some_are_nested = any(row["nested_accuracy"] is not None for row in rows)
+    with drawn("heads", (5.0, 0.8 + 0.42 * len(kinds))) as (axes, done):
+        for kind_row, kind in enumerate(kinds):
+            own = sorted(
+                (row for row in rows if row["kind"] == kind), key=lambda row: list(styles).index(row["levels"])
+            )
+            for number, row in enumerate(own):
+                y = kind_row + 0.18 * (number - (len(own) - 1) / 2)
+                marker, colour = styles[row["levels"]]
+                accuracy, low, high = row["nested_accuracy"], row["nested_low"], row["nested_high"]
+                is_nested = accuracy is not None
+                if not is_nested:
+                    accuracy, margin = row["cv_accuracy"], 2 * row["cv_accuracy_se"]
+                    low, high = max(accuracy - margin, 0.0), min(accuracy + margin, 1.0)
+                interval_bar(axes, (low, high), y, colour, 2)
+                size = 9 if row["chosen"] else 5
+                fill = colour if is_nested or not some_are_nested else "none"
+                axes.plot([accuracy], [y], marker, color=colour, markersize=size, markerfacecolor=fill)
+        for name, (marker, colour) in styles.items():
+            axes.plot([], [], marker, color=colour, markersize=5, label=name)
+        axes.set_yticks(range(len(kinds)), kinds)
+        axes.set_ylim(len(kinds) - 0.5, -0.5)
+        percent(axes, "x")
+        axes.grid(axis="x")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handletextpad=0.1, columnspacing=1)
         return done()
 
 
@@ -144,7 +202,7 @@ def history(lines: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
     """Return the losses of fine-tuning by epoch."""
     from matplotlib.ticker import MaxNLocator
 
-    with _drawn("history", (5.0, 3.0)) as (axes, done):
+    with drawn("history", (5.0, 3.0)) as (axes, done):
         for name, colour, style in (("train_loss", SOFT, "--"), ("val_log_loss", RIGHT, "-")):
             known = [(line["epoch"], line[name]) for line in lines if line[name] is not None]
             axes.plot(*zip(*known, strict=True), style, marker="o", markersize=3, color=colour, label=name)
@@ -158,67 +216,27 @@ def history(lines: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
 
 def feature_map(name: str, places: np.ndarray, labels: np.ndarray, right: np.ndarray, classes: Sequence[str]) -> str:
     """Return a map of images at `places` float [N, 2], coloured by `labels` int [N]; a ring marks a mistake."""
-    import matplotlib
-
     few = len(classes) <= MAX_COLOURS
-    palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-    with _drawn(name, (5.0, 4.0)) as (axes, done):
+    palette = class_colours()
+    with drawn(name, (5.0, 4.0)) as (axes, done):
         faces = [palette[label] if few else RIGHT for label in labels]
-        rings = (1.6 * ~right).tolist()
-        points = axes.scatter(places[:, 0], places[:, 1], s=20, c=faces, edgecolors=WRONG, linewidths=rings)
-        points.set_gid(POINTS)
+        axes.scatter(places[:, 0], places[:, 1], s=20, c=faces, linewidths=0).set_gid(POINTS)
+        wrong = places[~right]
+        axes.scatter(wrong[:, 0], wrong[:, 1], s=60, c="none", edgecolors=INK, linewidths=1.2).set_gid(RINGS)
+        if len(wrong):
+            axes.scatter([], [], s=60, c="none", edgecolors=INK, linewidths=1.2, label="mistake")
         if few:
             for index, label in enumerate(classes):
-                axes.scatter([], [], s=20, color=palette[index], label=_short(label))
+                axes.scatter([], [], s=20, color=palette[index], label=short(label))
+        if few or len(wrong):
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.1, labelspacing=0.3)
         axes.set(xticks=[], yticks=[])
         return done()
 
 
-class _drawn:  # noqa: N801 used as a function
-    """A figure of a size in inches: `with _drawn(...) as (axes, done)`, and `done()` returns its SVG."""
+def class_colours() -> list[tuple[float, float, float]]:
+    """Return the colours of classes, the strong ones first: Tableau's 20 without grey, which rings and text have."""
+    import matplotlib
 
-    def __init__(self, name: str, size: tuple[float, float]) -> None:
-        self._name, self._size = name, size
-
-    def __enter__(self) -> tuple[Axes, Callable[[], str]]:
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        self._context = matplotlib.rc_context({**_STYLE, "svg.hashsalt": self._name})  # type: ignore[dict-item]
-        self._context.__enter__()
-        figure = Figure(figsize=self._size, layout="constrained")
-
-        def done() -> str:
-            buffer = io.StringIO()
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-            return _for_the_page(buffer.getvalue(), self._name)
-
-        return figure.add_subplot(), done
-
-    def __exit__(self, *error: object) -> None:
-        self._context.__exit__(*error)  # type: ignore[arg-type]
-
-
-def _for_the_page(svg: str, name: str) -> str:
-    """Return the bare <svg>, with ids that are unique on the page and with the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
-    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r" xmlns(:xlink)?=\"[^\"]*\"", "", svg)
-    svg = svg.replace("xlink:href", "href")
-    for stand_in, colour in _OF_THE_PAGE.items():
-        svg = svg.replace(stand_in, colour)
-    return re.sub(r"\s*\n\s*", "\n", svg).strip()
-
-
-def _percent(axes: Axes, which: str) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    (axes.xaxis if which == "x" else axes.yaxis).set_major_formatter(PercentFormatter(1.0))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:21] + "..."
+    tableau = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    return [colour for start in (0, 1) for colour in tableau[start::2] if max(colour) - min(colour) > 0.05]

@@ -14,12 +14,12 @@ _QUALITY = 80
 
 def picture(pixels: np.ndarray, side_px: int) -> str:
     """Return uint8 [S, S, 3] as a data URI, at most `side_px` wide."""
-    return _uri(Image.fromarray(_shrunk(pixels, side_px)))
+    return _uri(Image.fromarray(_resized(pixels, min(side_px, len(pixels)))))
 
 
 def strip(images: Sequence[np.ndarray], side_px: int) -> str:
     """Return images, uint8 [S, S, 3] each, side by side in one picture, as a data URI."""
-    tiles = [_shrunk(pixels, side_px) for pixels in images]
+    tiles = [_resized(pixels, side_px) for pixels in images]
     return _uri(Image.fromarray(np.concatenate(tiles, axis=1)))
 
 
@@ -29,7 +29,7 @@ def sprite(images: Sequence[np.ndarray], side_px: int, columns: int) -> str:
     sheet = np.zeros((rows * side_px, columns * side_px, 3), np.uint8)
     for number, pixels in enumerate(images):
         top, left = side_px * (number // columns), side_px * (number % columns)
-        sheet[top : top + side_px, left : left + side_px] = _shrunk(pixels, side_px)
+        sheet[top : top + side_px, left : left + side_px] = _resized(pixels, side_px)
     return _uri(Image.fromarray(sheet))
 
 
@@ -42,8 +42,8 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def _shrunk(pixels: np.ndarray, side_px: int) -> np.ndarray:
-    if len(pixels) <= side_px == pixels.shape[1]:
+def _resized(pixels: np.ndarray, side_px: int) -> np.ndarray:
+    if pixels.shape[1] == side_px:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC))
 

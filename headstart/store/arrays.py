@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from headstart.store.shards import Contract as Contract
 from headstart.store.shards import DamagedError, OtherContractError, Shard, claimed_keys
 from headstart.store.shards import fingerprint as fingerprint
 from headstart.store.shards import write as write_shard
-from headstart.store.workers import Workers, each
+from headstart.store.workers import Workers, each, stoppable
 
 ROWS_PER_SHARD = 512  # largest average, lower for large rows; it bounds the memory used and the work that a kill loses
 BYTES_PER_SHARD = 512 * 256 * 256 * 3  # 100 MB: 512 rows of pixels of 256 px
@@ -78,14 +78,7 @@ def build(
     wanted = sorted(images)
     total = n_shards(len(wanted), contract)
     earlier = _earlier(shards)
-    stopping = Event()
-
-    def advance_or_stop(n: int) -> None:
-        if stopping.is_set():
-            raise CheckError("interrupted")
-        advance(n)
-
-    tell = advance_or_stop if pool.in_process else _tell_nobody
+    tell, stop = stoppable(advance, pool)
     plans = (
         _Plan(_name(index, total), {one: images[one] for one in ids}, _overlapping(earlier, index, total))
         for index, ids in enumerate(_partition(wanted, total))
@@ -94,7 +87,7 @@ def build(
     digests: dict[str, str] = {}
     n_computed = 0
     told: set[str] = set()
-    with closing(each(pool, _bring_up, jobs, stopping.set)) as finished:
+    with closing(each(pool, _bring_up, jobs, stop)) as finished:
         for job in finished:
             for made in job:
                 digests[made.name] = made.digest
@@ -212,10 +205,6 @@ def _sound(folder: Path, names: list[str], contract: Contract) -> tuple[list[Sha
         except DamagedError as damage:
             damaged.append(f"{folder.name}/{name} is damaged ({damage}) and is computed again")
     return sound, damaged
-
-
-def _tell_nobody(n: int) -> None:
-    """Replace `advance` in a worker process, where there is no progress bar."""
 
 
 class Store:

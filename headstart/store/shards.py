@@ -125,13 +125,28 @@ def _digest(keys: np.ndarray, values: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def claimed_keys(path: Path, contract: Contract) -> set[str]:
-    """Return the keys that a shard claims to hold under `contract`: an unverified hint, used only to form jobs."""
+def write_named_by_digest(folder: Path, ids: list[str], values: np.ndarray, contract: Contract) -> str:
+    """Write rows, which must be sorted by key, to the file that their digest names; return its name."""
+    keys = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8)
+    digest = _digest(keys, values)
+    name = f"{digest}.safetensors"
+    write_bytes(folder / name, _header(len(ids), contract, digest), keys, values)
+    return name
+
+
+def claimed(path: Path, contract: Contract) -> np.ndarray:
+    """Return the keys that a shard claims to hold under `contract`, uint8 [N, 32]: a hint that is not verified."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             promise = json.loads(header["__metadata__"][_PROMISE])
             keys = file.read(promise["n_rows"] * _KEY_BYTES) if promise["fingerprint"] == contract.fingerprint else b""
     except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
-        return set()
-    return {keys[start : start + _KEY_BYTES].hex() for start in range(0, len(keys), _KEY_BYTES)}
+        keys = b""
+    n_rows = len(keys) // _KEY_BYTES
+    return np.frombuffer(keys[: n_rows * _KEY_BYTES], np.uint8).reshape(n_rows, _KEY_BYTES)
+
+
+def claimed_keys(path: Path, contract: Contract) -> set[str]:
+    """Return the same as hexadecimal numbers."""
+    return {key.tobytes().hex() for key in claimed(path, contract)}

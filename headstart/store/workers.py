@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
 from headstart.base.errors import CheckError, HeadstartError, ParamError, UnreachableError
@@ -65,6 +66,25 @@ def each(
         if pool.in_process:
             wait(running)
         raise
+
+
+def stoppable(advance: Callable[[int], None], pool: Workers) -> tuple[Callable[[int], None], Callable[[], None]]:
+    """Return what jobs are to call in place of `advance`, and what ends them: their next such call fails.
+
+    In another process there is no progress bar, so what jobs call there does nothing.
+    """
+    stopping = Event()
+
+    def advance_or_stop(n: int) -> None:
+        if stopping.is_set():
+            raise CheckError("interrupted")
+        advance(n)
+
+    return advance_or_stop if pool.in_process else tell_nobody, stopping.set
+
+
+def tell_nobody(n: int) -> None:
+    """Do nothing."""
 
 
 def _result(future: Future[Result]) -> Result:

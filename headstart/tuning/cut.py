@@ -28,8 +28,8 @@ class NoCutError(Exception):
     """The network cannot be cut there; the message gives the reason."""
 
 
-def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tensor, torch.Tensor]) -> Cut:
-    """Return the parts before and after the first value that depends on a tensor of `groups`.
+def cut(extractor: nn.Module, groups: Collection[Group], examples: tuple[torch.Tensor, torch.Tensor]) -> Cut:
+    """Return the parts of a `levels.extractor` before and after the first value that depends on a tensor of `groups`.
 
     `examples` are two different batches of different sizes, float [B, 3, I, I]. Raises NoCutError if the network cannot
     be traced, or if its parts exchange anything but constants and tensors with one row per image.
@@ -37,8 +37,7 @@ def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tens
     import torch
     from torch import fx
 
-    root = _alone(module)
-    nodes = list(_traced(root).nodes)
+    nodes = list(_traced(extractor).nodes)
     trained = {f"network.{tensor}" for group in groups for tensor in group.tensors}
     from_pixels, after = set[fx.Node](), set[fx.Node]()
     for node in nodes:
@@ -56,7 +55,7 @@ def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tens
             if node not in after:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
         graph.output(tuple(copies[node] for node in ends))
-        return _tidied(root, graph)
+        return _tidied(extractor, graph)
 
     try:
         with torch.no_grad():
@@ -68,13 +67,13 @@ def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tens
         graph = fx.Graph()
         copies = {node: graph.placeholder(f"kept_{number}") for number, (node, _) in enumerate(rows)}
         for number, (node, value) in enumerate(constants.items()):
-            copies[node] = _constant(root, graph, f"constant_{number}", value)
+            copies[node] = _constant(extractor, graph, f"constant_{number}", value)
         for node in nodes:
             if node in after or node not in from_pixels:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
-        parts = Cut(prefix_to([node for node, _ in rows]), _tidied(root, graph))
+        parts = Cut(prefix_to([node for node, _ in rows]), _tidied(extractor, graph))
         with torch.no_grad():
-            whole, joined = module(examples[1]), parts.suffix(*parts.prefix(examples[1]))
+            whole, joined = extractor(examples[1]), parts.suffix(*parts.prefix(examples[1]))
     except NoCutError:
         raise
     except Exception as error:  # a network may raise anything when it runs in a way it was not written for
@@ -84,34 +83,29 @@ def cut(module: nn.Module, groups: Collection[Group], examples: tuple[torch.Tens
     return parts
 
 
-def _alone(module: nn.Module) -> nn.Module:
-    """Return a module that calls `module` with images alone, so that further arguments keep their defaults."""
-    from torch import nn
-
-    class Root(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = module
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            features: torch.Tensor = self.network(images)
-            return features
-
-    return Root()
-
-
 def _traced(root: nn.Module) -> fx.Graph:
     from torch import fx
 
     network = root.get_submodule("network")
+    watched = [path for path, module in network.named_modules() if module._forward_hooks]  # the levels
     group_of = {tensor: number for number, group in enumerate(layer_groups(network)) for tensor in group.tensors}
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            """Return whether the module belongs to one group."""
+            """Return whether the module belongs to one group, and no level ends inside it."""
             path = module_qualified_name.removeprefix("network").removeprefix(".")
+            if any(other.startswith(f"{path}.") for other in watched):
+                return False
             tensors = (f"{path}.{name}" if path else name for name, _ in m.named_parameters())
             return len({group_of.get(tensor) for tensor in tensors}) <= 1
+
+        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+            """Call the hooks of leaves too: the extractor takes its levels by them."""
+            value = super().call_module(m, forward, args, kwargs)
+            if self.is_leaf_module(m, self.path_of_module(m)):
+                for hook in m._forward_hooks.values():
+                    hook(m, args, value)
+            return value
 
     try:
         return Tracer().trace(root)

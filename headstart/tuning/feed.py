@@ -1,26 +1,23 @@
 """The input of a training step: batches of pixels, or of the frozen layers' output.
 
 While the lower groups are frozen, their output for a view of an image is the same in every epoch. `PrefixFeed` computes
-it once, caches it in the content-addressed store under (image, view), and feeds it to the trainable layers.
+it once, keeps it in the cache of this machine under (image, view), and feeds it to the trainable layers.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from headstart.base.dataset import Images
 from headstart.base.errors import CheckError
-from headstart.base.files import Place
 from headstart.embedding.pixels import Source
-from headstart.store import arrays
+from headstart.store.row_cache import RowCache
 from headstart.store.shards import Contract, fingerprint
 from headstart.store.workers import Workers
 from headstart.tuning.augment import Augmentation, centre
@@ -66,7 +63,7 @@ class PixelFeed:
 
     def __init__(self, network: Network, views: TrainingViews, n_workers: int, compiled: Callable[[Any], Any]) -> None:
         self.network, self._views, self._n_workers = network, views, n_workers
-        self.whole = compiled(network.backbone)
+        self.whole = compiled(network.extractor)
 
     def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """See `Feed`: (uint8 [B, 3, I, I],)."""
@@ -107,16 +104,15 @@ class _Drawn:
 class PrefixFeed:
     """Feeds the cached output of the frozen layers to the trainable part of the network."""
 
-    def __init__(
-        self, network: Network, parts: Cut, kept: arrays.Store, shapes: Shapes, compiled: Callable[[Any], Any]
-    ) -> None:
-        self.network, self._kept, self._shapes = network, kept, shapes
-        self._suffix = compiled(parts.suffix)
+    def __init__(self, network: Network, prefix: Prefix, rows: RowCache, compiled: Callable[[Any], Any]) -> None:
+        self.network, self._prefix, self._rows = network, prefix, rows
+        self._suffix = compiled(prefix.parts.suffix)
 
     def batches(self, images: Images, rows: Sequence[np.ndarray], draw: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """See `Feed`: the outputs of the prefix, float [B, ...] each."""
         for part in rows:
-            yield self._shapes.unpacked(self._kept.read([key(images.image_ids[row], draw) for row in part]))
+            wanted = dict(wanted_view(images.image_ids[row], images.paths[row], draw) for row in part)
+            yield self._prefix.shapes.unpacked(self._rows.read(wanted, lambda lost: self._prefix(lost, lambda n: None)))
 
     def features(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """See `Feed`."""
@@ -161,9 +157,9 @@ class Shapes:
         return tuple(tensors)
 
 
-def key(image_id: str, draw: int) -> str:
-    """Return the store's key for a view."""
-    return hashlib.sha256(f"{image_id}:{draw}".encode()).hexdigest()
+def wanted_view(image_id: str, path: str, draw: int) -> tuple[str, str]:
+    """Return the key of a view, and what `Prefix` needs to compute its row."""
+    return hashlib.sha256(f"{image_id}:{draw}".encode()).hexdigest(), f"{draw} {image_id} {path}"
 
 
 @dataclass(frozen=True)
@@ -184,8 +180,8 @@ class Prefix:
         )
         return Contract(made_by, (self.shapes.n_values,), self.dtype)
 
-    def __call__(self, wanted: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
-        """Return rows [N, n_values] for `wanted`, keys -> 'draw image_id path'."""
+    def __call__(self, wanted: Mapping[str, str], advance: Callable[[int], None]) -> np.ndarray:
+        """Return rows [N, n_values] for the views that `wanted_view` gives."""
         import torch
 
         items = [where.split(" ", 2) for where in wanted.values()]
@@ -239,26 +235,7 @@ def n_prefix_passes(phase: Phase, n_views: int, n_train: int, n_val: int) -> tup
     return len(draws_of(phase, n_views)) * n_train + n_val, phase.n_epochs * (n_train + n_val)
 
 
-def build(
-    folder: Path,
-    prefix: Prefix,
-    contract: Contract,
-    wanted: Mapping[str, str],
-    advance: arrays.Advance,
-    report: Callable[[str], None],
-) -> None:
-    """Make the store of the frozen part's output hold exactly `wanted`, keys -> 'draw image_id path'."""
+def fill(rows: RowCache, prefix: Prefix, wanted: Mapping[str, str], advance: Callable[[int], None]) -> int:
+    """Compute what the cache lacks of the frozen part's output for `wanted`; return the number of views."""
     with ThreadPoolExecutor(1) as one:  # one thread, as augmentation draws from torch's global generator
-        arrays.build(Place.of(folder), wanted, contract, prefix, Workers(one, 1, in_process=True), advance, report)
-
-
-def has_room(folder: Path, n_bytes: int) -> bool:
-    """Return whether `folder`, if it took up `n_bytes`, would leave a tenth of its disk free."""
-    there = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
-    disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.is_dir()))
-    return n_bytes < disk.free + there - disk.total // 10
-
-
-def drop(folder: Path) -> None:
-    """Remove the store, if there is one."""
-    shutil.rmtree(folder, ignore_errors=True)
+        return rows.fill(wanted, prefix, Workers(one, 1, in_process=True), advance)

@@ -10,7 +10,7 @@ import numpy as np
 from headstart.base.dataset import Images
 from headstart.base.progress import bar
 from headstart.heads import novelty
-from headstart.heads.calibration import fit_temperature, losses
+from headstart.heads.calibration import CAUTION, Calibration, by_fold, calibrate, fit_temperature, losses
 from headstart.heads.folds import draw
 from headstart.heads.novelty import Novelty
 from headstart.tuning.feed import PLAIN, Feed
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MAX_NOVELTY_IMAGES = 2000  # of train, some of every class; they cost a fraction of an epoch
 _BATCH_IMAGES = 32
-_CAUTION = 1.0  # keeps the temperature off its bound if validation images are few and all right
+_FOLDS = 5  # of the validation images, to try the temperature on others than those that it was fitted on
 
 
 def logits_of(network: Network, images: Images, recipe: Recipe, feed: Feed) -> np.ndarray:
@@ -47,8 +47,14 @@ def log_loss_and_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[fl
     """Return the calibrated log loss of float64 [N, C] in nats per image, inf if not finite, and the temperature."""
     if not np.isfinite(logits).all():
         return math.inf, 1.0
-    temperature = fit_temperature(logits, labels, _CAUTION)
+    temperature = fit_temperature(logits, labels, CAUTION)
     return float(losses(logits / temperature, labels).mean()), temperature
+
+
+def calibration_of(logits: np.ndarray, val: Images) -> Calibration:
+    """Return the calibration of float64 [N, C], the logits of `val`; groups stay whole where it is tried."""
+    _, group_of = np.unique(val.groups, return_inverse=True)
+    return calibrate(logits, val.labels, by_fold(logits, val.labels, group_of % _FOLDS))
 
 
 def novelty_of(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.base.dataset import Images
+from headstart.heads.calibration import Calibration
 from headstart.tuning.feed import Feed
 from headstart.tuning.history import Epoch, Pace
-from headstart.tuning.judge import log_loss_and_temperature, logits_of
+from headstart.tuning.judge import calibration_of, logits_of
 from headstart.tuning.network import Network
 from headstart.tuning.recipe import Recipe
 from headstart.tuning.schedule import Phase
@@ -27,9 +28,14 @@ class Tuned:
 
     history: list[Epoch]
     best_epoch: int
-    temperature: float  # fitted on the validation images at the best epoch
+    calibration: Calibration  # on the validation images at the best epoch
     val_logits: np.ndarray  # float64 [N, C] of the best epoch, uncalibrated
     stopped_early: bool
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by where the network ships."""
+        return self.calibration.temperature
 
     @property
     def best(self) -> Epoch:
@@ -65,8 +71,7 @@ def tune(
         feed = feed_of(recipe.phase(position.epoch - 1))
     logits = logits_of(network, val, recipe, feed)
     stopped = training.has_stopped and position.epoch <= recipe.params.epochs
-    _, temperature = log_loss_and_temperature(logits, val.labels)
-    return Tuned(position.epochs, position.best_epoch, temperature, logits, stopped)
+    return Tuned(position.epochs, position.best_epoch, calibration_of(logits, val), logits, stopped)
 
 
 def _through(

@@ -24,7 +24,7 @@ class Network:
     def __init__(
         self, backbone: Backbone, weight: np.ndarray, bias: np.ndarray, dropout: float, device: str, train_norms: bool
     ) -> None:
-        """Put the head, float [D, C] and [C], on the backbone, which training changes in place."""
+        """Put the head, float [D, C] and [C], on all levels of the backbone, which training changes in place."""
         import torch
         from torch import nn
 
@@ -33,6 +33,7 @@ class Network:
         self.groups: list[Group] = layer_groups(backbone.module)
         self.device, self.train_norms = device, train_norms
         self.backbone = backbone.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.extractor = backbone.extractor()  # which shares the backbone's weights
         self.head = nn.Linear(weight.shape[0], weight.shape[1], device=device)
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(weight.T))
@@ -114,7 +115,7 @@ class Network:
         self.eval()
         side, random = self.preprocessing.input_px, torch.Generator().manual_seed(0)
         few, more = (torch.randn(n, 3, side, side, generator=random).to(self.device) for n in (2, 3))
-        return cut(self.backbone, self.top(n_groups), (few, more))
+        return cut(self.extractor, self.top(n_groups), (few, more))
 
 
 def _train_where(module: nn.Module, trained: set[str], prefix: str) -> None:

@@ -23,8 +23,6 @@ from headstart.tuning.history import Epoch
 from headstart.tuning.judge import log_loss_and_temperature, novelty_of
 
 if TYPE_CHECKING:
-    import torch
-
     from headstart.tuning.loop import Tuned
     from headstart.tuning.plan import Plan
 
@@ -48,7 +46,7 @@ def write(plan: Plan, tuned: Tuned, folder: Path) -> None:
     network, val = plan.network, plan.val
     say("exporting the tuned backbone")
     network.eval()
-    module = network.backbone.to("cpu", memory_format=torch.contiguous_format)
+    module = network.extractor.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = trace(module, network.preprocessing)
     graph = to_bytes(backbone_graph(program))
     session = runtime.session(graph)
@@ -63,8 +61,8 @@ def write(plan: Plan, tuned: Tuned, folder: Path) -> None:
     with replacing_folder(folder) as beside:
         (beside / finetune_folder.BACKBONE).write_bytes(graph)
         scale = novelty_of(session, plan.views.source, plan.train, val, plan.recipe)
-        (beside / finetune_folder.HEAD).write_bytes(to_bytes(head_graph(Linear(weight, bias), scale)))
-        write_safetensors(beside / finetune_folder.MODEL, _tensors(plan, module))
+        (beside / finetune_folder.HEAD).write_bytes(to_bytes(head_graph(Linear(weight, bias + plan.shift), scale)))
+        write_safetensors(beside / finetune_folder.MODEL, _tensors(plan))
         history = pl.DataFrame(tuned.history, schema=Epoch._fields, orient="row")
         finetune_folder.write_tables(beside, history, _validation(plan, tuned))
         finetune_folder.write(beside, _record(plan, tuned, sums(beside)))
@@ -83,10 +81,10 @@ def checked_parity(found: np.ndarray, expected: np.ndarray) -> float:
     return apart
 
 
-def _tensors(plan: Plan, backbone: torch.nn.Module) -> dict[str, np.ndarray]:
+def _tensors(plan: Plan) -> dict[str, np.ndarray]:
     """Return the tensors for PyTorch: `backbone.*`, with torchvision's or timm's names, and `head.*`."""
     head = plan.network.head.state_dict()
-    return {f"backbone.{name}": tensor.numpy() for name, tensor in backbone.state_dict().items()} | {
+    return {f"backbone.{name}": tensor.numpy() for name, tensor in plan.network.backbone.state_dict().items()} | {
         f"head.{name}": tensor.cpu().numpy() for name, tensor in head.items()
     }
 
@@ -95,15 +93,16 @@ def _validation(plan: Plan, tuned: Tuned) -> pl.DataFrame:
     """Return `tables.VALIDATION`: both candidates on the validation images."""
     labels, frozen = plan.val.labels, plan.probe_logits
     _, temperature = log_loss_and_temperature(frozen, labels)
+    shipped = tuned.val_logits / tuned.temperature + plan.shift
     return pl.DataFrame(
         {
             "image_id": list(plan.val.image_ids),
             "label": [plan.classes[label] for label in labels],
             "frozen_log_loss": losses(frozen / temperature, labels),
             "tuned_log_loss": losses(tuned.val_logits / tuned.temperature, labels),
-            "frozen_correct": frozen.argmax(1) == labels,
-            "tuned_correct": tuned.val_logits.argmax(1) == labels,
-            "tuned_probability": softmax(tuned.val_logits / tuned.temperature, axis=1).max(1).astype(np.float32),
+            "frozen_correct": (frozen / temperature + plan.shift).argmax(1) == labels,
+            "tuned_correct": shipped.argmax(1) == labels,
+            "tuned_probability": softmax(shipped, axis=1).max(1).astype(np.float32),
         }
     )
 
@@ -115,6 +114,7 @@ def _record(plan: Plan, tuned: Tuned, files: dict[str, str]) -> TunedRecord:
         n_epochs=tuned.history[-1].epoch,
         stopped_early=tuned.stopped_early,
         temperature=round(tuned.temperature, 6),
+        calibration=tuned.calibration.record,
         val_log_loss=round(tuned.best.val_log_loss, 6),
         val_accuracy=round(tuned.best.val_accuracy, 6),
         frozen_val_log_loss=round(frozen_loss, 6),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,16 @@ from headstart.base import dataset
 from headstart.base.cores import n_cores
 from headstart.base.dataset import TRAIN, VAL, Images
 from headstart.base.errors import CheckError, ParamError
-from headstart.base.files import Place
-from headstart.base.progress import bar, mute, say, warn
+from headstart.base.progress import bar, mute, say
 from headstart.embedding import features, pixels
 from headstart.heads import contract
 from headstart.heads.design import Source
 from headstart.heads.linear import Linear
 from headstart.heads.probe import probe
 from headstart.onnx import backbone_folder, head_folder
-from headstart.store import arrays
+from headstart.onnx.backbone_folder import LAST
+from headstart.store.cache import Cache
+from headstart.store.row_cache import RowCache
 from headstart.store.shards import fingerprint
 from headstart.tuning import feed, processes, recipe, schedule
 from headstart.tuning.augment import Augmentation
@@ -56,8 +57,9 @@ class Plan:
     recipe: Recipe
     views: TrainingViews
     classes: list[str]
+    shift: np.ndarray  # float64 [C], added to calibrated logits of what ships: train_head.logit_adjustment
     from_what: dict[str, str]  # what determines the frozen layers' output, besides the view
-    prefixes: Path  # where that output is cached
+    cache: Cache  # where that output is kept
 
     def feed_of(self, phase: Phase) -> Feed:
         """Return the feed of a phase: the cached output of its frozen layers if that saves work, else pixels."""
@@ -79,27 +81,23 @@ class Plan:
         n_frozen = len(self.network.groups) - phase.n_unfrozen
         contract = prefix.contract(n_frozen, precision=self.recipe.precision, **self.from_what)
         wanted = self._views_of(phase)
+        rows = RowCache(self.cache, "frozen-layers", contract)
         n_bytes = len(wanted) * contract.row_bytes
-        if not feed.has_room(self.prefixes, n_bytes):
-            size = f"{n_bytes / 1e9:.1f} GB, more than the disk can spare"
-            return self._from_pixels(phase, f"because the frozen layers' output takes {size}")
+        if refusal := rows.refusal(len(wanted)):
+            return self._from_pixels(phase, f"because the frozen layers' output cannot be kept: {refusal}")
 
-        def built() -> arrays.Store:
-            if self.recipe.processes.is_first:
-                with bar("frozen layers", len(wanted), "view") as advance:
-                    feed.build(self.prefixes, prefix, contract, wanted, advance, warn)
-            return arrays.Store(Place.of(self.prefixes), "finetune")
+        def fill() -> None:
+            with bar("frozen layers", len(wanted), "view") as advance:
+                feed.fill(rows, prefix, wanted, advance)
 
-        kept = self.recipe.processes.first_then_all(built)
+        self.recipe.processes.first_then_all(fill)  # the others, if they are on other machines, have to compute it too
         say(
             f"{schedule.named(phase)}: from the cached output of {n_frozen} frozen groups, {n_kept} passes through them"
             f" instead of {n_without}, {n_bytes / 1e6:.0f} MB"
         )
-        return feed.PrefixFeed(self.network, parts, kept, prefix.shapes, self._compiled)
+        return feed.PrefixFeed(self.network, prefix, rows, self._compiled)
 
     def _from_pixels(self, phase: Phase, why: str) -> Feed:
-        if self.recipe.processes.is_first:
-            feed.drop(self.prefixes)
         say(f"{schedule.named(phase)}: from pixels, {why}")
         n_workers = self.recipe.params.workers
         if n_workers is None:
@@ -107,16 +105,16 @@ class Plan:
         return feed.PixelFeed(self.network, self.views, n_workers, self._compiled)
 
     def _views_of(self, phase: Phase) -> dict[str, str]:
-        """Return all views of a phase, key -> 'draw image_id path': augmented ones of train, plain ones of val."""
-        return {
-            feed.key(image_id, draw): f"{draw} {image_id} {path}"
+        """Return all views of a phase, as `feed.wanted_view` gives them: augmented ones of train, plain ones of val."""
+        return dict(
+            feed.wanted_view(image_id, path, draw)
             for of, draws in (
                 (self.train, feed.draws_of(phase, self.recipe.params.views)),
                 (self.val, [feed.PLAIN]),
             )
             for draw in draws
             for image_id, path in zip(of.image_ids, of.paths, strict=True)
-        }
+        )
 
     @property
     def _compiled(self) -> Callable[[Any], Any]:
@@ -139,7 +137,7 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
     data, known = dataset.read(layout), backbone_folder.read(layout.backbone)
     train, val = data.of(TRAIN), data.of(VAL)
     check_share(settings, together.size, len(train))
-    head, probe_logits = _probe(params, layout, train, val)
+    head, read, probe_logits, shift = _probe(params, layout, train, val)
 
     backbone = networks.load(params.backbone, layout.weights, say)
     if backbone.weights_sha256 != known.weights_sha256:
@@ -148,11 +146,16 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
             f" computed with {known.weights_sha256[:12]}... The same weights were expected. Run `dvc repro --force"
             " backbone`."
         )
+    levels = tuple(level for level in backbone.levels if level.name in {*read, LAST})
     weight, bias = head.weight.astype(np.float32), head.bias.astype(np.float32)
+    if LAST not in read:  # the last features begin without influence, so that the upper layers can gain some
+        weight = np.concatenate([weight, np.zeros((levels[-1].width, len(data.classes)), np.float32)])
+    backbone = replace(backbone, levels=levels)
     network = Network(backbone, weight, bias, settings.dropout, together.device, settings.train_norms)
     from_what = {
         "backbone": f"{backbone.name} {backbone.weights_sha256} {known.backbone_onnx_sha256}",
         "pixels": pixels.contract(pixels.resizing(layout)).fingerprint,
+        "levels": " ".join(level.name for level in levels),
         "torch": f"{version('torch')} {together.device.partition(':')[0]}",
     }
     made_for = fingerprint(
@@ -160,12 +163,12 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
         version=f"{recipe.VERSION}, heads {contract.VERSION}",
         libraries=" ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "numpy", "scipy")),
         params=settings.model_dump_json(exclude=set(_WITHOUT_INFLUENCE)),
-        probe=(weight.tobytes() + bias.tobytes()).hex(),
+        probe=(weight.tobytes() + bias.tobytes() + shift.tobytes()).hex(),
         images=json.dumps([[*each.image_ids, *map(int, each.labels)] for each in (train, val)]),
     )
     chosen = _recipe(settings, len(network.groups), len(data.classes), together, layout.tuning, made_for)
     views = TrainingViews(pixels.opened(layout), Augmentation.of(settings, known.preprocessing))
-    return Plan(network, probe_logits, train, val, chosen, views, data.classes, from_what, layout.tuning / "prefix")
+    return Plan(network, probe_logits, train, val, chosen, views, data.classes, shift, from_what, layout.cache)
 
 
 def _recipe(
@@ -176,13 +179,30 @@ def _recipe(
     return Recipe(settings, phases, n_classes, together, precision, folder / "checkpoint.safetensors", made_for)
 
 
-def _probe(params: Params, layout: Layout, train: Images, val: Images) -> tuple[Linear, np.ndarray]:
-    """Return the frozen candidate that validation judges: a head fitted on train alone, and its logits of val."""
-    cached = features.opened(layout)
-    source = Source(cached.rows(train.image_ids), cached.view_rows(train.image_ids), train.labels)
-    head = probe(head_folder.read(layout.head), source, params.train_head.memory_mb)
-    assert isinstance(head, Linear)  # the only kind
-    return head, head.scores(cached.read(val.image_ids))
+def _probe(
+    params: Params, layout: Layout, train: Images, val: Images
+) -> tuple[Linear, set[str], np.ndarray, np.ndarray]:
+    """Return the linear head that tuning starts from, its levels, the frozen candidate's logits of val, and the shift.
+
+    Both are fitted on train alone, since validation judges them; neither is shifted, since training knows of no shift.
+    """
+    record, cached = head_folder.read(layout.head), features.opened(layout)
+    if record.linear is None:
+        raise ParamError(
+            f"fine-tuning starts from a linear head, but train_head tried none: its kinds are"
+            f" {', '.join(params.train_head.kinds)}. One of softmax, svm, ridge, lda or prototype was expected. Set"
+            " train_head.kinds or finetune.enabled in params.yaml."
+        )
+    source = Source(cached.rows(train.image_ids), cached.view_rows(train.image_ids), train.labels, train.groups)
+    known, memory_mb = cached.record.levels, params.train_head.memory_mb
+    head, columns = probe(record, record.linear, source, known, memory_mb)
+    frozen, of_frozen = head, columns
+    if record.linear != record.recipe:
+        frozen, of_frozen = probe(record, record.recipe, source, known, memory_mb)
+    assert isinstance(head, Linear)
+    shift = np.array(record.training.shift)
+    logits = frozen.scores(cached.read(val.image_ids)[:, of_frozen]) - shift
+    return head.calibrated(1.0, -shift), record.linear.levels, logits, shift
 
 
 def check_share(settings: Finetune, n_devices: int, n_train: int) -> None:

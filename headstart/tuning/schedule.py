@@ -43,7 +43,7 @@ def phases(unfreeze: Unfreeze, n_epochs: int, n_groups: int) -> list[Phase]:
     if most > n_groups:
         raise ParamError(
             f"finetune.unfreeze asks for {most} layer groups, but the backbone has {n_groups}. 0 to {n_groups}, or all,"
-            " was expected. `python -m tasks backbone --list NAME` shows them. Set finetune.unfreeze in params.yaml."
+            " was expected. `headstart stage backbone --list NAME` shows them. Set finetune.unfreeze in params.yaml."
         )
     starts = [epoch for epoch in counts if epoch == 1 or counts[epoch] != _before(counts, epoch)]
     ends = [*(epoch - 1 for epoch in starts[1:]), n_epochs]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.images import ROOT, encoded, photograph
 
+WITHOUT_DATA = ("flow_overhead", "head_kinds", "head_scale", "head_sweep", "latency", "row_cache")
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "harness")
 
 
@@ -22,7 +23,7 @@ def said_by(*words: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_says_what_it_measures_and_is_part_of_make_bench(name: str) -> None:
     said = said_by(f"benchmarks.{name}", "--help")
-    assert ("--data" in said) == (name not in ("flow_overhead", "head_scale", "latency"))
+    assert ("--data" in said) == (name not in WITHOUT_DATA)
     assert name in (ROOT / "Makefile").read_text()
 
 

@@ -33,7 +33,7 @@ def test_a_deployment_asks_the_flow_for_what_it_takes(deployment: dict[str, Any]
 
 def test_serve_is_started_everywhere_with_options_that_it_has() -> None:
     commands = [
-        line for text in TEXTS for line in re.findall(r"python -m flows\.serve(.*)", text.read_text()) if "--" in line
+        line for text in TEXTS for line in re.findall(r"headstart schedule(.*)", text.read_text()) if "--" in line
     ]
     assert len(commands) >= 2
     for command in commands:

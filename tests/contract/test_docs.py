@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from headstart.commands.main import COMMANDS, MODEL_COMMANDS
 from tasks.__main__ import STAGES
 from tests.support.images import ROOT
 
@@ -47,8 +48,15 @@ def test_commands_of_make_are_targets(page: Path) -> None:
 
 @EACH_PAGE
 def test_commands_of_tasks_are_stages(page: Path) -> None:
-    named = set(re.findall(r"python -m tasks ([a-z_]+)", code_of(page)))
+    named = set(re.findall(r"(?:python -m tasks|headstart stage) ([a-z_]+)", code_of(page)))
     assert named - {*STAGES, "set", "summary"} == set()
+
+
+@EACH_PAGE
+def test_commands_of_headstart_exist(page: Path) -> None:
+    code = code_of(page)
+    named = set(re.findall(r"(?:^ *|[/(]|&& )headstart ([a-z]+)", code, re.MULTILINE))
+    assert named - {*COMMANDS, *MODEL_COMMANDS, "completion"} == set()
 
 
 @EACH_PAGE
@@ -60,5 +68,5 @@ def test_parameters_exist(page: Path) -> None:
 
 def test_the_pages_are_searched() -> None:
     code = "\n".join(map(code_of, PAGES))
-    for expected in ("make run", "python -m tasks set", "finetune.enabled=true", "split.seed"):
+    for expected in ("make run", "headstart set", "finetune.enabled=true", "split.seed"):
         assert expected in code

@@ -13,12 +13,14 @@ from tests.support.projects import Project, begun
 if TYPE_CHECKING:
     from tests.support.orchestration import Api
 
+FIRST_RUN = "first-run.txt"  # beside the base project: what its run printed
+
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after its first `dvc repro`. Not to be changed: take `project`."""
     project = begun(tmp_path_factory.mktemp("base") / "project")
-    project.must("dvc", "repro")
+    (project.root.parent / FIRST_RUN).write_text(project.must("dvc", "repro"))
     return project
 
 

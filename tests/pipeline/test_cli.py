@@ -20,9 +20,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from headstart.handover import cli
+from headstart.commands import main as cli
 from tests.support.images import ROOT
 from tests.support.projects import Project
+from tests.support.wheels import UV, bare_environment, built_wheel, installed
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_several_classes_are_columns(project: Project, model: Path, capsys: pyte
 
 def test_many_images_show_how_far_it_is(project: Project, model: Path) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "headstart.handover.cli", "predict", str(model), str(project.root / "photos")]
+    command = [sys.executable, "-m", "headstart", "predict", str(model), str(project.root / "photos")]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
     os.close(theirs)
     assert len(done.stdout.splitlines()) == 24
@@ -225,33 +226,33 @@ def test_the_model_folder_holds_what_it_promises(model: Path) -> None:
 def test_a_host_with_the_base_dependencies_alone_can_predict_verify_and_inform(
     project: Project, model: Path, tmp_path: Path
 ) -> None:
-    venv, handed_over = tmp_path / "venv", tmp_path / "handed over"
+    handed_over = tmp_path / "handed over"
     shutil.copytree(model, handed_over)
-    uv = str(Path(sys.executable).parent / "uv")
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
-    wheel = tmp_path / "source"
-    shutil.copytree(ROOT / "headstart", wheel / "headstart")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, wheel / name)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", str(venv / "bin" / "python"), str(wheel)], check=True)
+    commands = installed(built_wheel(tmp_path), tmp_path / "venv")
+    environment = bare_environment(commands, tmp_path / "home")
 
-    def run(*arguments: str) -> str:
-        command = [str(venv / "bin" / "headstart"), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    def run(*arguments: str, status: int = 0) -> str:
+        command = [str(commands / "headstart"), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-2, text=True)
+        assert done.returncode == status, done.stdout
         return done.stdout
 
     listed = subprocess.run(
-        [uv, "pip", "list", "--python", str(venv / "bin" / "python"), "--format", "json"],
+        [UV, "pip", "list", "--python", str(commands / "python"), "--format", "json"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    installed = {package["name"] for package in json.loads(listed)}
-    assert {"numpy", "onnxruntime", "pillow"} <= installed
-    assert not installed & {"torch", "torchvision", "timm", "onnx", "polars", "dvc", "prefect", "scipy", "pydantic"}
+    packages = {package["name"] for package in json.loads(listed)}
+    assert {"numpy", "onnxruntime", "pillow"} <= packages
+    assert not packages & {"torch", "torchvision", "timm", "onnx", "polars", "dvc", "prefect", "scipy", "pydantic"}
     assert "conformance images agree" in run("verify", str(handed_over))
     assert "timm/test_efficientnet" in run("info", str(handed_over))
     photo = photos_of(project)[0]
     answer = json.loads(run("predict", str(handed_over), photo, "--json"))
     assert answer["label"] in ("ants", "bees")
+    assert run("--version").startswith("headstart 0")
+    for command in ("new", "run", "status", "flow"):
+        said = run(command, *(["birds"] if command == "new" else []), status=1)
+        assert re.match(rf"{command}: [\w.]+ is not installed, and `headstart {command}` needs it\.", said), said
+        assert "pip install 'headstart[pipeline]'" in said

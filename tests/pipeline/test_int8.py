@@ -42,7 +42,9 @@ def replaced(project: Project, path: Path, data: bytes) -> None:
 @pytest.fixture(scope="module")
 def tried(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = base.copy(tmp_path_factory.mktemp("tried") / "project")
-    project.must("python", "-m", "tasks", "set", "export.int8=true")
+    project.must("python", "-m", "tasks", "set", "export.int8=true", "train_head.levels=all")
+    for stage in ("train_head", "evaluate"):
+        project.must("python", "-m", "tasks", stage)
     project.must("python", "-m", "tasks", "quantize")
     return project
 
@@ -58,6 +60,7 @@ def test_every_way_is_tried_and_few_images_do_not_let_one_ship(tried: Project) -
     page = (tried.root / "artifacts/report.html").read_text()
     assert page.count("all but the first and last layer") == 4
     tried.must("python", "-m", "tasks", "export")
+    tried.must("python", "-m", "tasks", "publish")
     assert not (tried.root / "artifacts/model/model.int8.onnx").exists()
     assert json.loads((tried.root / "artifacts/model/model.json").read_text())["int8"] is None
 
@@ -80,11 +83,12 @@ def test_what_quantize_has_chosen_is_handed_over_beside_the_model(tried: Project
     told, folder = record(tried), tried.root / "artifacts"
     side = json.loads((folder / "backbone/backbone.json").read_text())["preprocessing"]["resize_px"]
     pixels = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), np.uint8)
-    _, backbone = next(quantization.quantised(folder / "backbone/backbone.onnx", pixels))
+    _, backbone = next(quantization.quantised((folder / "backbone/backbone.onnx").read_bytes(), pixels))
     (folder / "int8/backbone.int8.onnx").write_bytes(backbone)
     chosen = {"chosen": "a way", "backbone_sha256": sha256_of(folder / "int8/backbone.int8.onnx")}
     (folder / "int8/int8.json").write_text(json.dumps({**told, **chosen, "why": "An int8 model is shipped."}))
     tried.must("python", "-m", "tasks", "export")
+    tried.must("python", "-m", "tasks", "publish")
 
     facts = json.loads((folder / "model/model.json").read_text())
     assert facts["int8"]["cpu"] == quantization.instruction_set()

@@ -158,7 +158,7 @@ def test_a_cluster_that_comes_up_late_is_tried_again_and_its_bytes_are_those_of_
     tried = {task["name"]: task["run_count"] for task in api.last_run()[1]}
     assert tried["transform"] > 1
     assert tried["embed"] == 1
-    assert "24 images computed, 0 were there" in log.read_text()
+    assert "24 images computed, 0 reused" in log.read_text()
     assert project.lock == other.lock
     assert project.artefacts() == other.artefacts()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import numpy as np
 import onnx
 import polars as pl
 import pytest
@@ -52,7 +54,7 @@ class Serving:
 
 @contextmanager
 def served(model: Path, log: Path, *options: str) -> Iterator[Serving]:
-    command = [sys.executable, "-m", "headstart.handover.cli", "serve", str(model), "--port", "0", *options]
+    command = [sys.executable, "-m", "headstart", "serve", str(model), "--port", "0", *options]
     with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
         try:
             yield Serving(process, log)
@@ -87,18 +89,40 @@ def test_it_says_that_it_is_alive_and_ready_and_what_it_is(serving: Serving) -> 
     assert serving.get("/model")["classes"] == ["ants", "bees"]
     schema = serving.get("/openapi.json")
     assert set(schema["paths"]) == {"/health", "/ready", "/model", "/predict"}
-    assert "image/*" in schema["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert set(schema["paths"]["/predict"]["post"]["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
 
 
 def test_what_is_no_image_and_what_is_too_large_is_refused_with_the_reason(serving: Serving) -> None:
     assert serving.predict(b"<html>") == (
         422,
-        {"detail": "not an image of a known format. An image file as the request's body was expected."},
+        {
+            "detail": "not an image of a known format. An image file was expected: as the request's body, or in a form"
+            " as of `curl -F file=@photo.jpg`."
+        },
     )
     assert serving.predict(b"")[0] == 422
     status, said = serving.predict(bytes(1_000_001))
     assert (status, said["detail"][:15]) == (413, "more than 1 MB.")
     assert serving.get("/health") == {"status": "alive"}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on the PATH")
+@pytest.mark.parametrize("picture", ["baseline.jpg", "lzw.tif", "lossless.webp"])  # of any bytes, line ends among them
+def test_a_form_is_answered_as_a_raw_body_is(picture: str, serving: Serving) -> None:
+    file = ROOT / "tests" / "pictures" / picture
+    raw = serving.predict(file.read_bytes())
+    assert raw[0] == 200
+
+    def curl(*arguments: str) -> tuple[int, Any]:
+        command = ["curl", "--silent", "--write-out", "\n%{http_code}", *arguments, f"{serving.url}/predict"]
+        body, status = subprocess.run(command, capture_output=True, text=True, check=True).stdout.rsplit("\n", 1)
+        return int(status), json.loads(body)
+
+    assert curl("--data-binary", f"@{file}") == raw
+    assert curl("-F", f"file=@{file}") == raw
+    assert curl("-F", "note=filename", "-F", f"photo=@{file}", "-F", "more=x") == raw
+    assert curl("-F", "filename=photo.jpg")[1]["detail"].startswith("a form without a file. An image file was expected")
+    assert curl("-F", f"file=@{ROOT / 'LICENSE'}")[1]["detail"].startswith("not an image of a known format.")
 
 
 def test_who_is_still_sending_what_is_too_large_hears_the_reason(serving: Serving) -> None:
@@ -147,7 +171,7 @@ def test_an_image_is_dropped_on_the_page_and_its_label_shown(serving: Serving, b
     row = table.row(0, named=True)
     with opened() as page:
         page.goto(serving.url)
-        expect(page.get_by_text("The model knows 2 classes: ants, bees")).to_be_visible()
+        expect(page.get_by_text("The model tells 2 classes apart: ants, bees")).to_be_visible()
         data = (base.root / "photos" / row["path"]).read_bytes()
         transfer = page.evaluate_handle(
             """bytes => { const data = new DataTransfer();
@@ -161,6 +185,41 @@ def test_an_image_is_dropped_on_the_page_and_its_label_shown(serving: Serving, b
         page.set_input_files("input[type=file]", {"name": "n.png", "mimeType": "image/png", "buffer": noise()})
         expect(page.locator("#answers li").first).to_contain_text("n.png")
         expect(page.locator("#answers li").first.locator(".label")).to_be_visible()
+
+
+def test_the_page_speaks_to_visitors_and_shows_an_icon_for_what_is_no_image(base: Project, tmp_path: Path) -> None:
+    with (
+        served(base.root / "artifacts" / "model", tmp_path / "log", "--max-mb", "1") as serving,
+        opened(is_ours=False) as page,  # a browser writes each status of an error on the console
+    ):
+        page.goto(serving.url)
+        answers = page.locator("#answers li")
+
+        def said(name: str, data: bytes) -> str:
+            page.set_input_files("input[type=file]", {"name": name, "mimeType": "image/jpeg", "buffer": data})
+            warning = answers.filter(has_text=name).locator(".warn").first
+            expect(warning).to_be_visible()
+            return warning.inner_text()
+
+        assert said("letter.jpg", b"Dear Sir").startswith("This file cannot be read as a picture.")
+        expect(answers.first.locator("svg")).to_be_visible()
+        assert answers.first.locator("img").count() == 0
+        assert said("large.jpg", bytes(1_000_001)) == "This file is too large. Files of up to 1 MB can be looked at."
+        expect(answers.first.locator("svg")).to_be_visible()
+        black = encoded(np.zeros((64, 64, 3), np.uint8), "PNG")
+        page.route("**/predict", lambda route: route.fulfill(json=ODD))
+        assert said("black.png", black) == "Not sure enough: better ask a person."
+        assert "Unlike all pictures that the model has learned from" in answers.first.inner_text()
+        expect(answers.first.locator("img")).to_be_visible()
+        page.unroute("**/predict")
+        serving.process.kill()
+        serving.process.wait()
+        assert said("late.png", black) == "There is no answer at the moment. Try again in a minute."
+        shown = page.inner_text("body")
+        assert not re.search(r"max-mb|request|body|headstart|fetch|format|null|undefined|\{\{", shown)
+
+
+ODD = {"label": "ants", "probability": 0.51, "abstains": True, "novelty": 0.995, "probabilities": {"ants": 0.51}}
 
 
 def noise() -> bytes:
@@ -188,7 +247,7 @@ def test_the_most_probable_class_is_first_on_the_page_also_where_classes_are_num
 def test_the_page_of_the_interface_needs_nothing_from_outside(serving: Serving) -> None:
     with opened() as page:  # which asserts that no request leaves
         page.goto(f"{serving.url}/docs")
-        expect(page.get_by_text("Classify an image: the request body is the file's bytes")).to_be_visible()
+        expect(page.get_by_text("Classify an image: the request body is the file")).to_be_visible()
 
 
 def test_told_to_stop_it_answers_what_is_under_way_and_goes(base: Project, tmp_path: Path) -> None:
@@ -208,7 +267,7 @@ def test_told_to_stop_it_answers_what_is_under_way_and_goes(base: Project, tmp_p
 
 def test_without_its_extra_it_says_what_to_install(base: Project, tmp_path: Path) -> None:
     (tmp_path / "uvicorn.py").write_text("raise ImportError('no', name='uvicorn')")
-    command = [sys.executable, "-m", "headstart.handover.cli", "serve", str(base.root / "artifacts/model")]
+    command = [sys.executable, "-m", "headstart", "serve", str(base.root / "artifacts/model")]
     done = subprocess.run(
         command,
         cwd=ROOT,

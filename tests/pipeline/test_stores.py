@@ -1,9 +1,10 @@
-"""The stores within the pipeline: kept or not, killed, damaged, on views, in half precision, at URLs, pushed."""
+"""Pixels and features within the pipeline: kept or not, killed, damaged, views, half precision, at URLs, pushed."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.projects import Project, write_photographs
+from tests.support.projects import Project, begun, write_photographs
 from tests.support.server import Server
 
 DOWNSTREAM = [(name,) for name in ("features", "head", "evaluation", "model")]
@@ -25,39 +26,41 @@ def downstream(project: Project) -> dict[str, str]:
 @pytest.mark.slow
 def test_without_the_pixel_store_every_byte_downstream_is_the_same(project: Project) -> None:
     before = downstream(project)
-    shutil.rmtree(project.root / "artifacts" / "features")
+    shutil.rmtree(project.cache)
     project.must("python", "-m", "tasks", "set", "transform.keep_pixels=false")
     said = project.must("dvc", "repro")
     assert "transform: transform.keep_pixels is false" in said
-    assert [path.name for path in (project.root / "artifacts" / "pixels").iterdir()] == ["manifest.json"]
-    assert "embed: 24 images computed, 0 were there" in said
+    assert "embed: 24 images computed, 0 reused" in said
+    assert not list(project.cache.glob("rows/pixels-*"))
     assert downstream(project) == before
     write_photographs(project.root / "photos", 2, first=30)
-    assert "embed: 4 images computed, 24 were there" in project.must("dvc", "repro")
+    assert "embed: 4 images computed, 24 reused" in project.must("dvc", "repro")
     without = downstream(project)
     project.must("python", "-m", "tasks", "set", "transform.keep_pixels=true")
     said = project.must("dvc", "repro")
-    assert "transform: 28 images computed, 0 were there" in said
-    assert "embed: 0 images computed, 28 were there" in said
+    assert "transform: 28 images computed, 0 reused" in said
+    assert "embed: 0 images computed, 28 reused" in said
     assert downstream(project) == without
 
 
 def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
     project.must("python", "-m", "tasks", "set", "embed.views=3")
     said = project.must("dvc", "repro")
-    assert "embed: 0 images computed, 24 were there" in said  # the plain view
+    assert "embed: 0 images computed, 24 reused" in said  # the plain view
     n_trained = json.loads((project.root / "artifacts/head/head.json").read_text())["n_images"]
-    assert f"embed: {n_trained} images computed, 0 were there" in said
+    assert f"embed: {n_trained} images computed, 0 reused" in said
     manifest = json.loads((project.root / "artifacts/features/views/manifest.json").read_text())
-    assert manifest["row_shape"] == [3, 256]
+    levels = json.loads((project.root / "artifacts/features/embedding.json").read_text())["levels"]
+    assert len(levels) > 1
+    assert manifest["row_shape"] == [3, sum(level["width"] for level in levels)]
     assert manifest["n_rows"] == n_trained
     assert json.loads((project.root / "artifacts/head/head.json").read_text())["n_views"] == 3
     report = (project.root / "artifacts/report.html").read_text()
-    assert "By random crops of 25 % to 100 % of the area and random flips: 3 views in addition to each image." in report
+    assert "By random crops of 25% to 100% of the area and random flips: 3 views in addition to each image." in report
     assert report.count("an image and its variants") == 4
     once = project.artefacts()
     said = project.must("dvc", "repro", "--force", "--single-item", "embed")
-    assert f"embed: 0 images computed, {n_trained} were there" in said
+    assert f"embed: 0 images computed, {n_trained} reused" in said
     assert project.artefacts() == once
     project.must("python", "-m", "tasks", "set", "embed.views=0")
     project.must("dvc", "repro", "embed")
@@ -75,7 +78,7 @@ def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
 def test_other_engines_and_types_end_in_a_model_that_passes_its_gate(project: Project, setting: str) -> None:
     project.must("python", "-m", "tasks", "set", setting)
     said = project.must("dvc", "repro")
-    assert "embed: 24 images computed, 0 were there" in said
+    assert "embed: 24 images computed, 0 reused" in said
     assert "export: model.onnx gives evaluate's labels" in said
     if "engine" in setting:
         assert f"{setting.partition('=')[2]} " in said
@@ -84,12 +87,15 @@ def test_other_engines_and_types_end_in_a_model_that_passes_its_gate(project: Pr
 
 @pytest.mark.parametrize("stage", [pytest.param("transform", marks=pytest.mark.slow), "embed"])
 def test_a_stage_killed_in_the_middle_ends_in_the_same_bytes(project: Project, stage: str) -> None:
-    folder = project.root / "artifacts" / {"transform": "pixels", "embed": "features"}[stage]
     before = project.artefacts()
     for wait_s in (0.7, 1.2, 1.5, 1.8):
-        shutil.rmtree(folder)
+        shutil.rmtree(project.cache)
+        shutil.rmtree(project.root / "artifacts" / {"transform": "pixels", "embed": "features"}[stage])
         command = [str(project.root / ".venv/bin/python"), "-m", "tasks", stage]
-        process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = {**os.environ, "HEADSTART_CACHE": str(project.cache)}
+        process = subprocess.Popen(
+            command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(wait_s)
         process.send_signal(signal.SIGKILL)
@@ -98,38 +104,70 @@ def test_a_stage_killed_in_the_middle_ends_in_the_same_bytes(project: Project, s
         assert project.artefacts() == before
 
 
-@pytest.mark.parametrize(("folder", "stage"), [("pixels", "transform"), ("features/plain", "embed")])
-def test_a_damaged_shard_is_never_read_and_made_again(project: Project, folder: str, stage: str) -> None:
+def test_a_damaged_shard_of_features_is_never_read(project: Project) -> None:
     before = project.artefacts()
-    victim = next((project.root / "artifacts" / folder).glob("shard-*"))
-    data = bytearray(victim.read_bytes())
-    data[len(data) // 2] ^= 1
-    victim.write_bytes(data)
-    reader = {"transform": "embed", "embed": "train_head"}[stage]
-    if stage == "transform":
-        shutil.rmtree(project.root / "artifacts" / "features")  # so that pixels are read
-    else:
-        shutil.rmtree(project.root / "artifacts" / "head")  # so that features are read
-    done = project.run("python", "-m", "tasks", reader)
+    victim = next((project.root / "artifacts/features/plain").glob("shard-*"))
+    damage(victim)
+    shutil.rmtree(project.cache / "results")  # so that features are read
+    done = project.run("python", "-m", "tasks", "train_head")
     assert done.returncode == 1
     assert f"{victim.name} is damaged: its bytes have changed since they were written" in done.stdout
-    assert f"Run `dvc repro --force {stage}`" in done.stdout
+    assert "Run `dvc repro --force embed`" in done.stdout
     assert "Traceback" not in done.stdout
-    said = project.must("python", "-m", "tasks", stage)
-    assert f"{stage}: warning: {Path(folder).name}/{victim.name} is damaged" in said
-    assert f"{stage}: 24 images computed, 0 were there" in said
-    project.must("python", "-m", "tasks", reader)
+    project.must("dvc", "repro", "--force", "--single-item", "embed")
+    project.must("python", "-m", "tasks", "train_head")
     assert project.artefacts() == before
 
 
-def test_ctrl_c_in_a_store_leaves_what_was_there(project: Project) -> None:
+def test_damaged_rows_of_the_cache_are_never_read_and_computed_again(project: Project) -> None:
     before = project.artefacts()
-    shutil.rmtree(project.root / "artifacts" / "features")
+    for kind in ("pixels", "features"):
+        (victim,) = project.cache.glob(f"rows/{kind}-*/*")
+        damage(victim)
+    shutil.rmtree(project.root / "artifacts/features")
+    project.must("python", "-m", "tasks", "embed")
+    assert project.artefacts() == before
+    assert not victim.exists()
+    assert "24 images computed, 0 reused" in project.must("python", "-m", "tasks", "embed")
+    assert "0 images computed, 24 reused" in project.must("python", "-m", "tasks", "embed")
+    assert project.artefacts() == before
+
+
+def damage(file: Path) -> None:
+    """Flip a bit in the middle."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_another_project_finds_what_the_first_has_computed(project: Project, tmp_path: Path) -> None:
+    other = begun(tmp_path / "other", "split.seed=3")
+    said = other.must("dvc", "repro", HEADSTART_CACHE=str(project.cache))
+    assert said.count("0 images computed, 24 reused") == 2
+
+
+def test_what_does_not_fit_into_the_cache_is_made_where_it_is_needed(project: Project) -> None:
+    before = downstream(project)
+    shutil.rmtree(project.cache)
+    project.must("python", "-m", "tasks", "set", "cache.max_gb=0.00002")  # 20 kB
+    said = project.must("dvc", "repro", "--force")
+    assert "transform: warning: pixels are not kept" in said
+    assert "embed: warning: features are not kept in the cache: they take 0.0 GB, more than cache.max_gb" in said
+    assert downstream(project) == before
+    kept = sum(path.stat().st_size for path in project.cache.rglob("*") if path.is_file())
+    assert kept <= 20_000
+
+
+def test_ctrl_c_leaves_what_was_there(project: Project) -> None:
+    before = project.artefacts()
     write_photographs(project.root / "photos", 30, first=100)
     for stage in ("validate", "split", "transform"):
         project.must("python", "-m", "tasks", stage)
     command = [str(project.root / ".venv/bin/python"), "-m", "tasks", "embed"]
-    process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {**os.environ, "HEADSTART_CACHE": str(project.cache)}
+    process = subprocess.Popen(
+        command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     time.sleep(1.6)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=10)
@@ -150,7 +188,7 @@ def test_dvc_push_sends_the_shards_that_changed(project: Project, tmp_path: Path
     before = {path.relative_to(remote) for path in remote.rglob("*") if path.is_file()}
     shard = next((project.root / "artifacts/features/plain").glob("shard-*"))
     assert any(path.stat().st_size == shard.stat().st_size for path in remote.rglob("*") if path.is_file())
-    pixels = next((project.root / "artifacts/pixels").glob("shard-*"))
+    pixels = next(project.cache.glob("rows/pixels-*/*"))
     assert not any(path.stat().st_size == pixels.stat().st_size for path in remote.rglob("*") if path.is_file())
     project.must("python", "-m", "tasks", "set", "train_head.strengths=[1.0]")
     project.must("dvc", "repro")
@@ -173,7 +211,7 @@ def test_images_and_stores_at_urls_give_the_same_bytes(project: Project, server:
     project.must("python", "-m", "tasks", "set", "data.root=urls.csv", f"cluster.store=file://{store}")
     said = project.must("dvc", "repro")
     assert "'urls.csv' is read as manifest: 24 image files" in said
-    assert "embed: 24 images computed, 0 were there" in said
+    assert "embed: 24 images computed, 0 reused" in said
     assert sorted(path.name for path in store.iterdir()) == ["features", "pixels"]
     assert not list((project.root / "artifacts").rglob("shard-*"))
     after = downstream(project)

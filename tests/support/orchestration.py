@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,10 @@ QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
 class Api:
-    """The REST API that Prefect's page uses."""
+    """The REST API that Prefect's page uses.
+
+    A server whose SQLite file is locked answers 503 and has done nothing; it is asked again, as Prefect's client does.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -33,8 +38,15 @@ class Api:
     def send(self, method: str, path: str, **body: object) -> Any:
         data = None if method == "GET" else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
+        for pause in (1, 2, 4, 8, 0):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return json.load(response)
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not pause:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("unreachable")
 
     def asked(self, path: str, **body: object) -> Any:
         return self.send("POST", path, **body)
@@ -143,7 +155,8 @@ def stages_running(project: Project) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "tasks" in process.cmdline()[1:3] and Path(process.cwd()) == project.root:
+            is_stage = "tasks" in process.cmdline()[1:3] or "stage" in process.cmdline()[2:3]
+            if is_stage and Path(process.cwd()) == project.root:
                 found.append(process)
     return found
 
@@ -162,7 +175,7 @@ block.save("team", overwrite=True)
 """
 
 SLOW_STAGE = ("--set", "backbone.name=resnet18", "--set", "backbone.weights=random")  # its export takes some seconds
-SLOW_OVERRIDES = {"backbone.name": "resnet18", "backbone.weights": "random"}
+SLOW_REQUEST = {"backbone": "resnet18", "overrides": [{"name": "backbone.weights", "value": "random"}]}
 
 
 @contextmanager

@@ -39,6 +39,7 @@ class Project:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         # A user's machine: no git identity, bytecode kept as usual, and home is elsewhere.
         home = {"HOME": str(self.root.parent), "PATH": path, "GIT_CONFIG_NOSYSTEM": "1", "PYTHONFAULTHANDLER": "1"}
+        home["HEADSTART_CACHE"] = str(self.cache)
         return subprocess.run(
             command,
             cwd=self.root,
@@ -54,6 +55,11 @@ class Project:
         done = self.run(*command, **environment)
         assert done.returncode == 0, f"{command}\n{done.stdout}"
         return done.stdout
+
+    @property
+    def cache(self) -> Path:
+        """The cache of this project alone: a copy of the project has a copy of it."""
+        return self.root / ".dvc" / "tmp" / "headstart"
 
     @property
     def lock(self) -> bytes:

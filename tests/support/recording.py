@@ -50,7 +50,7 @@ def recorded(layout: Layout, asked: set[str]) -> Layout:
                 asked.add(name)
             return super().__getattribute__(name)
 
-    return Recorded(layout.root, layout.data, layout.store)
+    return Recorded(layout.root, layout.data, layout.store, layout.cache_dir, layout.cache_gb)
 
 
 WHOLE_TABLE = "the whole table"
@@ -68,6 +68,10 @@ def recorded_images(of: Dataset, asked: set[str]) -> Dataset:
         def of(self, *splits: str) -> Images:
             asked.update(splits)
             return super().of(*splits)
+
+        def digest(self, *splits: str) -> str:
+            asked.update(splits)
+            return super().digest(*splits)
 
     return Recorded(of.table)
 

@@ -15,8 +15,8 @@ import torch
 from headstart import params, params_file
 from headstart.backbones import networks
 from headstart.base.dataset import Images
-from headstart.base.files import Place
-from headstart.store import arrays
+from headstart.store.cache import Cache
+from headstart.store.row_cache import RowCache
 from headstart.tuning import feed
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.feed import PixelFeed, Prefix, PrefixFeed, TrainingViews
@@ -112,15 +112,16 @@ def kept_feed(
     """Return the feed of a phase from what the frozen part makes of every view of some images."""
     frozen = prefix(net, phase.n_unfrozen, seen)
     draws = [*feed.draws_of(phase, n_views), feed.PLAIN]
-    wanted = {
-        feed.key(image_id, draw): f"{draw} {image_id} {path}"
+    wanted = dict(
+        feed.wanted_view(image_id, path, draw)
         for some in of
         for draw in draws
         for image_id, path in zip(some.image_ids, some.paths, strict=True)
-    }
+    )
     contract = frozen.contract(n_frozen=len(net.groups) - phase.n_unfrozen, network=net.name)
-    feed.build(folder, frozen, contract, wanted, lambda n: None, print)
-    return PrefixFeed(net, frozen.parts, arrays.Store(Place.of(folder), "finetune"), frozen.shapes, same)  # type: ignore[arg-type]
+    rows = RowCache(Cache.of(folder, max_gb=1), "frozen-layers", contract)
+    feed.fill(rows, frozen, wanted, lambda n: None)
+    return PrefixFeed(net, frozen, rows, same)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -125,6 +125,33 @@ def test_sixteen_bits_are_scaled_not_clipped(image_format: str) -> None:
     assert np.array_equal(found[..., 0].ravel(), np.arange(256))
 
 
+# Formats that are not read
+
+UNREAD = {
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "AVIF": b"\0\0\0\x18ftypavif\0\0\0\0mif1avif",
+    "DICOM": bytes(128) + b"DICM\x02\0\0\0",
+    "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
+    "JPEG XL": b"\xff\x0a\0\0",
+    "Photoshop": b"8BPS\0\1",
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_a_format_that_is_not_read_is_named(kind: str) -> None:
+    with pytest.raises(UnreadableError, match=f"^{kind}, which is not read; convert it to PNG or JPEG$"):
+        decode(UNREAD[kind])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("IMG_1.HEIC", "HEIC"), ("scan.dcm", "DICOM"), ("a.CR2", "camera raw")])
+def test_a_format_that_is_not_read_is_named_by_the_files_name(name: str, kind: str) -> None:
+    assert images.not_read(name) == f"{kind}, which is not read; convert it to PNG or JPEG"
+
+
+def test_formats_that_are_read_are_not_among_those_that_are_not() -> None:
+    assert [extension for extension in EXTENSIONS if images.not_read(f"a{extension}")] == []
+
+
 def test_floating_point_pixels_are_refused_with_a_reason() -> None:
     with pytest.raises(UnreadableError, match="32 bits per channel"):
         decode(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))

@@ -71,6 +71,12 @@ def test_a_misspelt_section_is_refused_with_the_nearest_name() -> None:
         ("split.val_fraction", float("nan")),
         ("split.val_fraction", 0),
         ("validate.max_quarantined_fraction", 1.5),
+        ("validate.min_images", 0),
+        ("data.bits", 7),
+        ("data.bits", 17),
+        ("data.bits", True),
+        ("data.bits", "twelve"),
+        ("transform.fit", "stretch"),
         ("backbone.sha256", "abc"),
         ("backbone.input_px", 224.5),
         ("backbone.mean", [0.5, 0.5]),
@@ -175,10 +181,20 @@ def test_a_check_that_fails_leaves_the_file_as_it_was(file: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_what_was_wrong_before_an_assignment_is_mended_in_the_file(file: Path) -> None:
+    file.write_text(file.read_text().replace("  val_fraction: ", "  val_fraction: 7", 1))
+    with pytest.raises(ParamError, match=r"split.val_fraction is 7.* Mend it in params.yaml\.") as caught:
+        params_file.assign(file, ["split.seed=1"])
+    assert "unchanged" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["finetune.optimizer=adam"], "finetune.optimizer is 'adam': Input should be 'adamw' or 'sgd'. Mend it in"),
+        (
+            ["finetune.optimizer=adam"],
+            "finetune.optimizer is 'adam': Input should be 'adamw' or 'sgd'. params.yaml is unchanged: give another",
+        ),
         (["finetune.momentum=0.9"], "momentum is 0.9, which adamw has no use for; set it to null"),
         (["finetune.step_epochs=7"], "step_epochs is 7 and step_factor None; both or neither are expected"),
         (["finetune.step_epochs=10", "finetune.step_factor=0.1"], "step_epochs is 10, and there are 10 epochs"),
@@ -230,3 +246,34 @@ def test_writing_parameters_leaves_the_yaml_of_others_alone(file: Path) -> None:
     params_file.assign(file, ["split.seed=5"])
     assert nothing() == before == "a:\n"
     assert "sha256: null" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "levels"),
+    [
+        (["blend"], "auto"),
+        (["mlp", "knn", "blend"], "auto"),
+        (["mlp", "ridge", "blend"], "last"),
+        (["ridge", "blend"], ["stem"]),
+    ],
+)
+def test_a_blend_of_fewer_than_two_heads_is_refused(kinds: list[str], levels: object) -> None:
+    values = changed("train_head.kinds", kinds)
+    values["train_head"]["levels"] = levels
+    expected = "kinds has blend, but no two heads to blend; name more of softmax, svm, ridge, lda, prototype"
+    assert expected in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "levels"), [("auto", "last"), (["ridge", "blend"], "auto"), (["ridge", "lda", "blend"], "last")]
+)
+def test_a_blend_of_two_heads_is_accepted(kinds: object, levels: str) -> None:
+    values = changed("train_head.kinds", kinds)
+    values["train_head"]["levels"] = levels
+    assert params.parse(values).train_head.levels == levels
+
+
+def test_the_kinds_that_can_be_blended_are_those_of_one_matrix_product() -> None:
+    from headstart.heads.kinds import KINDS
+
+    assert {name for name, kind in KINDS.items() if kind.IS_LINEAR} == set(params.LINEAR_KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,14 +19,17 @@ from headstart.evaluation.metrics import confusion_matrix
 from headstart.onnx import runtime
 from headstart.report import feature_space, figures, occlusion, pictures
 from headstart.report.artefacts import Artefacts, Shown
-from headstart.report.page import MAX_ROWS
 
 MAX_CONFUSION_CLASSES = 40  # with more, only the pairs that are most often confused are listed
+_MAX_PAIRS = 300  # of them
+_WELL, _BADLY = 0.9, 0.5  # F1
+_SHORT = 3  # characters of a class name that needs no more room than a count
 MAX_WITH_NEIGHBOURS = 48  # mistakes that are shown large and with similar training images; the others are small
 _N_NEIGHBOURS = 3
-_MAX_MAPPED = 1000  # images on a map, including every mistake if there is room
-_LARGE_PX, _SMALL_PX = 224, 96
-_DOT_PX, _SPRITE_COLUMNS = 40, 32
+_MAX_SHOWN = 1000  # images on a map and behind the counts of the confusion matrix, every mistake if there is room
+_LARGE_PX, _SMALL_PX, _ALIKE_PX = 384, 96, 112
+_SPRITE_PX, _TILES_PX = 1_600_000, (40, 128)  # the area of all held-out images together; the side of one of them
+_SPRITE_COLUMNS = 32
 
 
 class Mistake(NamedTuple):
@@ -55,7 +59,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Fails:
-    """The confusion matrix, the classes, the most confident mistakes, and all images on a map."""
+    """The confusion matrix, the classes, the most confident mistakes, all images on a map, and behind the counts."""
 
     test: TestScores
     classes: Sequence[str]
@@ -63,11 +67,11 @@ class Fails:
     per_class: Mapping[str, ClassRecord]
     mistakes: Sequence[Mistake]  # most confident first; some or all of test.n_errors
     maps: Sequence[Map]
-    mapped: Sequence[tuple[Shown, str]]  # the images of the maps, in order, and their predictions
+    held_out: Sequence[tuple[Shown, str]]  # images, in the order of the maps' places, and their predictions
     template: str = "fails"
     large_px: int = _LARGE_PX
     small_px: int = _SMALL_PX
-    dot_px: int = _DOT_PX
+    alike_px: int = _ALIKE_PX
     sprite_columns: int = _SPRITE_COLUMNS
     max_large: int = MAX_WITH_NEIGHBOURS
 
@@ -75,22 +79,27 @@ class Fails:
     def of(cls, run: Artefacts) -> Fails:
         """Return the section of a run."""
         predicted = run.probabilities.argmax(1)
-        mapped = _mapped(predicted == run.test.labels)
-        images = run.shown(run.test[mapped])
+        rows = _shown(predicted == run.test.labels)
+        images = run.shown(run.test[rows])
         return cls(
             run.scores,
             run.classes,
             confusion_matrix(run.test.labels, predicted, len(run.classes)),
             folder.per_class(run.layout.evaluation),
             _mistakes(run, predicted),
-            _maps(run, run.test[mapped]),
-            list(zip(images, [run.classes[label] for label in predicted[mapped]], strict=True)),
+            _maps(run, run.test[rows]),
+            list(zip(images, [run.classes[label] for label in predicted[rows]], strict=True)),
         )
 
     @property
     def shows_confusion(self) -> bool:
         """Whether there are few enough classes for the whole matrix."""
         return len(self.classes) <= MAX_CONFUSION_CLASSES
+
+    @property
+    def has_short_names(self) -> bool:
+        """Whether the names above the matrix need not be turned."""
+        return all(len(name) <= _SHORT for name in self.classes)
 
     @property
     def row_sums(self) -> list[int]:
@@ -109,24 +118,37 @@ class Fails:
         return sorted(self.per_class.items(), key=lambda item: (item[1].f1 is None, item[1].f1, item[0]))
 
     @property
+    def spread(self) -> str:
+        """How many classes do well and badly, in words."""
+        known = [scores.f1 for scores in self.per_class.values() if scores.f1 is not None]
+        ends = sum(f1 >= _WELL for f1 in known), sum(f1 < _BADLY for f1 in known)
+        return f"Of {len(known)} classes, {ends[0]} have an F1 of {_WELL} or more, and {ends[1]} one below {_BADLY}."
+
+    @property
     def n_absent(self) -> int:
         """The number of classes without held-out images."""
         return sum(not scores.support for scores in self.per_class.values())
 
     @property
-    def sprite(self) -> str:
-        """The images of the maps in one picture, as a data URI."""
-        return pictures.sprite([shown.pixels for shown, _ in self.mapped], _DOT_PX, _SPRITE_COLUMNS)
+    def tile_px(self) -> int:
+        """The side of a held-out image within `sprite`: larger if there are few."""
+        low, high = _TILES_PX
+        return min(max(math.isqrt(_SPRITE_PX // len(self.held_out)), low), high)
 
     @property
-    def points(self) -> str:
-        """Path, label and prediction of each image of the maps, as JSON."""
-        return json.dumps([[shown.path, shown.label, called] for shown, called in self.mapped], ensure_ascii=False)
+    def sprite(self) -> str:
+        """The held-out images in one picture, as a data URI."""
+        return pictures.sprite([shown.pixels for shown, _ in self.held_out], self.tile_px, _SPRITE_COLUMNS)
+
+    @property
+    def told(self) -> str:
+        """Path, label and prediction of each held-out image, as JSON."""
+        return json.dumps([[shown.path, shown.label, called] for shown, called in self.held_out], ensure_ascii=False)
 
     def figures(self) -> Mapping[str, str]:
         """Return the maps."""
-        labels = np.array([self.classes.index(shown.label) for shown, _ in self.mapped])
-        right = np.array([shown.label == called for shown, called in self.mapped])
+        labels = np.array([self.classes.index(shown.label) for shown, _ in self.held_out])
+        right = np.array([shown.label == called for shown, called in self.held_out])
         return {
             each.name: figures.feature_map(f"map-{each.name}", each.places, labels, right, self.classes)
             for each in self.maps
@@ -134,9 +156,9 @@ class Fails:
 
 
 def most_confused(confusion: np.ndarray, classes: Sequence[str]) -> list[Pair]:
-    """Return the pairs of classes that are confused, most often first, up to `MAX_ROWS`."""
+    """Return the pairs of classes that are confused, most often first, up to `_MAX_PAIRS`."""
     wrong = confusion - np.diag(confusion.diagonal())
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_ROWS]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_PAIRS]
     pairs = [Pair(classes[i // len(classes)], classes[i % len(classes)], int(wrong.flat[i])) for i in order]
     return [pair for pair in pairs if pair.n_images]
 
@@ -179,7 +201,7 @@ def _heats(run: Artefacts, images: Sequence[Shown], labels: np.ndarray) -> list[
 def _answering(run: Artefacts) -> Callable[[np.ndarray], np.ndarray]:
     """Return the model that ships as a function from uint8 [N, S, S, 3] to probabilities [N, C]."""
     pieces = pieces_of(run.layout, run.choice.chosen)
-    backbone, head = runtime.session(pieces.backbone), runtime.session(pieces.head)
+    backbone, head = runtime.session(pieces.network()), runtime.session(pieces.head)
 
     def answer(images: np.ndarray) -> np.ndarray:
         found = backbone.run(None, {"pixels": images})[0]
@@ -189,12 +211,12 @@ def _answering(run: Artefacts) -> Callable[[np.ndarray], np.ndarray]:
     return answer
 
 
-def _mapped(right: np.ndarray) -> np.ndarray:
-    """Return the indices of the images of the maps: all if they are few, else mistakes and a sample of the others."""
-    if len(right) <= _MAX_MAPPED:
+def _shown(right: np.ndarray) -> np.ndarray:
+    """Return the indices of the images to show: all if they are few, else mistakes and a sample of the others."""
+    if len(right) <= _MAX_SHOWN:
         return np.arange(len(right))
-    wrong = np.flatnonzero(~right)[: _MAX_MAPPED // 2]
-    others = np.flatnonzero(right)[: _MAX_MAPPED - len(wrong)]  # a fair sample, as images are sorted by a hash
+    wrong = np.flatnonzero(~right)[: _MAX_SHOWN // 2]
+    others = np.flatnonzero(right)[: _MAX_SHOWN - len(wrong)]  # a fair sample, as images are sorted by a hash
     return np.concatenate([others, wrong])
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headstart.evaluation import folder
-from headstart.evaluation.folder import Comparison, TestScores
-from headstart.evaluation.metrics import Interval
+from headstart.base import dataset
+from headstart.base.intervals import Interval
+from headstart.evaluation import folder, imbalance
+from headstart.evaluation.folder import Comparison, NotComparable, TestScores
 from headstart.report import figures
 from headstart.report.artefacts import Artefacts
 
@@ -17,21 +18,25 @@ class Good:
     """The scores, compared with the majority class and the accepted model."""
 
     test: TestScores
-    comparison: Comparison | None  # None: no model has been accepted
+    comparison: Comparison | NotComparable | None  # None: no model has been accepted
+    warning: str | None = None  # why the headline is balanced accuracy
     template: str = "good"
 
     @classmethod
     def of(cls, run: Artefacts) -> Good:
         """Return the section of a run."""
-        return cls(run.scores, folder.comparison(run.layout.evaluation))
+        counts = run.data.of(dataset.TRAIN, dataset.VAL).counts(len(run.classes))
+        warning = imbalance.warning(run.classes, counts, run.scores.majority_accuracy)
+        return cls(run.scores, folder.comparison(run.layout.evaluation), warning)
 
     def figures(self) -> Mapping[str, str]:
-        """Return the comparison of accuracies."""
-        test = self.test
-        rows: list[tuple[str, float, Interval | None]] = [
-            ("this model", test.accuracy, Interval(test.accuracy_low, test.accuracy_high))
-        ]
-        if self.comparison:
+        """Return the comparison of accuracies, below the headline if that is another score."""
+        test, first = self.test, self.test.headline
+        rows: list[tuple[str, float, Interval | None]] = []
+        if first.name != "accuracy":
+            rows.append((f"this model, {first.name}", first.value, Interval(first.low, first.high)))
+        rows.append(("this model", test.accuracy, Interval(test.accuracy_low, test.accuracy_high)))
+        if isinstance(self.comparison, Comparison):
             other = self.comparison.accepted
             interval = Interval(other.accuracy_low, other.accuracy_high)
             rows.append((f"accepted, {other.version}", other.accuracy, interval))

@@ -54,7 +54,7 @@ def test_a_bare_name_is_torchvisions_first_and_a_prefix_decides(tmp_path: Path, 
 
 def test_bundled_weights_are_imagenets_in_timms_model(tmp_path: Path) -> None:
     found = load(tmp_path)
-    assert (found.name, found.n_features) == ("timm/tf_efficientnet_lite0", 1280)
+    assert (found.name, found.n_features) == ("timm/tf_efficientnet_lite0", 784 + 1280)
     assert found.preprocessing == BUNDLED_PREPROCESSING
     assert found.preprocessing.resize_px == 256
     assert found.licence == "apache-2.0"
@@ -122,7 +122,7 @@ def test_weights_of_another_model_are_refused_by_the_names_of_their_tensors(tmp_
 def test_another_number_of_classes_does_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     torch.save(models.resnet18(num_classes=7).state_dict(), file)
-    assert load(tmp_path, name="resnet18", weights=str(file), sha256=sha256_of(file)).n_features == 512
+    assert load(tmp_path, name="resnet18", weights=str(file), sha256=sha256_of(file)).levels[-1].width == 512
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

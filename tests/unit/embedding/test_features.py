@@ -28,7 +28,7 @@ from tests.support.images import ROOT, photograph
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stage writes of a small network: pixels uint8 [N, 20, 20, 3] -> features [N, 256]."""
+    """What the stage writes of a small network: pixels uint8 [N, 20, 20, 3] -> features [N, 440]."""
     layout = Layout(tmp_path_factory.mktemp("backbone"))
     small = backbone_settings(name="test_efficientnet", weights="random", input_px=16, crop_fraction=0.8)
     stage.run(params_file.load(ROOT / "params.yaml").model_copy(update={"backbone": small}), layout)
@@ -77,9 +77,9 @@ def test_features_do_not_depend_on_order_or_on_the_images_beside(
 def test_a_row_is_its_views(backbone: Path, dtype: str) -> None:
     three = dict.fromkeys(IDS[:3], "")
     plain = compute(embedding(backbone, dtype=dtype), three)
-    assert plain.shape == (3, 1, 256)
+    assert plain.shape == (3, 1, 440)
     assert plain.dtype == dtype
-    assert compute(embedding(backbone, views=Views(20, 0, 16, "bicubic")), three).shape == (3, 20, 256)
+    assert compute(embedding(backbone, views=Views(20, 0, 16, "bicubic")), three).shape == (3, 20, 440)
     wide = compute(embedding(backbone), three)
     assert np.abs(plain - wide).max() <= np.abs(wide).max() * np.finfo(dtype).eps
 
@@ -88,24 +88,24 @@ def test_whatever_changes_the_values_changes_the_fingerprint(backbone: Path, tmp
     of_pixels = Contract("a", (20, 20, 3), "uint8")
     other_backbone = Embedding(tmp_path, "0" * 64, engines.kind("onnxruntime"), 8, pixels, "float32", None)
     contracts = [
-        embedding(backbone).contract(of_pixels, 256),
-        embedding(backbone).contract(Contract("b", (20, 20, 3), "uint8"), 256),
-        embedding(backbone, "torch").contract(of_pixels, 256),
-        embedding(backbone, "openvino").contract(of_pixels, 256),
-        embedding(backbone, batch_size=16).contract(of_pixels, 256),
-        embedding(backbone, views=Views(3, 0, 16, "bilinear")).contract(of_pixels, 256),
-        embedding(backbone, views=Views(3, 1, 16, "bilinear")).contract(of_pixels, 256),
-        embedding(backbone, views=Views(3, 0, 16, "bicubic")).contract(of_pixels, 256),
-        other_backbone.contract(of_pixels, 256),
+        embedding(backbone).contract(of_pixels, 440),
+        embedding(backbone).contract(Contract("b", (20, 20, 3), "uint8"), 440),
+        embedding(backbone, "torch").contract(of_pixels, 440),
+        embedding(backbone, "openvino").contract(of_pixels, 440),
+        embedding(backbone, batch_size=16).contract(of_pixels, 440),
+        embedding(backbone, views=Views(3, 0, 16, "bilinear")).contract(of_pixels, 440),
+        embedding(backbone, views=Views(3, 1, 16, "bilinear")).contract(of_pixels, 440),
+        embedding(backbone, views=Views(3, 0, 16, "bicubic")).contract(of_pixels, 440),
+        other_backbone.contract(of_pixels, 440),
     ]
     assert len({contract.fingerprint for contract in contracts}) == len(contracts)
-    assert embedding(backbone).contract(of_pixels, 256) == contracts[0]
-    assert embedding(backbone, dtype="float16").contract(of_pixels, 256) != contracts[0]
+    assert embedding(backbone).contract(of_pixels, 440) == contracts[0]
+    assert embedding(backbone, dtype="float16").contract(of_pixels, 440) != contracts[0]
 
 
 def test_stores_of_earlier_versions_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a row is kept under, spelled out: where it changes, every user computes every row again."""
-    monkeypatch.setattr(images, "decoder", lambda: "decoder")
+    monkeypatch.setattr(images, "decoder", lambda bits: "decoder")
     resizing = Resizing(b"graph", 256, Path())
     of_pixels = fingerprint_of({"decoder": "decoder", "resize": b"graph".hex()})
     assert contract(resizing) == Contract(of_pixels, (256, 256, 3), "uint8")

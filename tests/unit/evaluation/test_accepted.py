@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,38 @@ def test_chance_alone_seldom_rejects() -> None:
     assert np.mean(rejected) < 0.07
 
 
-def test_a_version_that_git_does_not_know_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckError, match=r"accepted v1\.0\.0 cannot be fetched: .*classifier@v1\.0\.0"):
-        accepted.fetch("v1.0.0", Layout(tmp_path), tmp_path / "model.onnx")
+def test_a_model_that_cannot_be_fetched_is_told(tmp_path: Path) -> None:
+    gone = accepted.Accepted(version="v1.0.0", commit="0123456789abcdef")
+    with pytest.raises(
+        CheckError, match=r"accepted v1\.0\.0 cannot be fetched: .*\. The files of commit 0123456789ab in"
+    ):
+        accepted.fetch(gone, Layout(tmp_path), tmp_path / "model.onnx")
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    done = subprocess.run(["git", *identity, *arguments], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_gate_names_a_version_by_git_tags(tmp_path: Path) -> None:
+    assert accepted.look_up("newest", tmp_path) is None  # no repository
+    git(tmp_path, "init", "--quiet")
+    assert accepted.look_up("newest", tmp_path) is None
+    commits = []
+    for version in ("v1.9.0", "v1.10.0"):
+        git(tmp_path, "commit", "--allow-empty", "--quiet", "-m", version)
+        git(tmp_path, "tag", "-a", f"classifier@{version}", "-m", "accepted")
+        commits.append(git(tmp_path, "rev-parse", "HEAD"))
+    assert accepted.look_up("newest", tmp_path) == accepted.Accepted(version="v1.10.0", commit=commits[1])
+    assert accepted.look_up("v1.9.0", tmp_path) == accepted.Accepted(version="v1.9.0", commit=commits[0])
+    assert accepted.look_up(None, tmp_path) is None
+    with pytest.raises(CheckError, match=r"git has no tag 'classifier@v3\.0\.0'"):
+        accepted.look_up("v3.0.0", tmp_path)
+
+
+def test_models_with_other_classes_are_not_comparable() -> None:
+    assert accepted.not_comparable("v1.0.0", ["ants", "bees"], ["bees", "ants"]) is None
+    why = accepted.not_comparable("v1.0.0", ["ants", "bees", "wasps"], ["ants", "bees"])
+    assert why is not None
+    assert why.endswith("the accepted v1.0.0, which has other classes: only this model knows wasps.")

@@ -18,6 +18,10 @@ def test_what_was_found_and_what_was_set_aside() -> None:
         n_files=6,
         n_images=5,
         n_quarantined=1,
+        n_no_images=0,
+        dropped_classes={},
+        bits=None,
+        centre_share=1.0,
         n_classes=2,
         n_groups=5,
         images_per_class={"ants": 3, "bees": 2},
@@ -27,7 +31,7 @@ def test_what_was_found_and_what_was_set_aside() -> None:
     sheet = validation_sheet(summary, [("ants/x.jpg", "not an image")])
     assert "5 images of 2 classes, read as class folders" in sheet
     assert "| ants | 3 |" in sheet
-    assert "1 files were set aside." in sheet
+    assert "1 file was set aside." in sheet
     assert "| ants/x.jpg | not an image |" in sheet
     assert "| file |" not in validation_sheet(summary, [])
     many = summary.model_copy(update={"images_per_class": {f"class {number}": 1 for number in range(1000)}})

@@ -61,6 +61,15 @@ def test_progress_is_sent_once_a_second_and_its_end_always(
     assert len(sent) == 2
 
 
+def test_a_rate_that_is_not_known_is_not_shown(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(events, "create_progress_artifact", lambda done, key, description: sent.append(description))
+    with events.posting() as posters, events.listening("embed", posters) as told:
+        tell(told, monkeypatch)
+        progress.emit("progress", what="embedding", done=8, total=8, unit="image")
+    assert sent == ["embedding: 8 of 8 images"]
+
+
 def test_a_server_that_hangs_stops_neither_the_stage_nor_the_log_nor_for_long_the_run(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +95,17 @@ def test_a_server_that_is_gone_is_a_warning(log: pytest.LogCaptureFixture, monke
         tell(told, monkeypatch)
         progress.show_image("sheet", lambda: b"\x89PNG", "images")
     assert "Prefect's page does not show one of the stage's artifacts: no server" in log.text
+
+
+def test_numbers_of_a_table_fit_the_columns_of_the_page(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(events, "create_table_artifact", lambda rows, **_: shown.extend(rows))
+    with events.posting() as posters, events.listening("train_head", posters) as told:
+        tell(told, monkeypatch)
+        progress.show_table("rows", [{"name": "a", "number": 3, "score": 0.9510204081632653}], "a table")
+    assert shown == [{"name": "a", "number": 3, "score": 0.95102}]
 
 
 def test_pictures_carry_their_kind() -> None:

@@ -122,7 +122,7 @@ def test_what_is_no_run_or_model_is_told(tmp_path: Path) -> None:
 
 def test_a_reader_of_the_command_line_may_have_enough() -> None:
     """`headstart predict ... | head` is no error to tell of, whichever of the two ends first."""
-    command = [sys.executable, "-m", "headstart.handover.cli", "predict", str(FOLDER), *[str(PHOTO)] * 3000, "--json"]
+    command = [sys.executable, "-m", "headstart", "predict", str(FOLDER), *[str(PHOTO)] * 3000, "--json"]
     started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert started.stdout and started.stderr
     started.stdout.readline()

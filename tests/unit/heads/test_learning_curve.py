@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from headstart.heads import learning_curve, softmax, sweep
+from headstart.heads import design, knn, lda, learning_curve, members, mlp, prototype, ridge, softmax, sweep
+from headstart.heads.contract import Kind
 from headstart.heads.design import Source
+from headstart.heads.folds import draw
+from headstart.heads.learning_curve import FRACTIONS, Point, gain_of
+from headstart.heads.sweep import Selection
+from tests.support.heads import clusters, level_sets, n_classes_of, select, source_of
 
 
 def data(n: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -13,44 +21,102 @@ def data(n: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (random.normal(size=(n, 40)) + 1.2 * np.eye(3, 40)[labels]).astype(np.float32), labels
 
 
-def curve_of(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, **changes: object) -> tuple:
-    options = {"seed": 0, "memory_mb": 4096, **changes}
-    source = Source(features, None, labels)
-    selection = sweep.select(source, groups, 3, kind=softmax, strengths=[0.01, 0.1, 1.0], folds=5, **options)
-    return selection, learning_curve.measure(source, groups, 3, selection, **options)
+def curve_of(source: Source, **changes: Any) -> tuple[Selection, list[Point]]:
+    selection = select(source, **{"folds": 5, "is_nested": False, **changes})
+    return selection, learning_curve.measure(selection, source, n_classes_of(source), seed=0, memory_mb=1000).points
 
 
-def test_more_images_make_a_better_head_and_the_last_point_is_the_selections() -> None:
-    features, labels = data()
-    selection, points = curve_of(features, labels, np.arange(600))
+@pytest.mark.parametrize("kind", [softmax, ridge, lda, prototype, knn, mlp], ids=lambda kind: kind.NAME)
+def test_more_images_make_a_better_head_and_the_last_point_is_the_selections(kind: Kind) -> None:
+    selection, points = curve_of(source_of(*data()), kinds=[kind])
     assert [point.fraction for point in points] == [0.1, 0.25, 0.5, 1.0]
     assert [point.n_images for point in points] == [48, 120, 240, 480]
     chosen = selection.chosen
     assert points[-1].accuracy == pytest.approx(chosen.cv_accuracy)
     assert points[-1].log_loss == pytest.approx(chosen.cv_log_loss)
-    assert points[-1].accuracy_std == pytest.approx(chosen.cv_accuracy_std)
-    assert points[0].accuracy + 0.1 < points[-1].accuracy
+    assert points[-1].accuracy_low < points[-1].accuracy < points[-1].accuracy_high
+    assert points[0].accuracy < points[-1].accuracy
     assert points[0].log_loss > points[-1].log_loss
+
+
+def test_a_point_is_what_heads_of_these_parts_give() -> None:
+    features, labels = data(200)
+    source = source_of(features, labels)
+    selection, points = curve_of(source, kinds=[lda], adjustment=0.5)
+    right = np.zeros(200, bool)
+    for fold in range(5):
+        others = np.flatnonzero(selection.fold_of != fold)
+        part = others[draw(labels[others], others, 80, 0)]
+        head = members.fit(selection.members, source, 3, selection.training, memory_mb=1000, images=part)
+        held_out = selection.fold_of == fold
+        scores = head.calibrated(selection.temperature, selection.shift).scores(features[held_out])
+        right[held_out] = scores.argmax(1) == labels[held_out]
+    assert points[2].accuracy == pytest.approx(right.mean())
+
+
+def test_a_blend_and_a_part_of_the_levels_have_a_curve() -> None:
+    labels = np.arange(600) % 4
+    features = np.random.default_rng(5).normal(size=(600, 80)).astype(np.float32)
+    for label, start in enumerate((20, 26, 50, 56)):
+        features[labels == label, start : start + 6] += 1
+    levels = level_sets({"last": slice(20, 50), "other": slice(50, 80)}, 80)
+    selection, points = curve_of(source_of(features, labels), kinds=[ridge, lda], level_sets=levels)
+    assert selection.chosen.kind == "blend"
+    assert selection.columns.tolist() == list(range(20, 80))
+    assert points[0].accuracy < points[1].accuracy < points[3].accuracy
 
 
 def test_nobody_is_asked_about_what_he_learned_from() -> None:
     features, labels = data(200)
     labels = np.random.default_rng(1).permutation(labels)  # nothing to learn: what has been seen would be known
-    _, points = curve_of(np.repeat(features, 4, axis=0), np.repeat(labels, 4), np.repeat(np.arange(200), 4))
+    groups = np.repeat(np.arange(200), 4)
+    source = source_of(np.repeat(features, 4, axis=0), np.repeat(labels, 4), groups)
+    _, points = curve_of(source, kinds=[knn])
     assert all(point.accuracy < 0.45 for point in points)
 
 
+def test_images_outside_the_cross_validation_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "MAX_VALIDATED", 300)
+    selection, points = curve_of(source_of(*data()))
+    assert len(selection.validated) == 300
+    assert [point.n_images for point in points] == [24, 60, 120, 240]
+
+
 def test_the_same_seed_and_any_number_of_threads_give_the_same_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, labels = data(300)
-    _, points = curve_of(features, labels, np.arange(300))
-    monkeypatch.setattr(learning_curve, "n_cores", lambda: 1)
-    assert curve_of(features, labels, np.arange(300))[1] == points
+    source = source_of(*data(300))
+    _, points = curve_of(source, kinds=[softmax])
+    for module in (learning_curve, design):
+        monkeypatch.setattr(module, "n_cores", lambda: 1)
+    assert curve_of(source, kinds=[softmax])[1] == points
 
 
 def test_every_fit_is_told_of() -> None:
-    features, labels = data(100)
+    source = source_of(*data(100))
     told: list[int] = []
-    selection, _ = curve_of(features, labels, np.arange(100))
-    source = Source(features, None, labels)
-    learning_curve.measure(source, np.arange(100), 3, selection, seed=0, memory_mb=4096, advance=told.append)
-    assert sum(told) == selection.n_folds * len(learning_curve.FRACTIONS)
+    selection = select(source, folds=5)
+    learning_curve.measure(selection, source, 3, seed=0, memory_mb=1000, advance=told.append)
+    assert len(told) == sum(told) == selection.n_folds * len(FRACTIONS)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_few_images_have_a_curve() -> None:
+    source = source_of(*clusters(8, 2))
+    for kind in (ridge, lda, knn, mlp, softmax):
+        _, points = curve_of(source, kinds=[kind])
+        assert np.isfinite([value for point in points for value in point]).all()
+        assert [point.n_images for point in points] == [4, 4, 4, 6]  # two of each class at least
+
+
+def test_the_error_of_a_gain_is_that_of_differences_within_folds_and_not_of_how_folds_differ() -> None:
+    """Folds that differ by 40 points hide no gain of 5 points that each of them shows."""
+    fold_of, right = np.repeat(np.arange(5), 100), np.zeros((2, 500), bool)
+    for fold in range(5):
+        right[0, np.flatnonzero(fold_of == fold)[: 50 + 10 * fold]] = True
+        right[1, np.flatnonzero(fold_of == fold)[: 55 + 10 * fold + fold % 2]] = True
+    gain = gain_of(right[0], right[1], fold_of)
+    each = [0.05, 0.06, 0.05, 0.06, 0.05]
+    expected = ttest_1samp(each, 0).confidence_interval(0.95)
+    assert gain == pytest.approx((np.mean(each), expected.low, expected.high))
+    assert gain.low > 0.04
+    nothing = gain_of(right[0], right[0], fold_of)
+    assert nothing == (0, 0, 0)

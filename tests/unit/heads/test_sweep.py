@@ -1,267 +1,269 @@
-from __future__ import annotations
+"""Which head is chosen, and by what."""
 
-import tracemalloc
+from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.preprocessing import StandardScaler
+from scipy.special import softmax as probability
+from sklearn import metrics
 
-from headstart.base.errors import DataError
-from headstart.heads import design, sweep
-from headstart.heads import softmax as softmax_kind
-from headstart.heads.calibration import fit_temperature
-from headstart.heads.contract import Fitted
-from headstart.heads.design import PROCESS_MB, Source
-from headstart.heads.folds import assign_folds, draw
+from headstart.heads import (
+    knn,
+    lda,
+    members,
+    mlp,
+    prototype,
+    ridge,
+    softmax,
+    svm,
+)
+from headstart.heads.contract import PLAIN, Fitted, Kind, Training
+from headstart.heads.criteria import CRITERIA
+from headstart.heads.kinds import KINDS
+from headstart.heads.linear import Linear
+from tests.support.heads import (
+    TWO,
+    clusters,
+    level_sets,
+    select,
+    source_of,
+    two_levels,
+    with_noise,
+)
 
-
-def blobs(n: int = 240, n_features: int = 12, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return overlapping clusters: float32 [N, D] of very unlike scales, and labels int [N]."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(n) % n_classes
-    centres = random.normal(size=(n_classes, n_features))
-    features = centres[labels] + 1.5 * random.normal(size=(n, n_features))
-    return (features * np.logspace(-2, 2, n_features) + 5).astype(np.float32), labels
-
-
-def select(features: np.ndarray, labels: np.ndarray, **changes: object) -> sweep.Selection:
-    options: dict[str, object] = {
-        "kind": softmax_kind,
-        "strengths": [1e-3, 1e-2, 1e-1, 1],
-        "folds": 4,
-        "seed": 0,
-        "memory_mb": 1000,
-        **changes,
-    }
-    groups, views = options.pop("groups", np.arange(len(labels))), options.pop("views", None)
-    source = Source(features, views, labels)  # type: ignore[arg-type]
-    return sweep.select(source, groups, int(labels.max()) + 1, **options)  # type: ignore[arg-type]
+ALL = [*KINDS.values()]
 
 
-def fit(features: np.ndarray, labels: np.ndarray, strength: float, hold: bool = True) -> Fitted:
-    return sweep.fit(softmax_kind, Source(features, None, labels), 3, strength, hold=hold)
+def test_every_candidate_is_in_the_table_and_one_is_chosen() -> None:
+    features, labels = two_levels()
+    selection = select(
+        source_of(features, labels), kinds=[ridge, lda, prototype], level_sets=level_sets(TWO, 20), strengths=(0.1, 1.0)
+    )
+    names = [(each.kind, each.levels, each.n_features, each.strength) for each in selection.candidates]
+    blends = [name for name in names if name[0] == "blend"]
+    assert [name for name in names if name[0] != "blend"] == [
+        *(("ridge", "last", 12, strength) for strength in (0.1, 1.0)),
+        *(("lda", "last", 12, share) for share in (0.0, 0.05, 0.2, 0.5, 0.9)),
+        ("prototype", "last", 12, 0.0),
+        *(("ridge", "other", 14, strength) for strength in (0.1, 1.0)),
+        *(("lda", "other", 14, share) for share in (0.0, 0.05, 0.2, 0.5, 0.9)),
+        ("prototype", "other", 14, 0.0),
+    ]
+    assert len(blends) <= 1
+    assert sum(each.chosen for each in selection.candidates) == 1
+    assert [each.is_best for each in selection.candidates if each.kind == "prototype"] == [True, True]
+    assert sum(each.is_best for each in selection.candidates if each.kind == "ridge") == 2
+    for each in selection.candidates:
+        assert each.n_numbers == (each.n_features + 1) * 3
+        assert each.cv_accuracy_se > 0
+        assert each.cv_log_loss_se > 0
+        assert (each.nested_accuracy is not None) == each.is_best
 
 
-def probabilities(head: Fitted, features: np.ndarray) -> np.ndarray:
-    return softmax(head.scores(features), axis=1)
+def test_figures_are_those_of_the_out_of_fold_scores() -> None:
+    features, labels = two_levels()
+    selection = select(source_of(features, labels))
+    chosen, found = selection.chosen, probability(selection.out_of_fold, axis=1)
+    right = found.argmax(1) == labels
+    assert chosen.cv_accuracy == pytest.approx(right.mean())
+    assert chosen.cv_accuracy_se == pytest.approx(right.std(ddof=1) / len(labels) ** 0.5, rel=1e-2)
+    assert chosen.cv_log_loss == pytest.approx(metrics.log_loss(labels, found))
+    assert chosen.temperature == selection.temperature
+    assert selection.n_folds == 4
+    assert sorted(np.bincount(selection.fold_of)) == [60] * 4
 
 
-@pytest.mark.parametrize("hold", [True, False])
-@pytest.mark.parametrize("strength", [1e-3, 1e-1, 10])
-def test_a_fit_is_that_of_scikit_learn(strength: float, hold: bool) -> None:
-    features, labels = blobs(n=5000)
-    found = probabilities(fit(features, labels, strength, hold), features)
-    scaled = StandardScaler().fit_transform(features.astype(np.float64))
-    reference = LogisticRegression(C=1 / (strength * len(labels)), tol=1e-8, max_iter=5000).fit(scaled, labels)
-    assert np.abs(found - reference.predict_proba(scaled)).max() < 5e-3
-
-
-def test_the_standardiser_and_the_temperature_are_folded_into_the_head() -> None:
-    features, labels = blobs()
-    selection = select(features, labels)
-    expected = fit(features, labels, selection.chosen.strength).scores(features) / selection.chosen.temperature
-    found = selection.head.scores(features)
-    spread = (found - found.mean(1, keepdims=True)) - (expected - expected.mean(1, keepdims=True))
-    assert np.abs(spread).max() < 2e-2
-
-
-def test_the_strength_of_lowest_held_out_log_loss_is_chosen() -> None:
-    selection = select(*blobs())
-    assert sum(candidate.chosen for candidate in selection.candidates) == 1
-    assert selection.chosen.cv_log_loss == min(candidate.cv_log_loss for candidate in selection.candidates)
-
-
-def test_noise_is_not_learned() -> None:
-    random = np.random.default_rng(0)
-    features, labels = random.normal(size=(200, 100)).astype(np.float32), np.arange(200) % 2
-    selection = select(features, labels, strengths=[1e-4, 1e2])
-    assert selection.chosen.strength == 1e2
-    assert abs(selection.candidates[0].cv_accuracy - 0.5) < 0.15
-
-
-@pytest.fixture
-def fold(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """The fold of each of the blobs, whatever their labels."""
-    dealt = np.arange(240) % 4
-    monkeypatch.setattr(sweep, "assign_folds", lambda *_: dealt)
-    return dealt
-
-
-def test_out_of_fold_scores_never_saw_their_own_label(fold: np.ndarray) -> None:
-    features, labels = blobs()
-    before = select(features, labels, strengths=[1e-2]).out_of_fold_logits
-    labels[fold == 0] = (labels[fold == 0] + 1) % 3
-    after = select(features, labels, strengths=[1e-2]).out_of_fold_logits
-    assert np.array_equal(before[fold == 0], after[fold == 0])
-    assert not np.array_equal(before[fold != 0], after[fold != 0])
-
-
-@given(st.integers(0, 10_000), st.integers(2, 6), st.lists(st.integers(1, 6), min_size=12, max_size=30))
-@settings(max_examples=30)
-def test_folds_separate_no_group_and_have_every_class(seed: int, folds: int, sizes: list[int]) -> None:
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    labels = groups % 2
-    assignment = assign_folds(labels, groups, folds, seed)
-    assert all(len(set(assignment[groups == group])) == 1 for group in set(groups))
-    assert sorted(set(assignment)) == list(range(assignment.max() + 1))
-
-
-def test_fewer_folds_where_a_class_has_fewer_images() -> None:
-    labels = np.array([0] * 20 + [1] * 3)
-    assert assign_folds(labels, np.arange(23), 5, 0).max() == 2
-
-
-def test_a_class_of_one_group_is_refused() -> None:
-    with pytest.raises(DataError, match="a class has a single group of images"):
-        assign_folds(np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 3, 3]), 2, 0)
-
-
-def test_the_temperature_undoes_a_known_overconfidence() -> None:
-    random = np.random.default_rng(0)
-    logits = random.normal(size=(20_000, 4)) * 2
-    cumulated = softmax(logits, axis=1).cumsum(1)
-    labels = (random.random((20_000, 1)) > cumulated).sum(1).clip(0, 3)
-    assert fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
-    assert fit_temperature(logits / 2, labels) == pytest.approx(0.5, rel=0.05)
+def test_the_head_is_fitted_on_all_images_and_calibrated() -> None:
+    features, labels = two_levels()
+    source = source_of(features, labels)
+    selection = select(source, kinds=[softmax])
+    own = members.fit(selection.members, source, 3, Training(), memory_mb=1000)
+    expected = own.scores(features) / selection.temperature
+    assert np.array_equal(selection.columns, np.arange(20))
+    assert np.allclose(selection.head.scores(features), expected)
 
 
 def test_calibration_lowers_the_out_of_fold_log_loss_or_leaves_it() -> None:
-    features, labels = blobs()
-    selection = select(features, labels)
-    chosen = selection.chosen
-    raw = log_loss(labels, softmax(selection.out_of_fold_logits, axis=1))
-    assert chosen.cv_log_loss <= raw + 1e-9
-    calibrated = softmax(selection.out_of_fold_logits / chosen.temperature, axis=1)
-    assert chosen.cv_log_loss == pytest.approx(log_loss(labels, calibrated), abs=1e-6)
+    features, labels = two_levels()
+    selection = select(source_of(features, labels))
+    raw = metrics.log_loss(labels, probability(selection.out_of_fold * selection.temperature, axis=1))
+    assert selection.chosen.cv_log_loss <= raw + 1e-9
 
 
-def test_the_same_data_give_the_same_bytes() -> None:
-    features, labels = blobs()
-    first, second = (select(features, labels).head for _ in range(2))
-    assert first.scores(features).tobytes() == second.scores(features).tobytes()
+def test_noise_is_not_learned() -> None:
+    features = np.random.default_rng(0).normal(size=(200, 100)).astype(np.float32)
+    selection = select(source_of(features, np.arange(200) % 2), kinds=[softmax], strengths=[1e-4, 1e2])
+    assert selection.chosen.strength == 1e2
+    assert all(abs(each.cv_accuracy - 0.5) < 0.15 for each in selection.candidates)
+    assert selection.nested is not None
+    assert selection.nested.interval.low < 0.5 < selection.nested.interval.high
 
 
-def test_a_feature_that_never_varies_does_no_harm() -> None:
-    features, labels = blobs()
-    features[:, 3] = 7
-    assert np.isfinite(select(features, labels).head.scores(features)).all()
+@pytest.mark.parametrize("kinds", [[ridge], [softmax], [ridge, lda, prototype, softmax, svm]], ids=str)
+def test_a_level_of_noise_is_not_chosen(kinds: list[Kind]) -> None:
+    features, labels = with_noise(150), clusters(240, 3)[1]
+    levels = {"last": slice(150), "known": slice(150, 162), "everything": slice(162)}
+    selection = select(source_of(features, labels), kinds=kinds, level_sets=level_sets(levels, 162))
+    assert selection.chosen.levels == "known"
+    assert selection.columns.tolist() == list(range(150, 162))
+    assert selection.head.n_features == 12
 
 
-def test_progress_reaches_the_number_of_fits() -> None:
-    told: list[int] = []
-    features, labels = blobs()
-    select(features, labels, strengths=[1], advance=told.append)
-    assert sum(told) == 5
+def test_a_level_that_helps_is_chosen_though_it_costs_features() -> None:
+    features, labels = clusters(600)
+    levels = level_sets({"little": slice(3), "everything": slice(12)}, 12)
+    assert select(source_of(features, labels), level_sets=levels).chosen.levels == "everything"
 
 
-# Memory
+def test_of_two_that_chance_does_not_tell_apart_the_one_with_fewer_features_is_chosen() -> None:
+    features, labels = clusters(200)
+    twice = np.concatenate([features, features[:, :1]], axis=1)
+    levels = level_sets({"more": slice(13), "fewer": slice(12)}, 13)
+    assert select(source_of(twice, labels), level_sets=levels).chosen.levels == "fewer"
 
 
-class Counted:
-    """Rows that count how many are in hand."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shape, self.most = array, array.shape, 0
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        self.most = max(self.most, len(rows))
-        found: np.ndarray = self.array[rows]
-        return found
-
-
-def test_what_memory_does_not_hold_is_cross_validated_in_part_and_fitted_whole() -> None:
-    features, labels = blobs(n=30_000, n_features=40)
-    noise = np.random.default_rng(0)
-    labels = np.where(noise.random(30_000) < 0.2, noise.integers(0, 3, 30_000), labels)
-    rows = Counted(features)
-    part = select(rows, labels, memory_mb=PROCESS_MB + 2)
-    whole = select(features, labels)
-    assert len(whole.validated) == 30_000
-    assert 5000 < len(part.validated) < 15_000
-    assert rows.most <= 2048  # nothing reads more at a time
-    assert part.chosen.strength == whole.chosen.strength
-    apart = probabilities(part.head, features) - probabilities(whole.head, features)
-    assert np.abs(apart).max() < 0.02
-    assert np.abs(apart).mean() < 0.002
-
-
-@pytest.mark.slow
-def test_the_part_and_the_whole_are_never_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "MAX_VALIDATED", 190_000)
-    features, labels = blobs(n=200_000, n_features=40)  # 52 MB to the budget's reckoning, 33 of them the rows
-    tracemalloc.start()
-    try:
-        found = select(features, labels, memory_mb=PROCESS_MB + 53, folds=2, strengths=[1])
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(found.validated) == 190_000
-    assert peak < 53e6
-
-
-def test_the_bytes_follow_from_memory_mb_and_not_from_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, labels = blobs(n=30_000, n_features=40)
-    found = []
-    for cores in (1, 3):
-        for module in (sweep, design):
-            monkeypatch.setattr(module, "n_cores", lambda cores=cores: cores)
-        found.append(select(features, labels, memory_mb=PROCESS_MB + 2).head)
-    assert found[0].scores(features).tobytes() == found[1].scores(features).tobytes()
-
-
-@given(st.integers(0, 1000), st.integers(1, 200), st.lists(st.integers(1, 9), min_size=8, max_size=40))
-@settings(max_examples=40)
-def test_a_part_has_whole_groups_of_every_class(seed: int, n_images: int, sizes: list[int]) -> None:
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    labels = groups % 3
-    drawn = draw(labels, groups, n_images, seed)
-    assert len(drawn) <= max(n_images, sum(sorted(sizes)[-6:]))
-    assert len(drawn) == len(set(drawn))
-    for group in set(groups[drawn]):
-        assert set(np.flatnonzero(groups == group)) <= set(drawn)
-    for label in range(3):
-        assert len(set(groups[drawn][labels[drawn] == label])) >= min(2, len(set(groups[labels == label])))
-
-
-# Views
-
-
-def test_views_are_trained_on_and_never_scored() -> None:
-    features, labels = blobs()
-    random = np.random.default_rng(1)
-    views = features[:, None] + random.normal(size=(len(labels), 3, features.shape[1])).astype(np.float32)
-    with_views = select(features, labels, views=views)
-    both = np.concatenate([features[:, None], views], axis=1).reshape(-1, features.shape[1])
-    head = fit(both, np.repeat(labels, 4), with_views.chosen.strength)
-    expected = probabilities(head.calibrated(with_views.chosen.temperature), features)
-    assert np.abs(probabilities(with_views.head, features) - expected).max() < 1e-2
-    assert with_views.out_of_fold_logits.shape == (len(labels), 3)
-
-
-def test_views_of_a_held_out_image_are_not_trained_on(fold: np.ndarray) -> None:
-    features, labels = blobs()
-    views = np.repeat(features[:, None], 2, axis=1)
-    before = select(features, labels, strengths=[1e-2], views=views).out_of_fold_logits
-    views[fold == 0] += 100
-    after = select(features, labels, strengths=[1e-2], views=views).out_of_fold_logits
-    assert np.array_equal(before[fold == 0], after[fold == 0])
-    assert not np.array_equal(before[fold != 0], after[fold != 0])
-
-
-def test_a_few_images_that_are_all_right_do_not_make_a_model_sure_of_everything() -> None:
-    labels = np.arange(9) % 3
-    logits = 2.0 * np.eye(3)[labels]
-    assert fit_temperature(logits, labels) < 0.06
-    assert 0.4 < fit_temperature(logits, labels, caution=1.0) < 1
-
-
-def test_caution_fades_with_the_number_of_images() -> None:
+def test_a_network_is_chosen_only_where_no_gemm_is_as_good() -> None:
+    labels = np.arange(400) % 2
     random = np.random.default_rng(0)
-    labels = random.integers(0, 3, 20_000)
-    logits = 6 * (np.eye(3)[labels] + random.normal(size=(20_000, 3)))
-    assert fit_temperature(logits, labels, caution=1.0) == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
+    angle = random.uniform(0, 2 * np.pi, 400)
+    rings = np.stack([np.cos(angle), np.sin(angle)], 1) * (1 + 2 * labels)[:, None] + random.normal(0, 0.2, (400, 2))
+    selection = select(source_of(rings.astype(np.float32), labels), kinds=[ridge, mlp, knn], folds=3)
+    assert selection.chosen.kind in ("mlp", "knn")
+    assert selection.chosen.cv_accuracy > 0.95
+    assert selection.linear is not None
+    (member,), temperature = selection.linear
+    of_ridge = select(source_of(rings.astype(np.float32), labels), kinds=[ridge], folds=3)
+    assert (member.kind, member.strength, temperature) == ("ridge", of_ridge.chosen.strength, of_ridge.temperature)
+    alone = select(source_of(rings.astype(np.float32), labels), kinds=[knn], folds=3)
+    assert alone.linear is None
+
+
+def test_a_head_that_is_one_gemm_is_the_linear_one_too() -> None:
+    selection = select(source_of(*clusters(200)), kinds=ALL)
+    assert isinstance(selection.head, Linear)
+    assert selection.linear == (selection.members, selection.temperature)
+
+
+def test_a_blend_is_chosen_where_it_is_better_and_is_one_gemm() -> None:
+    labels = np.arange(600) % 4
+    random = np.random.default_rng(5)
+    features = random.normal(size=(600, 60)).astype(np.float32)
+    for label, columns in enumerate((slice(6), slice(6, 12), slice(30, 36), slice(36, 42))):
+        features[labels == label, columns] += 1
+    levels = level_sets({"last": slice(30), "other": slice(30, 60)}, 60)
+    source = source_of(features, labels)
+    selection = select(source, level_sets=levels, kinds=[ridge, lda])
+    assert selection.chosen.kind == "blend"
+    assert selection.chosen.n_features == 60
+    assert selection.chosen.n_numbers == 61 * 4
+    assert isinstance(selection.head, Linear)
+    assert {member.levels for member in selection.members} == {("last",), ("other",)}
+    assert sum(member.weight for member in selection.members) == pytest.approx(1)
+    expected = sum(
+        member.weight
+        / member.temperature
+        * members.fit([member], source, 4, Training(), memory_mb=1000).scores(features[:, member.columns])
+        for member in selection.members
+    )
+    found = selection.head.scores(features[:, selection.columns])
+    assert np.allclose(found, expected / selection.temperature)
+    single = select(source, level_sets=levels, kinds=[ridge, lda], with_blend=False)
+    assert single.chosen.kind != "blend"
+    assert single.chosen.cv_log_loss > selection.chosen.cv_log_loss
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_the_best_of_a_family_is_the_best_by_the_criterion(criterion: str) -> None:
+    features, labels = two_levels(noise=4)
+    labels = np.where(labels == 2, np.where(np.arange(240) % 4 == 0, 2, 0), labels)
+    strengths = (10.0, 1.0, 0.1, 1e-3)
+    source = source_of(features, labels)
+    selection = select(source, criterion=criterion, strengths=strengths, is_nested=False)
+    figure = {}
+    for strength in strengths:
+        scores = select(source, strengths=(strength,), is_nested=False).out_of_fold
+        calls = scores.argmax(1)
+        figure[strength] = {
+            "log_loss": metrics.log_loss(labels, probability(scores, axis=1)),
+            "accuracy": -metrics.accuracy_score(labels, calls),
+            "balanced_accuracy": -metrics.balanced_accuracy_score(labels, calls),
+            "macro_f1": -metrics.f1_score(labels, calls, average="macro"),
+        }[criterion]
+    best = min(figure.values())
+    assert figure[selection.chosen.strength] == pytest.approx(best, abs=1e-6)
+    assert selection.chosen.strength == max(key for key, value in figure.items() if value < best + 1e-6)
+
+
+def unlike_classes(rare: int = 30, often: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Return features [N, 8] and labels of two classes that overlap."""
+    labels = np.repeat([0, 1], [often, rare])
+    features = np.random.default_rng(0).normal(size=(len(labels), 8)) + 0.7 * labels[:, None]
+    return features.astype(np.float32), labels
+
+
+def recall(head: Fitted, features: np.ndarray, labels: np.ndarray) -> float:
+    return float((head.scores(features).argmax(1) == labels)[labels == 1].mean())
+
+
+def test_logit_adjustment_raises_the_recall_of_a_rare_class() -> None:
+    features, labels = unlike_classes()
+    source = source_of(features, labels)
+    plain, half, whole = (
+        select(source, kinds=[softmax], strengths=(0.1,), adjustment=adjustment) for adjustment in (0.0, 0.5, 1.0)
+    )
+    found = [recall(each.head, features, labels) for each in (plain, half, whole)]
+    assert found[0] + 0.2 < found[1] + 0.1 < found[2]
+    assert not plain.shift.any()
+    assert np.allclose(whole.shift, -np.log([600.5 / 631, 30.5 / 631]))
+    assert np.allclose(whole.head.scores(features), plain.head.scores(features) + whole.shift)
+    assert np.allclose(whole.out_of_fold, plain.out_of_fold + whole.shift)
+    balanced = [(each.out_of_fold.argmax(1) == labels)[labels == 1].mean() for each in (plain, whole)]
+    assert balanced[1] > balanced[0] + 0.2
+
+
+@pytest.mark.parametrize("kind", [ridge, softmax, lda], ids=lambda kind: kind.NAME)
+def test_class_weights_raise_the_recall_of_a_rare_class(kind: Kind) -> None:
+    features, labels = unlike_classes()
+    weights = np.array([1.0, 20.0])
+    plain, weighted = (
+        select(source_of(features, labels, class_weights=given), kinds=[kind], is_nested=False)
+        for given in (None, weights)
+    )
+    assert recall(weighted.head, features, labels) > recall(plain.head, features, labels) + 0.2
+    held_out = [(each.out_of_fold.argmax(1) == labels)[labels == 1].mean() for each in (plain, weighted)]
+    assert held_out[1] > held_out[0] + 0.2
+
+
+def test_smoothed_labels_change_softmax_and_the_network_alone() -> None:
+    source = source_of(*two_levels(120))
+    for kind in ALL:
+        plain, smoothed = (
+            select(source, kinds=[kind], training=Training(spread), strengths=(0.1,), is_nested=False).out_of_fold
+            for spread in (0.0, 0.2)
+        )
+        assert np.array_equal(plain, smoothed) == (kind not in (softmax, mlp))
+
+
+def test_a_few_separable_images_leave_fine_tuning_something_to_learn() -> None:
+    """A head that is sure of everything has a gradient of zero."""
+    features, labels = clusters(12, 2, 320, noise=0.3)
+    selection = select(source_of(features, labels), kinds=[softmax, ridge, svm], strengths=(10.0, 1.0, 0.1))
+    assert selection.chosen.cv_accuracy == 1
+    assert selection.linear is not None
+    few, temperature = selection.linear
+    assert 0.2 < temperature < 1.5
+    head = members.fit(few, source_of(features, labels), 2, PLAIN, memory_mb=1000).calibrated(temperature)
+    unsure = 1 - probability(head.scores(features), axis=1)[np.arange(12), labels]
+    assert unsure.mean() > 1e-3
+
+
+def test_a_temperature_that_runs_into_its_bound_does_not_ship() -> None:
+    """With one image of a class, linear discriminant analysis cannot know the spread within classes."""
+    features, labels = clusters(598, 299, 64, noise=2.0)
+    selection = select(source_of(features, labels), kinds=[lda])
+    assert selection.n_folds == 2
+    assert selection.calibration.outcome == "at its bound"
+    assert selection.temperature == selection.chosen.temperature == 1
+    read = members.scores_of(selection.head, source_of(features, labels), np.arange(598))
+    plain = members.fit(selection.members, source_of(features, labels), 299, PLAIN, memory_mb=1000)
+    assert np.allclose(read, plain.scores(features))

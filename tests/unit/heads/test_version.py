@@ -8,73 +8,210 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from headstart.heads import contract, learning_curve, novelty, sweep
-from headstart.heads.design import Source
+from headstart.heads import blend, contract, learning_curve, novelty
+from headstart.heads.contract import Training
 from headstart.heads.graph import head_graph
 from headstart.heads.kinds import KINDS
+from headstart.heads.sweep import Selection
 from headstart.onnx import pieces, runtime
+from tests.support.heads import clusters, level_sets, select, source_of
 
-N_CLASSES, N_FEATURES = 4, 12
-
-
-def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return overlapping clusters, float32 [300, 12] of unlike scales, labels int [300], and groups of three."""
-    random = np.random.default_rng(0)
-    groups = np.arange(300) // 3
-    labels = groups % N_CLASSES
-    centres = np.random.default_rng(7).normal(size=(N_CLASSES, N_FEATURES))
-    features = centres[labels] + 1.2 * random.normal(size=(300, N_FEATURES))
-    return (features * np.logspace(-1, 1, N_FEATURES) + 3).astype(np.float32), labels, groups
+N_CLASSES = 4
+GROUPS = np.arange(300) // 3
+LEVELS = {"last": slice(8), "other": slice(6, 16)}
+LABELS = GROUPS % N_CLASSES
+KINDS_OF = {name: [kind] for name, kind in KINDS.items()} | {
+    "several": [kind for name, kind in KINDS.items() if name != "mlp"],
+    blend.NAME: [KINDS["ridge"], KINDS["lda"]],
+}
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_what_train_head_computes_is_what_this_version_has_computed_before(kind: contract.Kind) -> None:
-    """Where this fails on purpose: increment contract.VERSION, and write the new results here."""
-    features, labels, groups = data()
-    given = {"seed": 3, "memory_mb": 1000}
-    source = Source(features, None, labels)
-    selection = sweep.select(source, groups, N_CLASSES, kind=kind, strengths=[0.01, 0.1, 1.0], folds=4, **given)
-    curve = learning_curve.measure(source, groups, N_CLASSES, selection, **given)
-    scale = novelty.fit(features, labels, N_CLASSES, selection.fold_of)
+def features_of(name: str) -> np.ndarray:
+    """Return float32 [300, 16]: clusters, or what no set of levels tells whole."""
+    features, dealt = clusters(1200, N_CLASSES, 16, noise=2)
+    found = np.zeros((300, 16), np.float32)
+    for label in range(N_CLASSES):
+        own = np.flatnonzero(np.equal(LABELS, label))
+        found[own] = features[dealt == label][: len(own)]
+    if name == blend.NAME:
+        found[LABELS < 2, 8:] = features[:300][LABELS < 2, 8:]
+        found[LABELS >= 2, :8] = features[:300][LABELS >= 2, :8]
+    return found
+
+
+def selected(name: str) -> Selection:
+    source = source_of(features_of(name), LABELS, GROUPS)
+    training = Training(label_smoothing=0.05, dropout=0.1, seed=3)
+    return select(
+        source,
+        kinds=KINDS_OF[name],
+        level_sets=level_sets(LEVELS, 16),
+        seed=3,
+        training=training,
+        with_blend=name not in KINDS,
+    )
+
+
+def computed(name: str) -> tuple[dict[str, object], list[float]]:
+    """Return what is held to the last digit, and what is held to a tolerance."""
+    features, selection = features_of(name), selected(name)
+    source = source_of(features, LABELS, GROUPS)
+    curve = learning_curve.measure(selection, source, N_CLASSES, seed=3, memory_mb=1000).points
+    read = features[:, selection.columns]
+    scale = novelty.fit(read, LABELS, N_CLASSES, selection.fold_of)
     graph = head_graph(selection.head, scale)
     session = runtime.session(pieces.to_bytes(graph))
-    probabilities, _, unlike = session.run(None, {"features": features})
-
-    assert np.abs(probabilities - softmax(selection.head.scores(features), axis=1)).max() < 1e-5
-    folds = hashlib.sha256(selection.fold_of.astype(np.int64).tobytes()).hexdigest()[:12]
-    found = {
+    probabilities, _, unlike = session.run(None, {"features": read})
+    chosen, nested = selection.chosen, selection.nested
+    assert nested is not None
+    assert np.abs(probabilities - softmax(selection.head.scores(read), axis=1)).max() < 1e-5
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "label_index", "novelty"]
+    nodes = [node.op_type for node in graph.graph.node]
+    assert nodes[-len(NODES) :] == NODES
+    found: dict[str, object] = {
         "version": contract.VERSION,
-        "words": kind.WORDS,
-        "folds": folds,
-        "strength": selection.chosen.strength,
-        "outputs": [output.name for output in session.get_outputs()],
-        "nodes": [node.op_type for node in graph.graph.node],
+        "folds": hashlib.sha256(selection.fold_of.astype(np.int64).tobytes()).hexdigest()[:12],
+        "chosen": (chosen.kind, chosen.levels, chosen.strength, chosen.n_numbers),
+        "members": [(each.kind, each.levels, each.strength) for each in selection.members],
+        "candidates": len(selection.candidates),
+        "agreeing": nested.n_agreeing,
+        "marks": len(scale.similarities),
+        "nodes": " ".join(nodes[: -len(NODES)]),
         "learned from": [point.n_images for point in curve],
     }
     figures = [
-        selection.chosen.temperature,
-        selection.chosen.cv_log_loss,
+        selection.temperature,
+        chosen.cv_log_loss,
+        chosen.cv_log_loss_se,
+        nested.log_loss,
+        nested.accuracy,
         *(point.log_loss for point in curve),
         float(probabilities.max(1).mean()),
         float(unlike.mean()),
         float(unlike.std()),
-        float(len(scale.similarities)),
+        *(each.weight for each in selection.members),
     ]
-    assert found == KNOWN[kind.NAME]
-    assert figures == pytest.approx(FIGURES[kind.NAME], abs=3e-3)
+    return found, figures
 
 
+@pytest.mark.parametrize("name", KINDS_OF)
+def test_what_train_head_computes_is_what_this_version_has_computed_before(name: str) -> None:
+    """Where this fails on purpose: increment contract.VERSION, and write the new results here."""
+    found, figures = computed(name)
+    assert found == KNOWN[name]
+    assert figures == pytest.approx(FIGURES[name], abs=3e-3)
+
+
+NODES = ["Softmax", "ArgMax", "LpNormalization", "MatMul", "ReduceMax", "Less", "Cast", "ReduceMean"]
 KNOWN: dict[str, dict[str, object]] = {
     "softmax": {
-        "version": "1",
-        "words": "multinomial logistic regression, L2, standardiser and temperature folded in",
-        "folds": "4c3a37e8cfd5",
-        "strength": 0.01,
-        "outputs": ["probabilities", "label_index", "novelty"],
-        "nodes": ["Gemm", "Softmax", "ArgMax", "LpNormalization", "MatMul", "ReduceMax", "Less", "Cast", "ReduceMean"],
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("softmax", "other", 0.1, 44),
+        "members": [("softmax", ("other",), 0.1)],
+        "candidates": 6,
+        "agreeing": 3,
+        "marks": 300,
+        "nodes": "Gemm",
         "learned from": [24, 54, 111, 225],
-    }
+    },
+    "svm": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("svm", "other", 1.0, 44),
+        "members": [("svm", ("other",), 1.0)],
+        "candidates": 6,
+        "agreeing": 3,
+        "marks": 300,
+        "nodes": "Gemm",
+        "learned from": [24, 54, 111, 225],
+    },
+    "ridge": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("ridge", "other", 1.0, 44),
+        "members": [("ridge", ("other",), 1.0)],
+        "candidates": 6,
+        "agreeing": 3,
+        "marks": 300,
+        "nodes": "Gemm",
+        "learned from": [24, 54, 111, 225],
+    },
+    "lda": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("lda", "other", 0.5, 44),
+        "members": [("lda", ("other",), 0.5)],
+        "candidates": 10,
+        "agreeing": 3,
+        "marks": 300,
+        "nodes": "Gemm",
+        "learned from": [24, 54, 111, 225],
+    },
+    "prototype": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("prototype", "other", 0.0, 44),
+        "members": [("prototype", ("other",), 0.0)],
+        "candidates": 2,
+        "agreeing": 2,
+        "marks": 300,
+        "nodes": "Gemm",
+        "learned from": [24, 54, 111, 225],
+    },
+    "mlp": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("mlp", "last", 1.0, 1668),
+        "members": [("mlp", ("last",), 1.0)],
+        "candidates": 4,
+        "agreeing": 2,
+        "marks": 300,
+        "nodes": "Gemm Relu Gemm",
+        "learned from": [24, 54, 111, 225],
+    },
+    "knn": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("knn", "other", 25.0, 4220),
+        "members": [("knn", ("other",), 25.0)],
+        "candidates": 6,
+        "agreeing": 3,
+        "marks": 300,
+        "nodes": "Sub Div LpNormalization MatMul TopK Gather ReduceSum Add Log Div Add",
+        "learned from": [24, 54, 111, 225],
+    },
+    "several": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("blend", "of several", 0.0, 68),
+        "members": [("prototype", ("last",), 0.0), ("lda", ("other",), 0.5)],
+        "candidates": 37,
+        "agreeing": 4,
+        "marks": 300,
+        "nodes": "Gemm",
+        "learned from": [24, 54, 111, 225],
+    },
+    "blend": {
+        "version": "4",
+        "folds": "5db51e1b5909",
+        "chosen": ("blend", "of several", 0.0, 68),
+        "members": [("lda", ("last",), 0.0), ("lda", ("other",), 0.2)],
+        "candidates": 17,
+        "agreeing": 4,
+        "marks": 300,
+        "nodes": "Gemm",
+        "learned from": [24, 54, 111, 225],
+    },
 }
 FIGURES: dict[str, list[float]] = {
-    "softmax": [0.7336, 0.3164, 0.6041, 0.5932, 0.3719, 0.3164, 0.8863, 0.4829, 0.2894, 300.0]
+    "softmax": [0.591, 0.879, 0.046, 0.954, 0.577, 1.442, 1.244, 1.041, 0.879, 0.641, 0.485, 0.283, 1.0],
+    "svm": [0.286, 0.88, 0.047, 0.955, 0.58, 1.439, 1.244, 1.035, 0.88, 0.642, 0.485, 0.283, 1.0],
+    "ridge": [1.0, 0.878, 0.049, 0.949, 0.58, 1.42, 1.358, 1.084, 0.878, 0.654, 0.485, 0.283, 1.0],
+    "lda": [1.0, 0.877, 0.05, 0.958, 0.577, 1.677, 1.294, 1.057, 0.877, 0.665, 0.485, 0.283, 1.0],
+    "prototype": [0.808, 0.875, 0.047, 0.968, 0.563, 1.235, 1.06, 0.969, 0.875, 0.656, 0.485, 0.283, 1.0],
+    "mlp": [0.86, 0.961, 0.047, 0.96, 0.6, 1.521, 1.342, 1.112, 0.961, 0.631, 0.495, 0.291, 1.0],
+    "knn": [0.533, 0.887, 0.044, 1.008, 0.6, 1.386, 1.347, 1.114, 0.887, 0.651, 0.485, 0.283, 1.0],
+    "several": [0.63, 0.699, 0.05, 0.711, 0.72, 1.329, 1.031, 0.832, 0.699, 0.734, 0.485, 0.283, 0.5, 0.5],
+    "blend": [0.653, 0.99, 0.041, 1.044, 0.58, 2.104, 1.506, 1.184, 0.99, 0.59, 0.495, 0.284, 0.333, 0.667],
 }

@@ -4,18 +4,32 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
 
+from headstart import params_file
+from headstart.base.errors import CheckError
+from headstart.base.validation import ValidationSummary
 from headstart.evaluation import metrics
 from headstart.evaluation.predictions import class_records
-from headstart.report.artefacts import Shown
-from headstart.report.sections.chosen import lesson
+from headstart.heads import blend
+from headstart.heads.kinds import KINDS
+from headstart.heads.level_sets import level_sets
+from headstart.onnx.backbone_folder import Fit, LevelRecord
+from headstart.report.artefacts import Artefacts, Shown
+from headstart.report.figures import LEVEL_SETS, MAX_COLOURS, class_colours, feature_map
+from headstart.report.page import with_commit
+from headstart.report.sections import data
+from headstart.report.sections.chosen import MAX_SHOWN, SHORT, honesty, lesson, reads
 from headstart.report.sections.fails import Map, Mistake, most_confused
+from headstart.report.sections.origin import told
+from headstart.report.sections.ranking import between
 from tests.support.images import ROOT, photograph
-from tests.support.reports import LEARNING, make
+from tests.support.reports import BACKBONE, CALIBRATION, CANDIDATES, HEAD, LEARNING, candidate, contest, make
 
 
 class Tags(HTMLParser):
@@ -52,6 +66,7 @@ def test_every_question_has_its_section_and_every_tag_its_end() -> None:
         "What was it trained on?",
         "How was it chosen?",
         "How is it shipped?",
+        "What was it made with?",
     ]
 
 
@@ -67,6 +82,36 @@ def test_the_figures_on_the_page_are_those_of_the_metrics() -> None:
     assert "class &#39;class 1&#39; had no image in val" in page
 
 
+def run_of(centre_share: float, fit: Fit = "crop", **changes: Any) -> Artefacts:
+    """Return a run of which validation and preprocessing are known."""
+    run = Artefacts(None, None)  # type: ignore[arg-type]
+    usual = {"n_files": 9, "n_images": 9, "n_quarantined": 0, "n_no_images": 0, "n_classes": 2, "n_groups": 9}
+    usual |= {"dropped_classes": {}, "images_per_class": {}, "formats": {}, "bits": None, "data_sha256": "ab" * 32}
+    run.validated = ValidationSummary(form="class folders", centre_share=centre_share, **{**usual, **changes})
+    fitted = BACKBONE.preprocessing.model_copy(update={"fit": fit})
+    run.backbone = BACKBONE.model_copy(update={"preprocessing": fitted})
+    return run
+
+
+def test_a_warning_says_how_much_of_wide_images_is_not_seen() -> None:
+    wide = run_of(0.5625)  # 16:9
+    (warning,) = data.warnings_of(wide)
+    assert "of a typical one, 44% lies outside the centre square" in warning
+    assert "set transform.fit to squeeze or pad in params.yaml" in warning
+    assert data.notes_of(wide)[0] == "The network sees only the centre square of an image."
+    assert data.warnings_of(run_of(0.75)) == []  # 4:3
+    assert data.warnings_of(run_of(0.5625, "pad")) == data.warnings_of(run_of(0.5625, "squeeze")) == []
+
+
+def test_the_page_says_how_values_were_read_and_which_classes_were_dropped() -> None:
+    notes = data.notes_of(run_of(1.0, "squeeze", bits=12, dropped_classes={"midges": 2, "wasps": 1}))
+    assert notes == [
+        "The network sees the whole image, squeezed to a square, and of that the middle 88%.",
+        "Values of 12 bits in files with 16 bits a channel: 4095 is shown white.",
+        "2 classes with fewer images than validate.min_images were left out: midges (2), wasps (1).",
+    ]
+
+
 def test_names_cannot_break_out_of_the_page() -> None:
     report = make()
     evil = '<script>alert(1)</script>"onload="x'
@@ -78,7 +123,7 @@ def test_names_cannot_break_out_of_the_page() -> None:
         classes=classes,
         per_class=told,
         mistakes=[Mistake(image, evil, 0.9)],
-        mapped=[(image, evil)] * 3,
+        held_out=[(image, evil)] * 3,
         maps=[Map("pca", np.eye(3, 2))],
     )
     page = report.but(
@@ -148,6 +193,27 @@ def test_a_class_without_held_out_images_is_absent_and_not_zero() -> None:
     assert "1 class has no held-out image" in page
 
 
+def test_two_classes_have_their_roc_and_precision_recall_curves_and_others_have_not() -> None:
+    report = make(2, skill=1)
+    page = report.page()
+    assert "How well does it tell the two classes apart?" in page
+    assert report.ranking
+    assert {*report.ranking.figures()} == {"roc", "precision_recall"}
+    assert f"Area under the curve: {report.ranking.roc.area:.3f}" in page
+    recalls = [report.fails.per_class[each.name].recall for each in report.ranking.classes]
+    assert [each.recall for each in report.ranking.classes] == pytest.approx(recalls, abs=1e-6)
+    assert "How well does it tell" not in make(3).page()
+
+
+def test_two_classes_of_which_one_is_absent_or_never_named_are_no_error() -> None:
+    likely = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    assert between(["a", "b"], np.zeros(3, int), likely) is None
+    never = between(["a", "b"], np.array([0, 1, 1]), likely)
+    assert never
+    assert [each.precision for each in never.classes] == [pytest.approx(1 / 3), None]
+    assert never.figures()["precision_recall"].count("<svg") == 1
+
+
 def test_the_accepted_model_stands_beside_the_new_one() -> None:
     page = make().page()
     assert (
@@ -158,13 +224,182 @@ def test_the_accepted_model_stands_beside_the_new_one() -> None:
     assert "This model was not compared with an accepted one" in make().but("good", comparison=None).page()
 
 
+def section_of(page: str) -> str:
+    """Return the text of "How was it chosen?", without tags."""
+    page = page[page.index('<h2 id="chosen">') :]
+    return " ".join(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", page[: page.index("</section>")], flags=re.DOTALL).split())
+
+
+def test_every_kind_and_every_set_of_levels_has_its_words_and_its_mark() -> None:
+    assert set(SHORT) == {*KINDS, blend.NAME}
+    known = [LevelRecord(name=name, start=0, width=1, pooling="map") for name in ("a", "b", "last")]
+    given = {each.name for wanted in ("last", "all", "auto", ["a"]) for each in level_sets(known, wanted)}
+    assert set(LEVEL_SETS) == {*given, "of several"}
+
+
+def test_the_heads_that_were_tried_stand_in_a_table_the_lowest_log_loss_first() -> None:
+    page = make().page()
+    table = page[page.index('id="heads"') : page.index('id="candidates"')]
+    kinds = re.findall(r'<th scope="row">(\w+)( · chosen)?', table)
+    assert kinds == [("blend", ""), ("ridge", " · chosen"), ("lda", ""), ("ridge", ""), ("knn", "")]
+    told = section_of(page)
+    assert "Of 6 heads that were tried, ridge on stages was chosen (ridge regression, L2 strength 0.1)" in told
+    assert "91.2% ± 1.0 89.0% 86.0% to 92.0%" in told
+    assert "All 6 candidates" in told
+    assert "Hollow: not tried in every fold" in told
+
+
+def test_of_many_heads_the_first_are_shown_and_the_chosen_one_among_them() -> None:
+    many = [candidate("lda", "stages", cv_log_loss=0.1 + number / 100) for number in range(30)]
+    page = make().but("chosen", candidates=[*many, candidate("mlp", "last", cv_log_loss=9, chosen=True)]).page()
+    table = page[page.index('id="heads"') : page.index('id="candidates"')]
+    kinds = re.findall(r'<th scope="row">(\w+)', table)
+    assert kinds == ["lda"] * (MAX_SHOWN - 1) + ["mlp"]
+    assert f"{MAX_SHOWN} of 31 rows" in page
+
+
+def test_a_single_head_has_nothing_to_be_compared_with() -> None:
+    alone = candidate("lda", "last", chosen=True)
+    report = make().but("chosen", candidates=[alone])
+    assert "heads" not in report.chosen.figures()
+    told = section_of(report.page())
+    assert "It is the simplest" not in told
+    assert "too good" not in told
+    assert 'id="candidates"' not in report.page()
+
+
+def test_the_winners_own_figure_is_told_beside_the_nested_one() -> None:
+    assert honesty(HEAD, 6) == (
+        "The chosen head gets 91.2% of these images right. This may be a little too good, because it was picked for its"
+        " results on them. Nested cross-validation shows by how much: for each fold, the whole choice is made anew"
+        " without its images, and the head so chosen answers them. 90.5% are right (95% interval 87.6% to 92.8%): the"
+        " choice flattered by 0.7 points. 3 of the 5 choices gave the same kind and levels."
+    )
+    assert HEAD.nested
+    lucky = HEAD.nested.model_copy(update={"optimism": -0.0012})
+    assert "the choice did not flatter" in honesty(HEAD.model_copy(update={"nested": lucky}), 6)
+
+
+@pytest.mark.parametrize(("n_folds", "said"), [(2, "two folds leave none"), (5, "train_head.memory_mb")])
+def test_a_choice_that_could_not_be_repeated_is_told(n_folds: int, said: str) -> None:
+    head = HEAD.model_copy(update={"nested": None, "n_folds": n_folds})
+    rows = [{**each, "nested_accuracy": None, "nested_low": None, "nested_high": None} for each in CANDIDATES]
+    told = section_of(make().but("chosen", head=head, candidates=rows).page())
+    assert "By how much is not known" in told
+    assert said in told
+    assert "nested" not in told.replace("train_head", "")
+
+
 @pytest.mark.parametrize(
-    ("gain", "spread", "said"),
-    [(0.05, 0.01, "likely to help"), (0.01, 0.02, "may help a little"), (-0.01, 0.02, "unlikely to help")],
+    ("levels", "ships", "said"),
+    [
+        (["last"], True, "The head reads 'last' alone."),
+        (["a", "b", "last"], True, "The head reads all of them."),
+        (["b", "last"], True, "The head reads 2 of them: b, last."),
+        (["a", "b"], True, "It does without 'last', so the layers above b are left out of model.onnx."),
+        (["a", "b"], False, "The head reads 2 of them: a, b."),
+    ],
 )
-def test_the_learning_curve_says_whether_more_labels_would_help(gain: float, spread: float, said: str) -> None:
-    half, whole = ({**point, "accuracy_std": spread} for point in LEARNING)
-    assert said in lesson([{**half, "accuracy": 0.9}, {**whole, "accuracy": 0.9 + gain}])
+def test_the_levels_that_the_head_reads_are_told(levels: list[str], ships: bool, said: str) -> None:
+    assert reads(["a", "b", "last"], levels, ships=ships).endswith(said)
+
+
+def test_a_backbone_of_one_level_is_told_as_such() -> None:
+    assert reads(["last"], ["last"], ships=True).startswith("The backbone gives its last features alone")
+
+
+def test_a_blend_names_its_members_and_class_weights_are_told() -> None:
+    member = HEAD.recipe.members[0]
+    both = [member.model_copy(update={"weight": 0.7}), member.model_copy(update={"kind": "lda", "weight": 0.3})]
+    training = HEAD.training.model_copy(update={"class_weights": [1.0, 2.0], "shift": [0.1, 0.9]})
+    changes = {"recipe": HEAD.recipe.model_copy(update={"members": both}), "training": training}
+    blended = [{**each, "chosen": each["kind"] == "blend"} for each in CANDIDATES]
+    told = section_of(make().but("chosen", head=HEAD.model_copy(update=changes), candidates=blended).page())
+    assert "It blends ridge on 2 levels (70%), lda on 2 levels (30%)" in told
+    assert "train_head.class_weight" in told
+    assert "train_head.logit_adjustment" in told
+
+
+def test_fine_tuning_is_told_to_start_from_the_best_matrix_product() -> None:
+    section = make().chosen
+    assert section.start == "Fine-tuning started from the chosen head."
+    other = HEAD.recipe.model_copy(update={"temperature": 1.5})
+    network = replace(section, head=HEAD.model_copy(update={"recipe": other}))
+    assert network.start.endswith("so fine-tuning started from the best that is: ridge.")
+    history = [
+        {"epoch": epoch, "train_loss": epoch and 0.3, "val_log_loss": 0.3, "val_accuracy": 0.9}
+        | {"learning_rate": 1e-3, "n_trainable": 9}
+        for epoch in range(4)
+    ]
+    told = section_of(make().but("chosen", chosen="tuned", contest=contest(), history=history).page())
+    assert "Fine-tuning started from the chosen head." in told
+    assert "left out of model.onnx" not in told  # it is the frozen network's
+
+
+@pytest.mark.parametrize(
+    ("is_tuned", "said"), [(False, "32 features of 2 of its 3"), (True, "64 features of 3 of its 3")]
+)
+def test_what_ships_reads_the_features_of_its_levels(is_tuned: bool, said: str) -> None:
+    assert said in make().but("shipped", is_tuned=is_tuned).page()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.02, 0.08, "likely to help"), (-0.02, 0.12, "chance may explain that"), (-0.03, 0.004, "unlikely to help")],
+)
+def test_the_learning_curve_says_whether_more_labels_would_help(low: float, high: float, said: str) -> None:
+    learning = HEAD.learning.model_copy(update={"gain": (low + high) / 2, "gain_low": low, "gain_high": high})
+    told = lesson(LEARNING, learning)
+    assert said in told
+    assert f"(95% interval {100 * low:+.1f} to {100 * high:+.1f}, by the differences within each fold)" in told
+    assert (
+        "ten times the images (2,000) would bring about 95.0% (95% interval 93.0% to 97.0%) in place of 90.0%" in told
+    )
+    assert "No curve can be drawn" in lesson(LEARNING, learning.model_copy(update={"forecast": []}))
+
+
+def test_the_bar_of_an_interval_ends_where_the_interval_ends() -> None:
+    bars = make().good.figures()["comparison"], make().chosen.figures()["heads"]
+    for svg in bars:
+        lines = re.findall(r'<path d="[^"]*"[^>]*style="([^"]*)', svg)
+        thick = [style for style in lines if re.search(r"stroke-width: [24](;|$)", style) and "opacity: 0.5" in style]
+        assert thick
+        assert all("stroke-linecap: butt" in style or "stroke-linecap" not in style for style in thick)
+
+
+def test_no_class_has_the_colour_of_the_rings_around_mistakes() -> None:
+    colours = class_colours()
+    assert len(set(colours)) == len(colours) == MAX_COLOURS
+    assert all(max(colour) - min(colour) > 0.05 for colour in colours)  # rings have the ink's, a grey
+    svg = feature_map("map", np.eye(4, 2), np.arange(4) % 2, np.array([True, True, False, True]), ["a", "b"])
+    rings = svg[svg.index('id="map-rings"') :]
+    assert "stroke: currentColor" in rings[: rings.index("</g>")]
+    assert "mistake" in svg
+
+
+def test_every_parameter_is_told_unless_the_model_does_not_follow_from_it() -> None:
+    values = params_file.load(ROOT / "params.yaml")
+    given = values.model_copy(update={"finetune": values.finetune.model_copy(update={"enabled": True})})
+    every = {
+        f"{section}.{name}"
+        for section, fields in given.model_dump(by_alias=True).items()
+        for name in fields
+        if section not in ("cache", "cluster", "report")  # where it is computed and kept, and what the page shows
+    }
+    # A path of one machine; where pixels are kept; what is handed over beside the model, and whether.
+    left_out = {"data.root", "transform.keep_pixels", "export.conformance_images", "export.gate"}
+    assert {*told(given)} == every - left_out
+    assert [name for name in told(values) if name.startswith("finetune.")] == ["finetune.enabled"]
+
+
+def test_a_copy_names_the_commit_and_the_page_says_where_to_look_for_it() -> None:
+    page = make().page()
+    assert "git log -1 -- dvc.lock" in page
+    copy = with_commit(page, "0123abc of <today>")
+    assert "<dt>commit</dt><dd>0123abc of &lt;today&gt;</dd>" in copy
+    assert "git log" not in copy
+    with pytest.raises(CheckError, match="no place for the commit"):
+        with_commit("<html></html>", "0123abc")
 
 
 def test_figures_take_the_colours_of_the_page_and_share_no_id() -> None:
@@ -175,3 +410,29 @@ def test_figures_take_the_colours_of_the_page_and_share_no_id() -> None:
     assert len(ids) == len(set(ids))
     for target in re.findall(r'(?:href="|url\()#([^")]+)', page):
         assert target in ids
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("fitted", "Temperature 1.2, fitted on other images; by cross-validation it takes the log loss from 0.340 to"),
+        ("at its bound", "No temperature ships: the one that was fitted is at the end of its range (1.2)"),
+        ("no better than none", "No temperature ships: by cross-validation the fitted one (1.2) takes the log loss"),
+    ],
+)
+def test_the_report_says_whether_a_temperature_ships_and_why(outcome: str, said: str) -> None:
+    page = make().but("trust", calibration=CALIBRATION.model_copy(update={"outcome": outcome})).page()
+    assert said in page
+    assert ("before calibration" in page) == (outcome == "fitted")
+
+
+def test_where_classes_differ_in_size_balanced_accuracy_is_the_headline_and_it_says_why() -> None:
+    test = make().good.test.model_copy(update={"class_ratio": 100.0, "balanced_accuracy": 0.5})
+    report = make().but("good", test=test, warning="classes differ in size: so and so.")
+    page = replace(report, heading=replace(report.heading, test=test)).page()
+    assert '<p class="headline">50.0% <small>balanced accuracy on 200 held-out images' in page
+    assert '<p class="wrong">Classes differ in size: so and so.</p>' in page
+    assert "50.0% balanced accuracy on 200 held-out images</title>" in page
+    assert f"<dt>Accuracy</dt><dd>{test.accuracy:.1%}" in page
+    assert "this model, balanced accuracy" in page
+    assert "balanced accuracy on" not in make().page()

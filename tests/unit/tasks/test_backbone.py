@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -16,16 +17,21 @@ from headstart import params_file
 from headstart.backbones import export, networks
 from headstart.backbones.export import photographs
 from headstart.backbones.graph import from_pixels
+from headstart.backbones.levels import Level
 from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING
 from headstart.base.errors import CheckError, ParamError
 from headstart.base.files import sha256_of
 from headstart.layout import Layout
-from headstart.onnx import runtime
+from headstart.onnx import pieces, runtime
+from headstart.onnx.backbone_folder import LAST
 from tasks import backbone as stage
 from tests.support.backbones import settings
 from tests.support.images import ROOT
 
 FILES = ["backbone.json", "backbone.onnx", "backbone.safetensors", "resize.onnx"]
+
+
+ONLY_LAST = (Level(LAST, 2, "none"),)
 
 
 def run(layout: Layout, **changes: object) -> dict[str, Any]:
@@ -67,7 +73,13 @@ def test_backbone_json_names_everything(finished: Layout) -> None:
         "weights": "random",
         "weights_sha256": networks.load(settings(name="test_resnet", weights="random"), folder, print).weights_sha256,
         "licence": "none: the weights are random",
-        "n_features": 96,
+        "n_features": 368,
+        "levels": [
+            {"name": "layer1.0", "start": 0, "width": 32, "pooling": "map"},
+            {"name": "layer2.0", "start": 32, "width": 48, "pooling": "map"},
+            {"name": "layer3.0", "start": 80, "width": 192, "pooling": "map"},
+            {"name": "last", "start": 272, "width": 96, "pooling": "none"},
+        ],
         "preprocessing": {
             "resize_px": 168,
             "input_px": 160,
@@ -75,6 +87,7 @@ def test_backbone_json_names_everything(finished: Layout) -> None:
             "interpolation": "bilinear",
             "mean": [0.5, 0.5, 0.5],
             "std": [0.5, 0.5, 0.5],
+            "fit": "crop",
         },
         "resize_onnx_sha256": sha256_of(folder / "resize.onnx"),
         "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
@@ -93,7 +106,7 @@ def test_another_preprocessing_gives_other_features(finished: Layout, tmp_path: 
     layout = Layout(tmp_path)
     facts = run(layout, name="test_resnet", input_px=96, crop_fraction=0.5, mean=[0.2, 0.3, 0.4])
     assert facts["preprocessing"]["resize_px"] == 192
-    assert facts["n_features"] == 96
+    assert facts["n_features"] == 368
     images = photographs()[0][None]
     assert runtime.difference(features_of(layout, images), features_of(finished, images)).relative > 0.1
 
@@ -150,7 +163,7 @@ def test_a_network_that_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :2] if images.sum() > 0 else images.flatten(1)[:, 2:4]
 
-    net = networks.Backbone("timm/net", Unsayable(), 2, BUNDLED_PREPROCESSING, "random", "0" * 64, "none")
+    net = networks.Backbone("timm/net", Unsayable(), ONLY_LAST, BUNDLED_PREPROCESSING, "random", "0" * 64, "none")
     monkeypatch.setattr(networks, "load", lambda *_: net)
     layout = Layout(tmp_path)
     message = as_it_was(layout.backbone, lambda: run(layout))
@@ -189,29 +202,37 @@ FAMILIES = [
 ]
 QUICK = ("torchvision/squeezenet1_1", "torchvision/resnet18", "timm/resnet10t", "torchvision/mnasnet0_5")
 EACH_FAMILY = pytest.mark.parametrize(
-    ("name", "n_features"),
+    ("name", "n_last"),
     [pytest.param(*each, marks=() if each[0] in QUICK else pytest.mark.slow, id=each[0]) for each in FAMILIES],
 )
 
 
 @EACH_FAMILY
-def test_every_family_goes_through_the_stage(name: str, n_features: int, tmp_path: Path) -> None:
+def test_every_family_goes_through_the_stage(name: str, n_last: int, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     facts = run(layout, name=name)  # which holds onnxruntime to PyTorch itself
-    assert (facts["name"], facts["n_features"]) == (name, n_features)
+    assert (facts["name"], facts["levels"][-1]["width"]) == (name, n_last)
+    assert len(facts["levels"]) > 1
+    assert sum(level["width"] for level in facts["levels"]) == facts["n_features"]
     assert sorted(path.name for path in layout.backbone.iterdir()) == FILES
     portraits = [image[:320, :200] for image in photographs()[:2]]
     both = features_of(layout, np.stack(portraits))
     alone = [features_of(layout, image[None]) for image in portraits]
-    assert both.shape == (2, n_features)
-    assert [each.shape for each in alone] == [(1, n_features)] * 2
+    assert both.shape == (2, facts["n_features"])
+    assert [each.shape for each in alone] == [(1, facts["n_features"])] * 2
     assert runtime.difference(both, np.concatenate(alone)).relative < 1e-4
     assert runtime.difference(both[:1], both[1:]).relative > 1e-2  # they follow from the image
     assert runtime.difference(rebuilt_features(layout, np.stack(portraits)), both).relative < 1e-3
+    pixels = runtime.session(layout.backbone / "resize.onnx").run(None, {"image": np.stack(portraits)})[0]
+    graph, half = onnx.load(layout.backbone / "backbone.onnx"), len(facts["levels"]) // 2
+    lower = pieces.to_bytes(pieces.narrowed(graph, range(half)))
+    found = runtime.session(lower).run(None, {"pixels": pixels})[0]
+    assert runtime.difference(found, both[:, : facts["levels"][half]["start"]]).relative < 1e-4
+    assert len(lower) < (layout.backbone / "backbone.onnx").stat().st_size  # what only the upper levels need is gone
 
 
 @EACH_FAMILY
-def test_the_features_are_what_the_library_gives_to_its_classifier(name: str, n_features: int, tmp_path: Path) -> None:
+def test_the_features_are_what_the_library_gives_to_its_classifier(name: str, n_last: int, tmp_path: Path) -> None:
     library, _, known_as = name.partition("/")
     torch.manual_seed(0)  # as `load` does
     if library == "timm":
@@ -235,6 +256,7 @@ def test_the_features_are_what_the_library_gives_to_its_classifier(name: str, n_
         else:
             model(images)
         found = loaded.module(images)
+    assert found.shape == (2, n_last)
     expected = given[-1].mean((2, 3)) if given[-1].ndim == 4 else given[-1]
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pytest
 from scipy.special import softmax
 
 from headstart.base import tables
@@ -10,7 +11,6 @@ from headstart.evaluation.candidates import decide
 from headstart.evaluation.metrics import before_calibration
 from headstart.evaluation.predictions import Answers, predictions_table
 from headstart.handover.conformance import spread_rows
-from tasks.evaluate import majority_label
 
 CLASSES = ["ants", "bees", "wasps"]
 
@@ -31,14 +31,16 @@ def test_a_prediction_is_the_most_probable_class() -> None:
     assert np.allclose(found["probabilities"].to_list(), probabilities)
 
 
-def test_taking_the_temperature_back_gives_the_raw_scores_probabilities() -> None:
+@pytest.mark.parametrize("shift", [np.zeros(4), np.array([0.0, 1.0, 3.0, -1.0])], ids=["plain", "adjusted"])
+def test_taking_the_temperature_back_gives_the_raw_scores_probabilities(shift: np.ndarray) -> None:
     scores = np.random.default_rng(0).normal(size=(20, 4)) * 3
     for temperature in (0.5, 1.0, 2.3):
-        calibrated = softmax(scores / temperature, axis=1).astype(np.float32)
-        assert np.allclose(before_calibration(calibrated, temperature), softmax(scores, axis=1), atol=1e-5)
+        calibrated = softmax(scores / temperature + shift, axis=1).astype(np.float32)
+        found = before_calibration(calibrated, temperature, shift)
+        assert np.allclose(found, softmax(scores + shift, axis=1), atol=1e-5)
 
 
-def test_the_baseline_is_the_most_frequent_class_of_train_and_val_not_of_test() -> None:
+def test_images_of_a_class_are_counted_in_the_splits_that_are_asked_for() -> None:
     labels = {"train": [0] * 5 + [1] * 6 + [2], "val": [0] * 3 + [1], "test": [2] * 99}
     rows = [(split, CLASSES[label]) for split, some in labels.items() for label in some]
     ids = [f"{number:064x}" for number in range(len(rows))]
@@ -46,8 +48,8 @@ def test_the_baseline_is_the_most_frequent_class_of_train_and_val_not_of_test() 
         label=pl.Series([label for _, label in rows]), split=pl.Series([split for split, _ in rows])
     )
     data = Dataset(table)
-    assert majority_label(data.of("train", "val")) == 0
-    assert majority_label(data.of("test")) == 2
+    assert data.of("train", "val").counts(3).tolist() == [8, 7, 1]
+    assert data.of("test").counts(3).tolist() == [0, 0, 99]
 
 
 def test_conformance_images_run_from_unsure_to_sure() -> None:

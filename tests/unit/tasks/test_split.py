@@ -116,6 +116,7 @@ def test_a_class_that_the_hash_leaves_out_gets_its_lowest_group_with_a_warning()
         "test",
     }
     assert any("'wasps'" in warning for warning in outcome.warnings)
+    assert outcome.lacking == {"val": ["wasps"], "test": ["wasps"]}
     without = [split for image, split in zip(MANY + few, outcome.splits, strict=True) if image.label != "wasps"]
     assert without == divide(MANY, settings()).splits
 
@@ -125,7 +126,7 @@ def test_fewer_groups_than_splits_are_refused(method: str) -> None:
     with pytest.raises(DataError) as error:
         divide(images(50) + images(2, "bees"), settings(method=method))
     assert "1 classes have fewer images (or groups) than there are splits to fill (bees: 2)" in str(error.value)
-    assert "Add images, remove the class" in str(error.value)
+    assert "Add images, drop such classes by validate.min_images in params.yaml" in str(error.value)
 
 
 def given_as(split: str, data: list[Image]) -> list[Image]:
@@ -159,6 +160,23 @@ def test_a_given_test_without_val_is_kept_and_validation_comes_out_of_train() ->
     assert outcome.splits[len(inside) :] == ["test"] * 9
     assert set(outcome.splits[: len(inside)]) == {"train", "val"}
     assert outcome.warnings == ["class 'bees' has no image in test"]
+    assert outcome.lacking == {"test": ["bees"]}
+
+
+def test_many_classes_that_a_split_lacks_make_one_warning() -> None:
+    names = [f"wasps {number}" for number in range(50)]
+    outcome = divide(MANY + [image for name in names for image in images(3, name)], settings())
+    assert len(outcome.warnings) <= 3
+    in_test = outcome.lacking["test"]
+    assert len(in_test) > 3 and set(in_test) <= set(names)
+    first = ", ".join(in_test[:3])
+    said = next(warning for warning in outcome.warnings if "in test" in warning)
+    assert said.startswith(
+        f"{len(in_test)} classes had no image in test ({first}, ...): {len(in_test)} moved there from"
+    )
+    held_out = given_as("train", MANY) + [image for name in names for image in given_as("train", images(5, name))]
+    alone = divide(held_out + given_as("test", images(9, first=900)), settings())
+    assert "51 classes have no image in test (bees, wasps 0, wasps 1, ...)" in alone.warnings
 
 
 def test_train_alone_is_divided_like_no_split_at_all() -> None:

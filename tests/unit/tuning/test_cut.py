@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from headstart.backbones.groups import layer_groups
+from headstart.backbones.levels import Level, extractor
+from headstart.onnx.backbone_folder import LAST
 from headstart.tuning.cut import NoCutError, cut
 from tests.support.training import backbone
 
@@ -24,14 +26,17 @@ MORE += [
 ]
 
 
+ONLY_LAST = [Level(LAST, 4, "none")]
+
+
 def batch(n_images: int, input_px: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n_images, 3, input_px, input_px, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_the_two_parts_compute_what_the_whole_computes(name: str) -> None:
-    module = backbone(name, 64).module
-    groups = layer_groups(module)
+    loaded = backbone(name, 64)
+    module, groups = loaded.extractor(), layer_groups(loaded.module)
     for n_unfrozen in (0, 1, 2, len(groups) - 1):
         trained = groups[len(groups) - n_unfrozen :]
         parts = cut(module, trained, (batch(2, 64), batch(3, 64, 1)))
@@ -41,13 +46,13 @@ def test_the_two_parts_compute_what_the_whole_computes(name: str) -> None:
             assert torch.allclose(parts.suffix(*kept), module(images), rtol=1e-4, atol=1e-5)
         assert all(len(value) == 4 for value in kept)
         below = {id(parameter) for parameter in parts.prefix.parameters()}
-        named = dict(module.named_parameters())
+        named = dict(loaded.module.named_parameters())
         assert not below & {id(named[tensor]) for group in trained for tensor in group.tensors}
 
 
 def test_the_lower_the_cut_the_less_is_frozen() -> None:
-    module = backbone("torchvision/resnet18", 64).module
-    groups = layer_groups(module)
+    loaded = backbone("torchvision/resnet18", 64)
+    module, groups = loaded.extractor(), layer_groups(loaded.module)
     sizes = []
     for n_unfrozen in range(len(groups)):
         parts = cut(module, groups[len(groups) - n_unfrozen :], (batch(2, 64), batch(3, 64)))
@@ -73,9 +78,9 @@ class Branching(torch.nn.Module):
 
 
 def test_a_network_that_cannot_be_traced_is_told() -> None:
-    module = Branching()
+    module = extractor(Branching(), ONLY_LAST)
     with pytest.raises(NoCutError, match="it cannot be traced"):
-        cut(module, layer_groups(module)[1:], (torch.randn(2, 4), torch.randn(3, 4)))
+        cut(module, layer_groups(module.network)[1:], (torch.randn(2, 4), torch.randn(3, 4)))
 
 
 class Mixing(torch.nn.Module):
@@ -92,6 +97,6 @@ class Mixing(torch.nn.Module):
 
 
 def test_a_cut_that_something_else_than_rows_crosses_is_told() -> None:
-    module = Mixing()
+    module = extractor(Mixing(), ONLY_LAST)
     with pytest.raises(NoCutError, match="something other than one row per image"):
-        cut(module, layer_groups(module)[1:], (torch.randn(2, 4), torch.randn(3, 4)))
+        cut(module, layer_groups(module.network)[1:], (torch.randn(2, 4), torch.randn(3, 4)))

@@ -14,7 +14,7 @@ def test_the_probes_answers_are_the_networks() -> None:
     pixels = torch.from_numpy(source(dict.fromkeys(images(6).image_ids, ""))).permute(0, 3, 1, 2)[:, :, 4:68, 4:68]
     net.eval()
     with torch.no_grad():
-        features = net.backbone(net.normalised(pixels))
+        features = net.extractor(net.normalised(pixels))
         logits = net.logits(features)
     expected = features.numpy() @ net.head.weight.detach().numpy().T + net.head.bias.detach().numpy()
     assert np.allclose(logits.numpy(), expected, atol=1e-6)

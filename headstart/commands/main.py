@@ -1,0 +1,156 @@
+"""`headstart COMMAND`: one command line for a project and for a finished model.
+
+What concerns a finished model imports onnxruntime, Pillow and numpy alone. The other commands are imported when they
+are called, and say which packages are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from headstart.base.errors import CheckError, did_you_mean
+from headstart.base.exits import status_of
+from headstart.commands import completion, origin
+from headstart.handover import cli
+
+
+class Command(NamedTuple):
+    """A command of the pipeline: in which group of the help it stands, and the function that runs it."""
+
+    group: str
+    words: str  # what it does
+    module: str
+    function: str
+    parses: bool = False  # its arguments itself: `function` takes them as they are
+
+
+_PROJECT, _PREFECT, _MODEL = "A project", "The same under Prefect", "A finished model"
+COMMANDS = {
+    "new": Command(_PROJECT, "make a project in a folder, with git and DVC set up", "commands.new", "new"),
+    "run": Command(_PROJECT, "run what has changed: images in, checked model and report out", "commands.run", "run"),
+    "set": Command(_PROJECT, "check parameters and write them to params.yaml", "commands.run", "assign", True),
+    "status": Command(_PROJECT, "say what the next run would do", "commands.run", "status"),
+    "report": Command(_PROJECT, "open the report of the last run", "commands.run", "report"),
+    "share": Command(_PROJECT, "write a copy of the report that names its commit", "flows.share", "main", True),
+    "cache": Command(_PROJECT, "show the cache that all projects share, or prune it", "commands.cache", "cache"),
+    "stage": Command(_PROJECT, "run one stage, as dvc.yaml does", "commands.run", "stage", True),
+    "flow": Command(_PREFECT, "run as a Prefect flow, with its page to watch", "flows.pipeline", "main", True),
+    "schedule": Command(_PREFECT, "run every night, or whenever there are new images", "flows.serve", "main", True),
+    "accept": Command(_PREFECT, "make this commit's model the one to beat", "flows.accept", "main", True),
+}
+MODEL_COMMANDS = {
+    "predict": "classify images",
+    "verify": "compare checksums, replay the conformance images here",
+    "info": "print classes, backbone, preprocessing, digests, versions",
+    "serve": "answer over HTTP, with a page to try the model in a browser",
+}
+_SHELL = "completion"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands but those that parse their own arguments."""
+    top = argparse.ArgumentParser(prog="headstart", add_help=False, usage="headstart COMMAND ...")
+    commands = top.add_subparsers(prog="headstart", metavar="COMMAND", dest="command")
+
+    def add(name: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, description=f"{COMMANDS[name].words[0].upper()}{COMMANDS[name].words[1:]}.")
+        command.set_defaults(run=_of_pipeline(name))
+        return command
+
+    new = add("new")
+    new.add_argument("folder", metavar="FOLDER", help="a new or an empty folder")
+    new.add_argument("--data", metavar="PHOTOS", help="class folders or a list of images (default: handwritten digits)")
+    run = add("run")
+    run.add_argument("targets", nargs="*", metavar="STAGE", help="stages, with all that they need (default: all)")
+    run.add_argument("--data", metavar="PHOTOS", help="class folders or a list of images; written to params.yaml")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to write first")
+    run.add_argument("--force", action="store_true", help="run the stages even if nothing has changed")
+    add("status").add_argument("--json", action="store_true", help="one object, for programs")
+    add("report").add_argument("--path", action="store_true", help="print its path alone")
+    prune = "remove what was used longest ago until at most GB are left; 0: everything"
+    add("cache").add_argument("--prune", type=_size, metavar="GB", help=prune)
+    cli.add_commands(commands)
+    shell = commands.add_parser(_SHELL, description="Print the completion of this command for a shell.")
+    shell.add_argument("shell", choices=sorted(completion.SHELLS), help="such as bash")
+    shell.set_defaults(run=lambda options: completion.show(options.shell, top, _own_words()))
+    return top
+
+
+def _size(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
+def _own_words() -> dict[str, list[str]]:
+    """Return what may follow each command that parses its own arguments."""
+    known = {"set": [f"{name}=" for name in origin.parameters()], "stage": origin.stages(), "flow": origin.stages()}
+    return {name: ["--help", *known.get(name, [])] for name in own_parsers()}
+
+
+def own_parsers() -> list[str]:
+    """Return the commands that parse their own arguments."""
+    return [name for name, command in COMMANDS.items() if command.parses]
+
+
+def text_of_help() -> str:
+    """Return the help: every command on one line, by what it is about."""
+    lines = ["usage: headstart COMMAND ...", "", "A folder of labelled images in, one checked ONNX model out.", ""]
+    for group in (_PROJECT, _PREFECT):
+        lines += [f"{group}:"]
+        lines += [f"  {name:<11} {command.words}" for name, command in COMMANDS.items() if command.group == group]
+    lines += [f"{_MODEL}:", *(f"  {name:<11} {words}" for name, words in MODEL_COMMANDS.items())]
+    lines += ["This command:", f"  {_SHELL:<11} print the completion for bash, zsh or fish"]
+    lines += ["  --version   print the version and the digest of the code", ""]
+    return "\n".join([*lines, "`headstart COMMAND --help` has the options of a command."])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 after an error, 2 for bad images or a wrong command line, 130 for Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(text_of_help())
+        return 0 if given else 2
+    if given[0] == "--version":
+        print(f"headstart {origin.version()} (code {origin.code_sha256()[:12]})")
+        return 0
+    name = given[0]
+    known = [*COMMANDS, *MODEL_COMMANDS, _SHELL]
+    if name not in known:
+        print(
+            f"headstart: '{name}' is not a command.{did_you_mean(name, known)} `headstart --help` lists them.",
+            file=sys.stderr,
+        )
+        return 2
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
+    if name in own_parsers():
+        return status_of(name, lambda: int(_function(name)(given[1:])))
+    options = parser().parse_args(given)
+    return status_of(name, lambda: int(options.run(options)))
+
+
+def _of_pipeline(name: str) -> Callable[[argparse.Namespace], int]:
+    def call(options: argparse.Namespace) -> int:
+        return int(_function(name)(options))
+
+    return call
+
+
+def _function(name: str) -> Callable[..., int]:
+    command = COMMANDS[name]
+    is_flow = command.module.startswith("flows.")
+    try:
+        found = origin.module(command.module) if is_flow else importlib.import_module(f"headstart.{command.module}")
+    except ImportError as error:
+        if (error.name or "").split(".")[0] in ("headstart", "flows", "tasks"):
+            raise  # a bug of ours
+        raise CheckError(
+            f"{error.name} is not installed, and `headstart {name}` needs it. Run `pip install 'headstart[pipeline]'`."
+        ) from None
+    return getattr(found, command.function)  # type: ignore[no-any-return]

@@ -1,0 +1,205 @@
+"""`headstart new FOLDER [--data PHOTOS]`: a project of its own, ready to run.
+
+Its dvc.yaml and params.yaml are derived from those of headstart's repository, so the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from headstart import params_file
+from headstart.base.errors import CheckError
+from headstart.commands import origin, record
+from headstart.commands.run import dvc
+from headstart.commands.track import track
+
+_FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "Makefile", ".dvcignore", ".dvc/config")
+_HEADERS = {
+    "dvc.yaml": """\
+# The DAG of the pipeline. `headstart run` runs it, and so do `dvc repro` and `headstart flow`, which uses Prefect.
+#
+# Every stage depends on headstart.json: the version and the code of headstart that the results come from.
+""",
+    "params.yaml": """\
+# Every parameter of the pipeline, one section a stage. A default is written here and nowhere else.
+#
+#   headstart run                        # runs the stages that a change affects, and no others
+#   headstart set split.seed=1           # checks a new value, then writes it here; an editor will do too
+#
+# The sections that are changed most often stand first. In each section, what is rarely changed stands last.
+""",
+    "prefect.yaml": """\
+# Deployments for a work pool of processes: `prefect --no-prompt deploy --all`, from this folder. They run in it.
+# Secrets belong into Prefect's blocks, never here.
+""",
+}
+_MAKEFILE = """\
+# The usual commands by name. An environment in .venv is used if there is one, else the one that is active.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DO_NOT_TRACK := 1
+.PHONY: help run flow serve status report accept push
+
+help:      ## list the targets
+\t@grep -hE '^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/: +## /\\t/' | expand -t 10
+
+run:       ## run the pipeline; `make run DATA=folder` on other images
+\t@headstart run $(if $(DATA),--data '$(DATA)')
+
+flow:      ## the same run under Prefect
+\t@headstart flow
+
+serve:     ## the same every night at three, with Prefect's page
+\t@headstart schedule
+
+status:    ## what has changed, what would run
+\t@headstart status
+
+report:    ## open the report
+\t@headstart report
+
+accept:    ## tag this commit's model as the accepted one
+\t@headstart accept
+
+push:      ## send data, features and models to DVC's remote
+\tdvc push
+"""
+_GITIGNORE = """\
+# What the stages write: DVC tracks it, git does not.
+/artifacts/
+/data/
+/dvc_plots/
+
+/.venv
+.env
+__pycache__/
+.DS_Store
+"""
+_GITIGNORE_OF_DVC = "/config.local\n/tmp\n/cache\n"
+_UNNAMED = ("-c", "user.name=headstart", "-c", "user.email=headstart@localhost")  # of who has not told git a name
+
+
+def new(options: argparse.Namespace) -> int:
+    """Make the project; CheckError or ParamError, and nothing is left, if the folder or the images are unusable."""
+    folder = Path(options.folder).expanduser().resolve()
+    data = options.data and _data_root(options.data, folder)
+    _check_free(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        _write(folder, data)
+        _commit(folder, data)
+    except BaseException:
+        _remove(folder, made)
+        raise
+    where = os.path.relpath(folder)
+    print(f"new: {where} is a project now: {'the images at ' + data if data else 'the embedded handwritten digits'}")
+    print(f"new: next, {'' if where == '.' else f'`cd {where}`, then '}`headstart run`")
+    return 0
+
+
+def _data_root(given: str, folder: Path) -> str:
+    """Return data.root for a path given from the current folder: relative inside the project, else absolute."""
+    if "://" in given:
+        return given
+    path = Path(given).expanduser().resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) and path != folder else path.as_posix()
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CheckError(f"{folder} is a file. A new or an empty folder was expected.")
+    taken = [name for name in (*_FILES, record.NAME, ".dvc") if (folder / name).exists()]
+    if taken:
+        raise CheckError(
+            f"{folder} has {taken[0]} already, so it may be a project. A folder without one was expected. Name another"
+            " folder, or go there and run `headstart run`."
+        )
+    if not shutil.which("git"):
+        raise CheckError("git is not installed, and DVC needs it. Install git, then run the same command again.")
+
+
+def _write(folder: Path, data: str | None) -> None:
+    """Write the files of the project; data.root is checked before it is written."""
+    (folder / ".dvc").mkdir(parents=True)
+    for name, text in {
+        "params.yaml": _with_header("params.yaml", origin.project_file("params.yaml")),
+        "dvc.yaml": project_dag(origin.project_file("dvc.yaml"), has_digits=data is None),
+        "prefect.yaml": _with_header("prefect.yaml", _prefect(origin.project_file("prefect.yaml"), folder.name)),
+        "prefect.toml": origin.project_file("prefect.toml"),
+        "Makefile": _MAKEFILE,
+        ".dvcignore": origin.project_file(".dvcignore"),
+        ".dvc/config": origin.project_file(".dvc/config"),
+        ".dvc/.gitignore": _GITIGNORE_OF_DVC,
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    record.write(folder)
+    if data:
+        check = origin.module("tasks.__main__").check_data
+        params_file.assign(folder / "params.yaml", [f"data.root={data}"], lambda values: check(folder, values))
+    ignored = folder / ".gitignore"
+    before = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
+    ignored.write_text(f"{before}\n{_GITIGNORE}" if before else _GITIGNORE, encoding="utf-8")
+
+
+def project_dag(text: str, has_digits: bool) -> str:
+    """Return a project's dvc.yaml from that of the repository, whose comments and order stay.
+
+    The code entries of a stage become headstart.json, its command this tool's; the stage `sample` goes without digits.
+    """
+    text = re.sub(r"^    cmd: python -m tasks (\w+)$", r"    cmd: headstart stage \1", text, flags=re.MULTILINE)
+    text = re.sub(r"^      - (?:tasks|headstart)/.*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^    deps:\n", f"    deps:\n      - {record.NAME}\n", text, flags=re.MULTILINE)
+    if not has_digits:
+        text = re.sub(r"^  sample:\n(?:    .*\n)+\n?", "", text, flags=re.MULTILINE)
+    return _with_header("dvc.yaml", text)
+
+
+def _prefect(text: str, name: str) -> str:
+    """Return a project's prefect.yaml: its name, and the flow by its module instead of by a file of the repository."""
+    text = re.sub(r"^name: .*$", f"name: {name}", text, flags=re.MULTILINE)
+    return text.replace("entrypoint: flows/pipeline.py:pipeline", "entrypoint: headstart.commands.flow.pipeline")
+
+
+def _with_header(name: str, text: str) -> str:
+    """Return the text with this project's comment in place of the one that it begins with."""
+    body = re.sub(r"\A(?:#.*\n)+", "", text)
+    return _HEADERS[name] + body
+
+
+def _commit(folder: Path, data: str | None) -> None:
+    """Make a git repository with one commit of the project's files, and give images that lie in it to DVC.
+
+    A repository that is there already gets no commit.
+    """
+    has_git = (folder / ".git").exists()
+    if not has_git:
+        _git(folder, "init", "--quiet")
+    if data:
+        with contextlib.chdir(folder):
+            track(folder, data, dvc)
+    if has_git:
+        return
+    _git(folder, "add", "--", *_FILES, ".dvc/.gitignore", ".gitignore", record.NAME)
+    named = subprocess.run(["git", "config", "user.email"], cwd=folder, capture_output=True, check=False)
+    _git(folder, *(() if named.returncode == 0 else _UNNAMED), "commit", "--quiet", "-m", "A new headstart project")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CheckError(f"`git {arguments[0]}` failed in {folder}: {done.stderr.strip()}. Mend that, then try again.")
+
+
+def _remove(folder: Path, made: list[Path]) -> None:
+    """Remove what was written, and no file that was there before."""
+    if folder in made:
+        shutil.rmtree(made[-1], ignore_errors=True)
+        return
+    for name in (*_FILES, record.NAME):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / ".dvc", ignore_errors=True)

@@ -1,0 +1,28 @@
+"""The launcher of stages as a process among others."""
+
+from __future__ import annotations
+
+import subprocess
+
+import psutil
+import pytest
+
+from tasks import __main__ as launcher
+
+
+@pytest.mark.parametrize(
+    ("command", "is_dvcs_shell"),
+    [("python -m tasks embed", True), ("headstart stage embed", True), ("headstart stage split", False)],
+)
+def test_dvcs_shell_is_known_by_the_command_that_it_waits_for(
+    command: str, is_dvcs_shell: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own parent is DVC then, and a stage ends when that is gone."""
+    monkeypatch.setenv("DVC_STAGE", "embed")
+    script = f"echo; read line; : {command}"
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout
+        shell.stdout.readline()  # until then the process may still be this one's copy, with its command line
+        found = launcher._shell_between(shell.pid)
+        assert found == (psutil.Process(shell.pid) if is_dvcs_shell else None)
+        shell.communicate(b"\n")
