@@ -44,7 +44,7 @@ test-all: $(TESTS)   ## the test suite and the slow trials
 
 bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
 	@test -n "$(DATA)" || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }
-	for name in decode tutorial_loop embed_throughput incremental scaling finetune_epoch; do
+	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch; do
 	    python -m benchmarks.$$name --data '$(DATA)'
 	done
 	python -m benchmarks.row_cache

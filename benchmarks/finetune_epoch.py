@@ -22,10 +22,11 @@ import numpy as np
 from benchmarks.harness import arguments, machine, result, table
 from headstart import params, params_file
 from headstart.backbones import networks
-from headstart.backbones.graph import normalisation, resize_graph
+from headstart.backbones.graph import normalisation
 from headstart.base.dataset import Images
 from headstart.images import decode
 from headstart.onnx import pieces, runtime
+from headstart.onnx.resize import resize_graph
 from headstart.store.cache import Cache
 from headstart.store.row_cache import RowCache
 from headstart.tuning import feed, loop, training

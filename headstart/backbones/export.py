@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from headstart.backbones.graph import backbone_graph, resize_graph, trace
+from headstart.backbones.graph import backbone_graph, trace
 from headstart.backbones.networks import Backbone
 from headstart.base.errors import CheckError, ParamError
 from headstart.base.files import bundled_with_scikit_learn
 from headstart.onnx import pieces, runtime
+from headstart.onnx.resize import resize_graph
 
 if TYPE_CHECKING:
     import onnx

@@ -17,8 +17,13 @@ from headstart.base.errors import CheckError
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18  # the first whose Resize knows antialiasing; the lower, the older the runtimes that can run the model
+OPSET = 18  # the lowest that torch's exporter writes; the lower, the older the runtimes that can run the model
 IR_VERSION = 10
+PLAIN = {  # operators that `resize` and `head` consist of; implementations of them agree
+    *("Abs", "Add", "ArgMax", "Cast", "Clip", "Concat", "Div", "Equal", "Floor", "Gather", "Gemm", "Less", "Log"),
+    *("LpNormalization", "MatMul", "Max", "Min", "Mul", "Range", "ReduceMax", "ReduceMean", "ReduceSum", "Relu"),
+    *("Reshape", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze", "Where"),
+}
 
 
 def join(

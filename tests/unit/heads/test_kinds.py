@@ -77,6 +77,14 @@ def test_neighbours_are_fewer_than_rows_and_their_numbers_are_bounded() -> None:
 
 
 @EACH_KIND
+def test_every_operator_is_a_plain_one(kind: Kind) -> None:
+    features, labels = clusters()
+    head = path(kind, source_of(features, labels))[0]
+    graph = head_graph(head, novelty.fit(features, labels, N_CLASSES, labels % 2)).graph
+    assert {node.op_type for node in graph.node} <= pieces.PLAIN
+
+
+@EACH_KIND
 def test_it_learns(kind: Kind) -> None:
     others, truth = clusters(seed=1)
     for head in path(kind, source_of(*clusters())):

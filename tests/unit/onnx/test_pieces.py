@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -8,148 +7,22 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 from torch import nn
 
-from headstart.backbones.graph import backbone_graph, resize_graph, trace
+from headstart.backbones.graph import backbone_graph, trace
 from headstart.backbones.preprocessing import Preprocessing
 from headstart.base.errors import CheckError
 from headstart.heads.graph import head_graph
 from headstart.heads.linear import Linear
 from headstart.heads.novelty import Novelty
-from headstart.images import decode
 from headstart.onnx import pieces, runtime
-from headstart.onnx.backbone_folder import Fit
+from headstart.onnx.resize import resize_graph
 
-PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-BAR = 77  # the grey of bars
 SMALL = Preprocessing(8, 0.8, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
 def some_novelty(weight: np.ndarray) -> Novelty:
     return Novelty(weight / np.linalg.norm(weight, axis=0), np.linspace(-1, 1, 20).astype(np.float32))
-
-
-def resized(image: np.ndarray, size_px: int, interpolation: str, fit: Fit = "crop") -> np.ndarray:
-    session = runtime.session(pieces.to_bytes(resize_graph(size_px, interpolation, fit, BAR)))
-    return session.run(None, {"image": image[None]})[0][0]
-
-
-def pillows(image: np.ndarray, size_px: int, interpolation: str, fit: Fit = "crop") -> np.ndarray:
-    height, width = image.shape[:2]
-    if fit == "squeeze":
-        return np.asarray(Image.fromarray(image).resize((size_px, size_px), PILLOW[interpolation]))
-    if fit == "pad":
-        inner = [max(1, int(side * size_px / max(height, width) + 0.5)) for side in (width, height)]
-        square = Image.new("RGB", (size_px, size_px), (BAR, BAR, BAR))
-        within = Image.fromarray(image).resize(inner, PILLOW[interpolation])
-        square.paste(within, tuple((size_px - side) // 2 for side in inner))
-        return np.asarray(square)
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = Image.fromarray(image).crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size_px, size_px), PILLOW[interpolation]))
-
-
-def apart(image: np.ndarray, size_px: int, interpolation: str, fit: Fit = "crop") -> np.ndarray:
-    """Return by how many levels each channel of each pixel differs from Pillow's, int [S, S, 3]."""
-    found, expected = (each(image, size_px, interpolation, fit).astype(int) for each in (resized, pillows))
-    return np.abs(found - expected)
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size_px", [64, 256, 700])
-def test_photographs_are_resized_as_pillow_does_up_and_down(
-    hymenoptera: Path, interpolation: str, size_px: int
-) -> None:
-    for path in sorted((hymenoptera / "train" / "bees").iterdir())[:6]:
-        levels = apart(decode(path.read_bytes()).rgb, size_px, interpolation)
-        # In a bilinear reduction onnxruntime repeats the outermost pixel beyond the edge, and Pillow leaves it out.
-        inner = levels[1:-1, 1:-1] if interpolation == "bilinear" else levels
-        assert inner.max() <= 2
-        assert (inner > 1).mean() < 0.0001
-        assert (inner > 0).mean() < 0.02
-        if size_px >= 256:
-            assert levels.max() <= 9
-            assert (levels > 1).mean() < 0.01
-
-
-@settings(max_examples=40)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 120), st.integers(0, 1000))
-def test_noise_of_any_shape_is_resized_as_pillow_does(height: int, width: int, size_px: int, seed: int) -> None:
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    assert apart(image, size_px, "bicubic").max() <= 2
-    if size_px >= min(height, width):
-        assert apart(image, size_px, "bilinear").max() <= 2
-
-
-@pytest.mark.parametrize("fit", ["squeeze", "pad"])
-@settings(max_examples=40)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 120), st.integers(0, 1000))
-def test_the_whole_of_any_shape_is_fitted_as_pillow_does(
-    fit: Fit, height: int, width: int, size_px: int, seed: int
-) -> None:
-    # Within this range the cubic kernel gives nothing beyond 0..255, which would be cut off between the two passes,
-    # across and down. Pillow and onnxruntime do these in another order.
-    image = np.random.default_rng(seed).integers(64, 192, (height, width, 3), np.uint8)
-    assert apart(image, size_px, "bicubic", fit).max() <= 2
-
-
-@pytest.mark.parametrize("fit", ["squeeze", "pad"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_photographs_are_fitted_whole(hymenoptera: Path, interpolation: str, fit: Fit) -> None:
-    for path in sorted((hymenoptera / "train" / "bees").iterdir())[:4]:
-        levels = apart(decode(path.read_bytes()).rgb, 224, interpolation, fit)
-        assert levels.max() <= 9  # at the outermost pixels of a bilinear reduction, as above
-        assert (levels > 1).mean() < 0.01
-
-
-@pytest.mark.parametrize("shape", [(10, 40), (40, 10)])
-def test_what_is_at_the_ends_is_seen_unless_the_centre_is_cut_out(shape: tuple[int, int]) -> None:
-    image = np.zeros((*shape, 3), np.uint8)
-    image[:2, :2] = image[-2:, -2:] = 255
-    assert not resized(image, 20, "bilinear").any()
-    assert resized(image, 20, "bilinear", "squeeze")[[0, -1], [0, -1]].all()
-    padded = resized(image, 20, "bilinear", "pad")
-    bars = padded if shape[0] < shape[1] else padded.transpose(1, 0, 2)
-    assert (bars[:7] == BAR).all()
-    assert (bars[-8:] == BAR).all()
-    assert bars[7, 0].all()
-    assert bars[-9, -1].all()
-
-
-@pytest.mark.parametrize("fit", ["squeeze", "pad"])
-@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1), (1, 1)])
-def test_extreme_shapes_are_fitted(shape: tuple[int, int], fit: Fit) -> None:
-    found = resized(np.full((*shape, 3), 200, np.uint8), 16, "bicubic", fit)
-    assert found.shape == (16, 16, 3)
-    assert (found[8, 8] == 200).all() or (found[7, 7] == 200).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1), (1, 1)])
-def test_extreme_shapes_give_the_centre(shape: tuple[int, int]) -> None:
-    image = np.zeros((*shape, 3), np.uint8)
-    image[(shape[0] - 1) // 2, (shape[1] - 1) // 2] = (10, 20, 30)
-    assert (resized(image, 16, "bicubic") == (10, 20, 30)).all()
-
-
-@pytest.mark.parametrize("fit", ["crop", "squeeze", "pad"])
-def test_several_images_of_one_size_are_resized_at_once(fit: Fit) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), np.uint8)
-    session = runtime.session(pieces.to_bytes(resize_graph(12, "bilinear", fit, BAR)))
-    together = session.run(None, {"image": images})[0]
-    assert np.array_equal(together, np.stack([resized(image, 12, "bilinear", fit) for image in images]))
-
-
-def test_the_graph_of_the_centre_square_keeps_its_bytes() -> None:
-    """Rows of pixels are known by these bytes: where they change, every project computes all its images again."""
-    digests = {
-        name: hashlib.sha256(pieces.to_bytes(resize_graph(256, name))).hexdigest()[:16]
-        for name in ("bilinear", "bicubic")
-    }
-    assert digests == {"bilinear": "1b74ae31bedb2635", "bicubic": "c5873fa6dab3f805"}
 
 
 def test_who_asks_for_the_whole_image_gets_all_of_it() -> None:

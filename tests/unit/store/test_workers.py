@@ -13,12 +13,13 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from headstart.backbones.graph import backbone_graph, resize_graph, trace
+from headstart.backbones.graph import backbone_graph, trace
 from headstart.base.errors import CheckError, DataError, UnreachableError
 from headstart.base.files import Place, sha256_of
 from headstart.embedding import engines, pixels
 from headstart.embedding.compute import Embedding
 from headstart.onnx import pieces
+from headstart.onnx.resize import resize_graph
 from headstart.store import arrays
 from headstart.store import workers as places
 from headstart.store.workers import workers
