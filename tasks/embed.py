@@ -99,7 +99,7 @@ def _from_cache(
     if refusal := rows.refusal(len(wanted)):
         warn(f"features are not kept in the cache: {refusal}")
         return arrays.build(place, wanted, contract, computing, pool, advance, warn)
-    n_computed = rows.fill(wanted, computing, pool, advance)
+    n_computed = rows.fill(wanted, computing, pool, advance, warn)
 
     def read(some: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
         return rows.read(some, lambda lost: computing(lost, advance))

@@ -44,7 +44,7 @@ def run(params: Params, layout: Layout) -> None:
     else:
         with bar("transforming", len(images), "image") as advance, workers(params.cluster.address) as pool:
             if params.cluster.store is None:
-                n_computed = rows.fill(images, resizing.on_every_core, pool, advance)
+                n_computed = rows.fill(images, resizing.on_every_core, pool, advance, warn)
             else:
                 n_computed = arrays.build(
                     layout.pixels, images, rows.contract, resizing.on_every_core, pool, advance, warn

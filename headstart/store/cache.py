@@ -10,6 +10,7 @@ size; what was used longest ago goes first. The time of use is the time of modif
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -74,7 +75,7 @@ class Cache:
             try:
                 files = [path] if is_rows else list(path.iterdir())
                 found.append(Item(path, what, sum(file.stat().st_size for file in files), path.stat().st_mtime))
-            except FileNotFoundError:  # another process has removed it
+            except OSError:  # another process has removed it, or it is not ours
                 continue
         return sorted(found, key=lambda item: (item.used, item.path))
 
@@ -87,8 +88,8 @@ class Cache:
         for item in items:
             if size - removed <= limit:
                 break
-            _remove(item.path)
-            removed += item.n_bytes
+            if _remove(item.path):
+                removed += item.n_bytes
         for path in self._left_behind():
             _remove(path)
         return removed
@@ -103,9 +104,10 @@ class Cache:
                 shutil.copytree(kept, beside, dirs_exist_ok=True, copy_function=shutil.copyfile)
                 if not is_sound(beside):
                     raise FileNotFoundError
-            os.utime(kept)
         except (OSError, shutil.Error):
             return False
+        with contextlib.suppress(OSError):  # another process has removed it meanwhile, or it is not ours
+            os.utime(kept)
         return True
 
     def put(self, stage: str, made_for: str, folder: Path) -> None:
@@ -142,17 +144,27 @@ def default_folder() -> Path:
     """Return $HEADSTART_CACHE, or the folder `headstart` among the caches of this user."""
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "headstart"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user without a home: `refusal` tells that the folder below cannot be made
+        home = Path(os.sep)
+    return home / ".cache" / "headstart"
 
 
-def _remove(path: Path) -> None:
-    """Remove a file or a folder; a folder disappears in one step, for processes that look at it meanwhile."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
+def _remove(path: Path) -> bool:
+    """Remove a file or a folder, in one step for processes that look at it meanwhile; return whether that was possible.
+
+    It is not where another process was quicker, or where another user owns it.
+    """
     doomed = path.with_name(f".{uuid4().hex[:8]}.partial")
     try:
+        if not path.is_dir():
+            path.unlink()
+            return True
         path.rename(doomed)
-    except OSError:  # another process was quicker
-        return
+    except OSError:
+        return False
     shutil.rmtree(doomed, ignore_errors=True)
+    return True

@@ -9,6 +9,7 @@ first time, and still ten times as fast as a network on a processor takes them; 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,10 +59,12 @@ class RowCache:
         compute: Compute,
         pool: Workers,
         advance: Advance = lambda n: None,
+        report: Callable[[str], None] = lambda message: None,
     ) -> int:
         """Compute the rows of `wanted`, image_id -> path of its bytes, that are missing; return their number.
 
         `compute` is as for `arrays.build`. Its rows are written as they come, so a kill loses those in work at most.
+        Rows that cannot be written, as on a full disk, are not kept; `report` tells it once.
         """
         self._put_small_files_together()
         places = self._find(list(wanted))
@@ -73,13 +76,21 @@ class RowCache:
         tell, stop = stoppable(advance, pool)
         size = rows_per_shard(self.contract)
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
-        keep = self._write if pool.in_process else None
+        unwritten: list[str] = []
+
+        def write(ids: Sequence[str], values: np.ndarray) -> None:
+            if why := self._write(ids, values):
+                unwritten.append(why)
+
+        keep = write if pool.in_process else None
         jobs = ((compute, {one: wanted[one] for one in part}, tell, keep) for part in parts)
         with closing(each(pool, _computed, jobs, stop)) as finished:
             for ids, values in finished:
                 if values is not None:  # of a worker elsewhere, which does not see this cache
-                    self._write(ids, values)
+                    write(ids, values)
                     advance(len(ids))
+        if unwritten:
+            report(f"some rows are not kept in the cache, and computed again where they are read: {unwritten[0]}")
         if missing:
             self._cache.prune()
         return len(missing)
@@ -150,10 +161,10 @@ class RowCache:
             path = self._folder / name
             try:
                 shard = Shard(path, self.contract, verify=name not in self._verified)
-            except FileNotFoundError:
+            except (DamagedError, OtherContractError):
+                _remove(path)
                 return None
-            except (DamagedError, OtherContractError, OSError):
-                path.unlink(missing_ok=True)
+            except OSError:  # it is gone, or too many files are open
                 return None
             self._verified.add(name)
             self._open[name] = shard
@@ -161,10 +172,18 @@ class RowCache:
                 self._open.popitem(last=False)
             return shard
 
-    def _write(self, ids: Sequence[str], values: np.ndarray) -> None:
-        """Write rows as one file, sorted by key."""
+    def _write(self, ids: Sequence[str], values: np.ndarray) -> str:
+        """Write rows as one file, sorted by key; return why that was not possible, '' if it was."""
         order = sorted(range(len(ids)), key=lambda row: ids[row])
-        shards.write_named_by_digest(self._folder, [ids[row] for row in order], values[order], self.contract)
+        keys, values = [ids[row] for row in order], values[order]
+        try:
+            try:
+                shards.write_named_by_digest(self._folder, keys, values, self.contract)
+            except FileNotFoundError:  # somebody removed the cache meanwhile
+                shards.write_named_by_digest(self._folder, keys, values, self.contract)
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
 
     def _put_small_files_together(self) -> None:
         """Write the rows of many small files as few larger ones, so that a year of small additions costs nothing."""
@@ -179,11 +198,12 @@ class RowCache:
             if shard := self._opened(name):
                 rows |= dict(zip(shard.image_ids, shard.values, strict=True))
         written = set()
-        for part in _parts(sorted(rows), size):
-            values = np.stack([rows[image_id] for image_id in part])
-            written.add(shards.write_named_by_digest(self._folder, part, values, self.contract))
-        for name in set(small) - written:
-            (self._folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full disk, or somebody removes the cache: small files are no loss
+            for part in _parts(sorted(rows), size):
+                values = np.stack([rows[image_id] for image_id in part])
+                written.add(shards.write_named_by_digest(self._folder, part, values, self.contract))
+            for name in set(small) - written:
+                _remove(self._folder / name)
         self._look_again()
 
 
@@ -212,7 +232,10 @@ def _parts(ids: Sequence[str], size: int) -> Iterator[list[str]]:
 
 
 def _touch(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it is gone, or not ours
         os.utime(path)
-    except OSError:  # it is gone, or not ours
-        return
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # likewise
+        path.unlink()

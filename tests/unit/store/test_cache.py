@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headstart.base import files as base_files
 from headstart.store import cache as cache_module
+from headstart.store import row_cache, shards
 from headstart.store.arrays import Advance
 from headstart.store.cache import Cache, default_folder
 from headstart.store.row_cache import RowCache
@@ -222,6 +226,97 @@ def test_the_folder_is_a_users_cache_unless_it_is_named(monkeypatch: pytest.Monk
     assert default_folder() == tmp_path / "headstart"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_folder() == Path.home() / ".cache" / "headstart"
+
+
+def test_a_user_without_a_home_has_a_folder_that_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("HEADSTART_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert default_folder() == Path("/.cache/headstart")
+
+
+def test_the_cache_may_be_deleted_while_rows_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = base_files.Path.replace
+    n_deleted = 0
+
+    def delete_first(beside: Path, path: Path) -> Path:
+        nonlocal n_deleted
+        if n_deleted == 0:
+            n_deleted += 1
+            shutil.rmtree(tmp_path / "cache")
+        return written(beside, path)
+
+    monkeypatch.setattr(base_files.Path, "replace", delete_first)
+    said: list[str] = []
+    assert opened(tmp_path / "cache").fill(wanted(5), compute, LOCAL, report=said.append) == 5
+    assert n_deleted == 1
+    assert said == []
+    assert np.array_equal(opened(tmp_path / "cache").read(wanted(5), never), rows_of(wanted(5)))
+
+
+@pytest.mark.parametrize("pool", [LOCAL, ELSEWHERE], ids=["here", "elsewhere"])
+def test_a_disk_that_fills_up_meanwhile_costs_rows_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: Workers
+) -> None:
+    for number in range(17):  # small files, which the next fill would put together
+        opened(tmp_path).fill(wanted(1, first=number), compute, LOCAL)
+
+    def full(path: Path, *parts: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards, "write_bytes", full)
+    said: list[str] = []
+    rows = opened(tmp_path)
+    assert rows.fill(wanted(1200), compute, pool, report=said.append) == 1183
+    assert len(said) == 1
+    assert said[0].endswith("computed again where they are read: No space left on device")
+    assert len(files(tmp_path)) == 17
+    assert np.array_equal(rows.read(wanted(30), rows_of), rows_of(wanted(30)))
+
+
+def test_only_a_damaged_file_is_removed_not_one_that_cannot_be_opened_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path).fill(wanted(5), compute, LOCAL)
+
+    def too_many(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(row_cache, "Shard", too_many)
+        assert np.array_equal(opened(tmp_path).read(wanted(5), rows_of), rows_of(wanted(5)))
+    assert np.array_equal(opened(tmp_path).read(wanted(5), never), rows_of(wanted(5)))
+
+
+def test_what_belongs_to_another_user_is_neither_removed_nor_counted_as_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path).fill(wanted(5), compute, LOCAL)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)  # root may remove everything
+    assert Cache.of(tmp_path, 1.0).prune(0) == 0
+
+
+def test_a_result_that_is_pruned_once_it_is_copied_counts_as_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, made = Cache.of(tmp_path / "cache", 1.0), tmp_path / "made"
+    made.mkdir()
+    (made / "head.onnx").write_bytes(b"a graph")
+    cache.put("train_head", "f" * 64, made)
+
+    def sound_then_gone(folder: Path) -> bool:
+        shutil.rmtree(tmp_path / "cache")
+        return True
+
+    assert cache.take("train_head", "f" * 64, tmp_path / "taken", sound_then_gone)
+    assert (tmp_path / "taken/head.onnx").read_bytes() == b"a graph"
 
 
 def files(folder: Path) -> list[Path]:
