@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from headstart import params_file
@@ -89,13 +90,17 @@ def new(options: argparse.Namespace) -> int:
     folder = Path(options.folder).expanduser().resolve()
     data = options.data and _data_root(options.data, folder)
     _check_free(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    undo = _undoing(folder)
+    has_git = (folder / ".git").exists()
     try:
         _write(folder, data)
-        _commit(folder, data)
+        if not has_git:
+            _commit(folder)
     except BaseException:
-        _remove(folder, made)
+        undo()
         raise
+    if data:  # when nothing is undone any more: where DVC links files, its cache now holds the only copy of the images
+        _give_to_dvc(folder, data, is_committed=not has_git)
     where = os.path.relpath(folder)
     print(f"new: {where} is a project now: {'the images at ' + data if data else 'the embedded handwritten digits'}")
     print(f"new: next, {'' if where == '.' else f'`cd {where}`, then '}`headstart run`")
@@ -125,7 +130,12 @@ def _check_free(folder: Path) -> None:
 
 def _write(folder: Path, data: str | None) -> None:
     """Write the files of the project; data.root is checked before it is written."""
-    (folder / ".dvc").mkdir(parents=True)
+    try:
+        (folder / ".dvc").mkdir(parents=True)
+    except OSError as error:
+        raise CheckError(
+            f"{folder} cannot be made ({error.strerror}). A folder that you may write was expected. Name another one."
+        ) from None
     for name, text in {
         "params.yaml": _with_header("params.yaml", origin.project_file("params.yaml")),
         "dvc.yaml": project_dag(origin.project_file("dvc.yaml"), has_digits=data is None),
@@ -171,35 +181,52 @@ def _with_header(name: str, text: str) -> str:
     return _HEADERS[name] + body
 
 
-def _commit(folder: Path, data: str | None) -> None:
-    """Make a git repository with one commit of the project's files, and give images that lie in it to DVC.
-
-    A repository that is there already gets no commit.
-    """
-    has_git = (folder / ".git").exists()
-    if not has_git:
-        _git(folder, "init", "--quiet")
-    if data:
-        with contextlib.chdir(folder):
-            track(folder, data, dvc)
-    if has_git:
-        return
+def _commit(folder: Path) -> None:
+    """Make a git repository with one commit of the project's files."""
+    _git(folder, "init", "--quiet")
     _git(folder, "add", "--", *_FILES, ".dvc/.gitignore", ".gitignore", record.NAME)
+    _git(folder, "commit", "--quiet", "-m", "A new headstart project", options=_author(folder))
+
+
+def _give_to_dvc(folder: Path, data: str, is_committed: bool) -> None:
+    """Give images that lie in the project to DVC, and add them to the commit of the project if that is made here."""
+    with contextlib.chdir(folder):
+        track(folder, data, dvc)
+    staged = subprocess.run(["git", "diff", "--cached", "--quiet"], cwd=folder, capture_output=True, check=False)
+    if is_committed and staged.returncode:
+        _git(folder, "commit", "--quiet", "--amend", "--no-edit", options=_author(folder))
+
+
+def _author(folder: Path) -> tuple[str, ...]:
     named = subprocess.run(["git", "config", "user.email"], cwd=folder, capture_output=True, check=False)
-    _git(folder, *(() if named.returncode == 0 else _UNNAMED), "commit", "--quiet", "-m", "A new headstart project")
+    return () if named.returncode == 0 else _UNNAMED
 
 
-def _git(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+def _git(folder: Path, command: str, *arguments: str, options: tuple[str, ...] = ()) -> None:
+    done = subprocess.run(
+        ["git", *options, command, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise CheckError(f"`git {arguments[0]}` failed in {folder}: {done.stderr.strip()}. Mend that, then try again.")
+        raise CheckError(f"`git {command}` failed in {folder}: {done.stderr.strip()}. Mend that, then try again.")
 
 
-def _remove(folder: Path, made: list[Path]) -> None:
-    """Remove what was written, and no file that was there before."""
-    if folder in made:
-        shutil.rmtree(made[-1], ignore_errors=True)
-        return
-    for name in (*_FILES, record.NAME):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / ".dvc", ignore_errors=True)
+def _undoing(folder: Path) -> Callable[[], None]:
+    """Return what removes all that is written from here on, and no file that is there already."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    has_git, ignored = (folder / ".git").exists(), folder / ".gitignore"
+    before = ignored.read_bytes() if ignored.exists() else None
+
+    def undo() -> None:
+        if folder in made:
+            shutil.rmtree(made[-1], ignore_errors=True)
+            return
+        for name in (*_FILES, record.NAME):
+            (folder / name).unlink(missing_ok=True)
+        for name in (".dvc", *([] if has_git else [".git"])):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        if before is None:
+            ignored.unlink(missing_ok=True)
+        else:
+            ignored.write_bytes(before)
+
+    return undo
