@@ -36,6 +36,8 @@ def assigned(path: Path, assignments: list[str]) -> tuple[str, Params]:
     from ruamel.yaml.error import YAMLError
 
     document = _read(path)
+    if not isinstance(document, dict):
+        parse(document, path.name)  # raises
     remedy = f"{path.name} is unchanged: give another value." if _is_sound(document) else ""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
@@ -47,7 +49,7 @@ def assigned(path: Path, assignments: list[str]) -> tuple[str, Params]:
             raise ParamError(f"{name} is not a parameter.{hint} See {path.name} for all of them.")
         try:
             section[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe").load(text)
-        except YAMLError:
+        except (YAMLError, ValueError):  # ValueError: a date that does not exist
             raise ParamError(f"{name}={text} is not a YAML value. Quote it, or give another.") from None
     params = parse(document, path.name, remedy)
     return _text(document), params
@@ -115,11 +117,12 @@ def _read(path: Path) -> Any:
         raise ParamError(f"{path} does not exist. Run from the folder that holds params.yaml.")
     try:
         return _yaml().load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise ParamError(f"{path.name} is not valid YAML{line}. Mend it, or restore it with git.") from None
 
 
 def _dotted(document: dict[str, Any]) -> list[str]:
-    return [f"{section}.{name}" for section, values in document.items() for name in values]
+    sections = {section: values for section, values in document.items() if isinstance(values, dict)}
+    return [f"{section}.{name}" for section, values in sections.items() for name in values]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -82,9 +83,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _size(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of gigabytes. 0 or more was expected, such as 20")
     return value
 
 
@@ -130,27 +134,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     warnings.filterwarnings("ignore", module=r"PIL\..*")
     if name in own_parsers():
-        return status_of(name, lambda: int(_function(name)(given[1:])))
+        return status_of(name, lambda: _run(name, given[1:]))
     options = parser().parse_args(given)
     return status_of(name, lambda: int(options.run(options)))
 
 
 def _of_pipeline(name: str) -> Callable[[argparse.Namespace], int]:
-    def call(options: argparse.Namespace) -> int:
-        return int(_function(name)(options))
-
-    return call
+    return lambda options: _run(name, options)
 
 
-def _function(name: str) -> Callable[..., int]:
+def _run(name: str, arguments: argparse.Namespace | list[str]) -> int:
+    """Run a command of the pipeline; CheckError if a package that it imports is not installed."""
     command = COMMANDS[name]
     is_flow = command.module.startswith("flows.")
     try:
         found = origin.module(command.module) if is_flow else importlib.import_module(f"headstart.{command.module}")
+        return int(getattr(found, command.function)(arguments))
     except ImportError as error:
         if (error.name or "").split(".")[0] in ("headstart", "flows", "tasks"):
             raise  # a bug of ours
         raise CheckError(
             f"{error.name} is not installed, and `headstart {name}` needs it. Run `pip install 'headstart[pipeline]'`."
         ) from None
-    return getattr(found, command.function)  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from types import ModuleType
 PACKAGE = Path(__file__).resolve().parents[1]
 IS_INSTALLED = (PACKAGE / "tasks").is_dir()
 _PROJECT_FILES = PACKAGE / "project" if IS_INSTALLED else PACKAGE.parent
-_NOT_CODE = (".pyc", ".typed")
+_NOT_CODE = ("__pycache__", "py.typed")  # parts of a path; files in __pycache__ come and go while others read it
 
 
 def module(name: str) -> ModuleType:
@@ -67,8 +67,9 @@ def code_sha256() -> str:
     for folder, prefix in ((PACKAGE, "headstart"), (tasks, "tasks")):
         for file in folder.rglob("*"):
             is_elsewhere = folder == PACKAGE and any(file.is_relative_to(each) for each in of_wheel_alone)
-            if file.is_file() and file.suffix not in _NOT_CODE and not is_elsewhere:
-                listed[f"{prefix}/{file.relative_to(folder).as_posix()}"] = file
+            name = file.relative_to(folder)
+            if file.is_file() and not {*name.parts} & {*_NOT_CODE} and not is_elsewhere:
+                listed[f"{prefix}/{name.as_posix()}"] = file
     digest = hashlib.sha256()
     for name, file in sorted(listed.items()):
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

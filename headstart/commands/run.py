@@ -83,13 +83,14 @@ def _from_root(given: str, root: Path) -> str:
 def _results_of(layout: Layout) -> str | None:
     """Return the data.root that the results in artifacts/ are of; None if there are none, or nothing is recorded."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     if not layout.report.exists() and not layout.model.exists():
         return None
     try:
         lock = YAML(typ="safe").load(layout.root / "dvc.lock")
         return str(lock["stages"]["export"]["params"]["params.yaml"]["data.root"])
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, YAMLError):  # DVC says what is wrong with its file
         return None
 
 

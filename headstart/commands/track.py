@@ -49,13 +49,17 @@ def track(root: Path, data: str, dvc: Callable[..., int]) -> None:
 def _is_tracked(root: Path, folder: Path) -> bool:
     """Return whether git or DVC knows the folder, one above it, or a file in it."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     for each in (folder, *folder.parents):
         if each == root:
             break
         if each.with_name(f"{each.name}.dvc").exists():
             return True
-    stages = YAML(typ="safe").load(root / "dvc.yaml").get("stages", {}).values()
+    try:
+        stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"].values()
+    except (YAMLError, TypeError, KeyError):
+        return True  # DVC will say what is wrong with its file
     outs = [out if isinstance(out, str) else next(iter(out)) for stage in stages for out in stage.get("outs", [])]
     if any(folder.is_relative_to(root / out) for out in outs):
         return True

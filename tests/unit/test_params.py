@@ -114,6 +114,15 @@ def test_broken_yaml_is_told_with_its_line(file: Path) -> None:
         params_file.load(file)
 
 
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"split:\n", b"\xff\xfe", b"export:\n  gate: 2024-99-01\n"])
+def test_a_file_without_parameters_is_told_also_where_one_is_assigned(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    for assignments in ([], ["split.seed=1"], ["no.such=1"]):
+        with pytest.raises(ParamError):
+            params_file.assign(file, assignments)
+    assert file.read_bytes() == content
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ParamError, match="does not exist"):
         params_file.load(tmp_path / "params.yaml")
@@ -158,6 +167,7 @@ def test_a_folder_is_written_without_what_a_shell_adds(file: Path, monkeypatch: 
         ("split.sede=1", "split.sede is not a parameter. Did you mean 'split.seed'?"),
         ("seed", "'seed' is not an assignment"),
         ("split.seed=[1", "is not a YAML value"),
+        ("export.gate=2024-99-01", "is not a YAML value"),
         ("split.seed=one", "split.seed is 'one'"),
     ],
 )

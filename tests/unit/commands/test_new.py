@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,4 +68,4 @@ def test_a_folder_or_images_that_cannot_be_used_are_told_in_words_and_nothing_is
     assert main(["new", folder, "--data", "empty"]) == 1
     said = capsys.readouterr().err
     assert ("cannot be made (Not a directory)" if folder.startswith("file") else "holds no image") in said
-    assert sorted(os.listdir(tmp_path)) == ["empty", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
