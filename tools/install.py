@@ -47,6 +47,8 @@ def check_machine(root: Path) -> None:
         raise InstallError("setup: git is not installed, and DVC needs it. Install git, then run the same again.")
     done = subprocess.run(["git", "rev-parse", "--show-toplevel", "HEAD"], cwd=root, capture_output=True, text=True)
     inside = done.stdout.splitlines()
+    if "safe.directory" in done.stderr:  # a repository of another user, as in a container
+        raise InstallError(f"setup: {done.stderr.strip()}\nNothing has been installed.")
     if done.returncode or Path(inside[0]).resolve() != root.resolve():
         raise InstallError(_NO_GIT.format(folder=root))
 
@@ -94,8 +96,12 @@ def narrate(lines: Iterable[str], out: TextIO) -> list[str]:
 def install(extras: list[str], torch: str | None) -> None:
     """Create .venv if there is none, and install into it; InstallError with uv's own words if that fails."""
     python = VENV / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+    if not (VENV / "bin" / "pip").exists():
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if made.returncode:
+            raise InstallError(f"{made.stdout.strip()}\nsetup: {sys.executable} cannot make .venv.")
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     (uv,) = re.findall(r"^uv==[0-9.]+", lock, re.MULTILINE)
     quiet = ["--quiet", "--disable-pip-version-check"]
@@ -144,6 +150,9 @@ def main() -> int:
     except InstallError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nsetup: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     for stamp in [".ready", *([".ready-tests"] if options.tests else [])]:
         (VENV / stamp).touch()
     print(f"setup: done in {time.monotonic() - began:.0f} s", flush=True)

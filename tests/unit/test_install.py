@@ -103,6 +103,45 @@ def test_a_zip_without_git_is_told_what_to_do_before_anything_is_installed(unpac
         assert not (unpacked / ".venv").exists()
 
 
+def test_a_repository_of_another_user_is_told_in_gits_words(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", "init", "--quiet"], cwd=unpacked, check=True)
+    subprocess.run(["git", *author, "commit", "--quiet", "--allow-empty", "-m", "a"], cwd=unpacked, check=True)
+    install.check_machine(unpacked)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("HOME", str(unpacked.parent))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    with pytest.raises(install.InstallError, match=r"git config --global --add safe\.directory") as error:
+        install.check_machine(unpacked)
+    assert "git init" not in str(error.value)
+
+
+def test_a_python_without_venv_is_told_and_a_half_made_environment_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "VENV", tmp_path / ".venv")
+    python = tmp_path / ".venv/bin/python"
+    fake = tmp_path / "python3"
+    fake.write_text(f"#!/bin/sh\nmkdir -p {python.parent}; touch {python}; echo 'apt install python3-venv'; exit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    for _ in range(2):
+        with pytest.raises(install.InstallError, match=r"(?s)apt install python3-venv.*cannot make \.venv"):
+            install.install(["pipeline"], None)
+
+
+def test_an_interrupted_set_up_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(install, "check_machine", interrupted)
+    monkeypatch.setattr(sys, "argv", ["install.py"])
+    assert install.main() == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 def test_an_extra_that_is_none_is_refused_before_anything_is_installed(unpacked: Path) -> None:
     done = make(unpacked, "setup", "EXTRAS=openvinno")
     assert done.returncode != 0
