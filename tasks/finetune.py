@@ -69,14 +69,14 @@ def run(params: Params, layout: Layout) -> None:
         return
     if tuned.stopped_early:
         say(f"no better epoch within {settings.patience} epochs: stopped after epoch {tuned.history[-1].epoch}")
-    outcome.write(planned, tuned, layout.finetune)
+    record = outcome.write(planned, tuned, layout.finetune)
     layout.cache.put("finetune", recipe.made_for, layout.finetune)
     recipe.checkpoint.unlink(missing_ok=True)
     recipe.processes.wait()
     say(
-        f"the best epoch is {tuned.best.epoch}: log loss {tuned.best.val_log_loss:.4f} and accuracy"
-        f" {tuned.best.val_accuracy:.2%} on {len(val)} validation images, against {probe_loss:.4f} and"
-        f" {tuned.history[0].val_accuracy:.2%} for the frozen backbone"
+        f"the best epoch is {record.best_epoch}: log loss {record.val_log_loss:.4f} and accuracy"
+        f" {record.val_accuracy:.2%} on {len(val)} validation images, against {record.frozen_val_log_loss:.4f} and"
+        f" {record.frozen_val_accuracy:.2%} for the frozen backbone"
     )
 
 
@@ -120,11 +120,11 @@ def line_of(epoch: Epoch, pace: Pace | None, n_epochs: int) -> str:
 
 
 def check_step_0(epoch: Epoch, probe_loss: float, precision: str) -> None:
-    """Raise CheckError if the network before training differs from the frozen candidate."""
+    """Raise CheckError if the network before training differs from the linear head that it starts from."""
     apart, allowed = abs(epoch.val_log_loss - probe_loss), _MAX_STEP_0_DIFFERENCE[precision]
     if not apart <= allowed:
         raise CheckError(
-            f"before training, the network's log loss on validation is {epoch.val_log_loss:.4f}, but the frozen"
-            f" candidate's is {probe_loss:.4f}. A difference of at most {allowed:.0e} was expected. Set"
+            f"before training, the network's log loss on validation is {epoch.val_log_loss:.4f}, but that"
+            f" of the head that it starts from is {probe_loss:.4f}. A difference of at most {allowed:.0e} was expected. Set"
             " finetune.precision to float32 in params.yaml; please report this if it happens again."
         )

@@ -67,9 +67,9 @@ def code_sha256() -> str:
     for folder, prefix in ((PACKAGE, "headstart"), (tasks, "tasks")):
         for file in folder.rglob("*"):
             is_elsewhere = folder == PACKAGE and any(file.is_relative_to(each) for each in of_wheel_alone)
-            name = file.relative_to(folder)
-            if file.is_file() and not {*name.parts} & {*_NOT_CODE} and not is_elsewhere:
-                listed[f"{prefix}/{name.as_posix()}"] = file
+            below = file.relative_to(folder)
+            if file.is_file() and not {*below.parts} & {*_NOT_CODE} and not is_elsewhere:
+                listed[f"{prefix}/{below.as_posix()}"] = file
     digest = hashlib.sha256()
     for name, file in sorted(listed.items()):
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

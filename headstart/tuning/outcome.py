@@ -39,7 +39,7 @@ def is_there(folder: Path, made_for: str) -> bool:
     return there is not None and there.made_for == made_for and are_as_promised(folder, there.files)
 
 
-def write(plan: Plan, tuned: Tuned, folder: Path) -> None:
+def write(plan: Plan, tuned: Tuned, folder: Path) -> TunedRecord:
     """Export the network as ONNX pieces and write everything; CheckError if their features differ from PyTorch's."""
     import torch
 
@@ -65,8 +65,10 @@ def write(plan: Plan, tuned: Tuned, folder: Path) -> None:
         write_safetensors(beside / finetune_folder.MODEL, _tensors(plan))
         history = pl.DataFrame(tuned.history, schema=Epoch._fields, orient="row")
         finetune_folder.write_tables(beside, history, _validation(plan, tuned))
-        finetune_folder.write(beside, _record(plan, tuned, sums(beside)))
+        record = _record(plan, tuned, sums(beside))
+        finetune_folder.write(beside, record)
     show_table("finetune-epochs", history.to_dicts(), "Training by epoch; validation decides")
+    return record
 
 
 def checked_parity(found: np.ndarray, expected: np.ndarray) -> float:
@@ -91,7 +93,7 @@ def _tensors(plan: Plan) -> dict[str, np.ndarray]:
 
 def _validation(plan: Plan, tuned: Tuned) -> pl.DataFrame:
     """Return `tables.VALIDATION`: both candidates on the validation images."""
-    labels, frozen = plan.val.labels, plan.probe_logits
+    labels, frozen = plan.val.labels, plan.frozen_logits
     _, temperature = log_loss_and_temperature(frozen, labels)
     shipped = tuned.val_logits / tuned.temperature + plan.shift
     return pl.DataFrame(
@@ -108,7 +110,7 @@ def _validation(plan: Plan, tuned: Tuned) -> pl.DataFrame:
 
 
 def _record(plan: Plan, tuned: Tuned, files: dict[str, str]) -> TunedRecord:
-    frozen_loss, _ = log_loss_and_temperature(plan.probe_logits, plan.val.labels)
+    frozen_loss, _ = log_loss_and_temperature(plan.frozen_logits, plan.val.labels)
     return TunedRecord(
         best_epoch=tuned.best.epoch,
         n_epochs=tuned.history[-1].epoch,
@@ -118,7 +120,7 @@ def _record(plan: Plan, tuned: Tuned, files: dict[str, str]) -> TunedRecord:
         val_log_loss=round(tuned.best.val_log_loss, 6),
         val_accuracy=round(tuned.best.val_accuracy, 6),
         frozen_val_log_loss=round(frozen_loss, 6),
-        frozen_val_accuracy=round(tuned.history[0].val_accuracy, 6),
+        frozen_val_accuracy=round(float((plan.frozen_logits.argmax(1) == plan.val.labels).mean()), 6),
         n_train=len(plan.train),
         n_val=len(plan.val),
         precision=plan.recipe.precision,

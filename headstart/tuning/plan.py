@@ -52,6 +52,7 @@ class Plan:
 
     network: Network  # with a head fitted on train alone, calibrated
     probe_logits: np.ndarray  # float64 [N, C]: that head's logits of the cached validation features
+    frozen_logits: np.ndarray  # the same of the frozen candidate, whose head may be of a kind that cannot be tuned
     train: Images
     val: Images
     recipe: Recipe
@@ -137,7 +138,7 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
     data, known = dataset.read(layout), backbone_folder.read(layout.backbone)
     train, val = data.of(TRAIN), data.of(VAL)
     check_share(settings, together.size, len(train))
-    head, read, probe_logits, shift = _probe(params, layout, train, val)
+    head, read, probe_logits, frozen_logits, shift = _probe(params, layout, train, val)
 
     backbone = networks.load(params.backbone, layout.weights, say)
     if backbone.weights_sha256 != known.weights_sha256:
@@ -164,11 +165,14 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
         libraries=" ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "numpy", "scipy")),
         params=settings.model_dump_json(exclude=set(_WITHOUT_INFLUENCE)),
         probe=(weight.tobytes() + bias.tobytes() + shift.tobytes()).hex(),
-        images=json.dumps([[*each.image_ids, *map(int, each.labels)] for each in (train, val)]),
+        frozen=frozen_logits.tobytes().hex(),
+        images=json.dumps([[*each.image_ids, *map(int, each.labels), *each.groups] for each in (train, val)]),
     )
     chosen = _recipe(settings, len(network.groups), len(data.classes), together, layout.tuning, made_for)
     views = TrainingViews(pixels.opened(layout), Augmentation.of(settings, known.preprocessing))
-    return Plan(network, probe_logits, train, val, chosen, views, data.classes, shift, from_what, layout.cache)
+    return Plan(
+        network, probe_logits, frozen_logits, train, val, chosen, views, data.classes, shift, from_what, layout.cache
+    )
 
 
 def _recipe(
@@ -181,10 +185,10 @@ def _recipe(
 
 def _probe(
     params: Params, layout: Layout, train: Images, val: Images
-) -> tuple[Linear, set[str], np.ndarray, np.ndarray]:
-    """Return the linear head that tuning starts from, its levels, the frozen candidate's logits of val, and the shift.
+) -> tuple[Linear, set[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Return the linear head that tuning starts from, its levels and logits of val, the frozen candidate's, the shift.
 
-    Both are fitted on train alone, since validation judges them; neither is shifted, since training knows of no shift.
+    Both heads are fitted on train alone, since validation judges them. Neither is shifted: training knows of no shift.
     """
     record, cached = head_folder.read(layout.head), features.opened(layout)
     if record.linear is None:
@@ -196,13 +200,13 @@ def _probe(
     source = Source(cached.rows(train.image_ids), cached.view_rows(train.image_ids), train.labels, train.groups)
     known, memory_mb = cached.record.levels, params.train_head.memory_mb
     head, columns = probe(record, record.linear, source, known, memory_mb)
-    frozen, of_frozen = head, columns
+    assert isinstance(head, Linear)
+    shift, validation = np.array(record.training.shift), cached.read(val.image_ids)
+    logits = frozen_logits = head.scores(validation[:, columns]) - shift
     if record.linear != record.recipe:
         frozen, of_frozen = probe(record, record.recipe, source, known, memory_mb)
-    assert isinstance(head, Linear)
-    shift = np.array(record.training.shift)
-    logits = frozen.scores(cached.read(val.image_ids)[:, of_frozen]) - shift
-    return head.calibrated(1.0, -shift), record.linear.levels, logits, shift
+        frozen_logits = frozen.scores(validation[:, of_frozen]) - shift
+    return head.calibrated(1.0, -shift), record.linear.levels, logits, frozen_logits, shift
 
 
 def check_share(settings: Finetune, n_devices: int, n_train: int) -> None:

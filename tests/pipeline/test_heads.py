@@ -27,6 +27,11 @@ def head(project: Project) -> dict[str, object]:
     return found
 
 
+def tuned(project: Project) -> dict[str, object]:
+    found: dict[str, object] = json.loads((project.root / "artifacts/finetune/finetune.json").read_text())["tuned"]
+    return found
+
+
 def convolutions(project: Project) -> int:
     model = onnx.load(project.root / "artifacts/model/model.onnx")
     return sum(node.op_type == "Conv" for node in model.graph.node)
@@ -73,12 +78,22 @@ def test_fine_tuning_starts_from_the_best_linear_head_where_another_kind_is_chos
     assert refused.returncode == 1
     assert "fine-tuning starts from a linear head" in refused.stdout
     assert "Traceback" not in refused.stdout
+    neighbours = head(project)["recipe"]
     project.must("python", "-m", "tasks", "set", "train_head.kinds=[knn, ridge]")
     project.must("python", "-m", "tasks", "train_head")
     project.must("python", "-m", "tasks", "finetune")
-    linear = head(project)["linear"]
+    record = head(project)
+    linear = record["linear"]
     assert isinstance(linear, dict)
     assert [member["kind"] for member in linear["members"]] == ["ridge"]
+    assert record["recipe"] == linear  # it is as good on these easy images, and simpler
+    beside_ridge = tuned(project)
+    (project.root / "artifacts/head/head.json").write_text(json.dumps({**record, "recipe": neighbours}))
+    said = project.must("python", "-m", "tasks", "finetune")
+    assert "epoch 1/1" in said  # not the network that was judged beside the other head
+    beside_neighbours = tuned(project)
+    assert beside_neighbours["frozen_val_log_loss"] != beside_ridge["frozen_val_log_loss"]
+    assert beside_neighbours["val_log_loss"] == beside_ridge["val_log_loss"]
 
 
 def test_a_tuned_network_ships_with_the_same_adjustment_by_the_prior(base: Project, tmp_path: Path) -> None:
