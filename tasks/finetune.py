@@ -125,6 +125,6 @@ def check_step_0(epoch: Epoch, probe_loss: float, precision: str) -> None:
     if not apart <= allowed:
         raise CheckError(
             f"before training, the network's log loss on validation is {epoch.val_log_loss:.4f}, but that"
-            f" of the head that it starts from is {probe_loss:.4f}. A difference of at most {allowed:.0e} was expected. Set"
-            " finetune.precision to float32 in params.yaml; please report this if it happens again."
+            f" of the head that it starts from is {probe_loss:.4f}. A difference of at most {allowed:.0e} was expected."
+            " Set finetune.precision to float32 in params.yaml; please report this if it happens again."
         )
