@@ -227,6 +227,7 @@ class Evaluate(_Section):
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)]
     ece_bins: Annotated[int, Field(ge=2, le=100)]
     wanted_accuracy: Fraction
+    coverage: ProperFraction
 
 
 class Report(_Section):

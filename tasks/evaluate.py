@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from headstart import images
-from headstart.base import dataset
+from headstart.base import dataset, label_sets
 from headstart.base.cores import n_cores
 from headstart.base.dataset import TEST, TRAIN, VAL, Dataset, Images
 from headstart.base.errors import DataError
@@ -28,7 +28,7 @@ from headstart.embedding.batches import CPU_BATCH, in_batches
 from headstart.evaluation import accepted, folder, imbalance, metrics
 from headstart.evaluation.candidates import CANDIDATES, contest, decide, pieces_of
 from headstart.evaluation.confusion_plot import confusion_matrix
-from headstart.evaluation.folder import Candidate, Choice, Comparison, NotComparable, Scores, TestScores
+from headstart.evaluation.folder import Candidate, Choice, Comparison, LabelSets, NotComparable, Scores, TestScores
 from headstart.evaluation.predictions import Answers, answers_of, class_records, predictions_table, thinned
 from headstart.onnx import finetune_folder, head_folder, runtime
 from headstart.onnx.model_folder import MODEL
@@ -55,7 +55,10 @@ def run(params: Params, layout: Layout) -> None:
     choice = _choice(layout, data, tuned, answers, scores)
     ours = answers[choice.chosen]
     told = _with_abstention(params.evaluate, scores[choice.chosen], ours, test.labels, choice, layout)
-    told = told.model_copy(update={"class_ratio": round(imbalance.ratio(counts), 6)})
+    sets = _label_sets(params.evaluate.coverage, _held_out_answers(choice.chosen, layout), data)
+    told = told.model_copy(
+        update={"class_ratio": round(imbalance.ratio(counts), 6), **_of_sets(params.evaluate, sets, ours, test)}
+    )
     predictions = predictions_table(test, ours, data.classes)
     compared = None
     if reference := accepted.read(layout.accepted):
@@ -69,11 +72,12 @@ def run(params: Params, layout: Layout) -> None:
         write_csv(beside / folder.RELIABILITY, pl.DataFrame([each._asdict() for each in calibrated]))
         write_csv(beside / folder.RISK_COVERAGE, thinned(curve))
         of_classes = class_records(data.classes, evaluations[choice.chosen].per_class)
-        folder.write(beside, predictions, told, of_classes, choice, compared)
+        folder.write(beside, predictions, told, of_classes, choice, compared, sets)
     confusion = metrics.confusion_matrix(test.labels, ours.predicted, len(data.classes))
     show_image("confusion-matrix", lambda: confusion_matrix(confusion, data.classes), "The held-out images")
     if why := imbalance.warning(data.classes, counts, told.majority_accuracy):
         warn(why)
+    (warn if sets.holds_all else say)(f"label sets: {sets.basis}")
     say(told.headline.told(told.n_images))
 
 
@@ -149,7 +153,8 @@ def _with_abstention(
 ) -> TestScores:
     """Return the scores, with those of a model that abstains below its threshold."""
     wanted = settings.wanted_accuracy
-    threshold = metrics.abstain_threshold(*_held_out_answers(choice.chosen, layout), wanted)
+    held_out = _held_out_answers(choice.chosen, layout)
+    threshold = metrics.abstain_threshold(held_out["probability"].to_numpy(), held_out["correct"].to_numpy(), wanted)
     answered, right = answers.probabilities.max(1) >= threshold, answers.predicted == labels
     shift = np.array(head_folder.read(layout.head).training.shift)
     raw = metrics.before_calibration(answers.probabilities, choice.temperature, shift)
@@ -164,13 +169,33 @@ def _with_abstention(
     )
 
 
-def _held_out_answers(chosen: Candidate, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return confidence and correctness of the chosen candidate's answers on images it was not trained on."""
-    if chosen == "tuned":
-        told = finetune_folder.validation(layout.finetune)
-        return told["tuned_probability"].to_numpy(), told["tuned_correct"].to_numpy()
-    told = head_folder.out_of_fold(layout.head)
-    return told["probability"].to_numpy(), told["correct"].to_numpy()
+def _held_out_answers(chosen: Candidate, layout: Layout) -> pl.DataFrame:
+    """Return `tables.OUT_OF_FOLD` of the chosen candidate: its answers on images that it was not trained on."""
+    if chosen == "frozen":
+        return head_folder.out_of_fold(layout.head)
+    own = {name: f"tuned_{name}" for name in ("correct", "probability", "mass_above")}
+    return finetune_folder.validation(layout.finetune).select("image_id", **own)
+
+
+def _label_sets(coverage: float, held_out: pl.DataFrame, data: Dataset) -> LabelSets:
+    """Return the quantiles of label sets by `tables.OUT_OF_FOLD`."""
+    known = data.of(TRAIN, VAL)
+    row_of = {image_id: row for row, image_id in enumerate(known.image_ids)}
+    seen = known[np.array([row_of[image_id] for image_id in held_out["image_id"]])]
+    scores = held_out["mass_above"].to_numpy()
+    found = label_sets.quantiles(scores, seen.labels, seen.groups, len(data.classes), coverage)
+    n_groups = len(np.unique(seen.groups))
+    return LabelSets(coverage=coverage, quantiles=found.tolist(), n_images=len(seen), n_groups=n_groups)
+
+
+def _of_sets(settings: Evaluate, sets: LabelSets, answers: Answers, test: Images) -> dict[str, float]:
+    """Return the scores of the label sets of the held-out images."""
+    held = label_sets.members(answers.probabilities, np.array(sets.quantiles))
+    right = held[np.arange(len(test)), test.labels]
+    interval = metrics.share_interval(right, test.groups, settings.bootstrap_samples, settings.seed)
+    found = {"": float(right.mean()), "_low": interval.low, "_high": interval.high}
+    told = {f"set_coverage{end}": round(value, 6) for end, value in found.items()}
+    return {**told, "mean_set_size": round(float(held.sum(1).mean()), 6)}
 
 
 def _compared(

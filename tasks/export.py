@@ -101,6 +101,7 @@ def _facts(layout: Layout, choice: Choice, test: TestScores, bits: int) -> Facts
         training_data_sha256=data.digest(*learned_from(choice.chosen)),
         temperature=choice.temperature,
         abstain_below=test.abstain_below,
+        label_sets=evaluation.label_sets(layout.evaluation),
         versions={"headstart": version("headstart"), "onnxruntime": version("onnxruntime"), **backbone.versions},
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from headstart.base import dataset
+from headstart.base import dataset, label_sets, tables
 from headstart.base.dataset import TRAIN, VAL, Images
 from headstart.base.errors import CheckError, ParamError, count_and_name
 from headstart.base.files import are_as_promised, replacing_folder, sums, write_csv
@@ -108,6 +108,7 @@ def _made_for(settings: TrainHead, images: Images, classes: list[str], cached: F
         classes=json.dumps(classes),
         images=json.dumps([*zip(images.image_ids, images.labels.tolist(), images.groups.tolist(), strict=True)]),
         features=cached.digest,
+        out_of_fold=tables.OUT_OF_FOLD.seal,
     )
 
 
@@ -267,12 +268,14 @@ def _rounded(rows: Sequence[Candidate] | Sequence[learning_curve.Point]) -> pl.D
 
 def _out_of_fold(images: Images, selection: Selection) -> pl.DataFrame:
     """Return `tables.OUT_OF_FOLD`: each image's prediction by a head that was not fitted on it."""
-    probabilities = special.softmax(selection.out_of_fold, axis=1)
+    probabilities = special.softmax(selection.out_of_fold, axis=1).astype(np.float32)  # as head.onnx gives them
     validated = images[selection.validated]
+    above = label_sets.mass_above(probabilities)[np.arange(len(validated)), validated.labels]
     return pl.DataFrame(
         {
             "image_id": validated.image_ids,
             "correct": probabilities.argmax(1) == validated.labels,
-            "probability": probabilities.max(1).astype(np.float32),
+            "probability": probabilities.max(1),
+            "mass_above": above,
         }
     )

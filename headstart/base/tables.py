@@ -132,6 +132,10 @@ def _probability(pa: Any) -> Any:
     return pa.Column(pl.Float32, pa.Check.in_range(0.0, 1.0 + 1e-6))
 
 
+def _mass(pa: Any) -> Any:
+    return pa.Column(pl.Float64, pa.Check.in_range(0.0, 1.0))  # of all classes more probable than the image's own
+
+
 def _manifest(pa: Any) -> dict[str, Any]:
     return {
         "image_id": _image_id(pa),  # SHA-256 of the file's bytes
@@ -165,6 +169,7 @@ def _validation(pa: Any) -> dict[str, Any]:
         "frozen_correct": pa.Column(pl.Boolean),
         "tuned_correct": pa.Column(pl.Boolean),
         "tuned_probability": _probability(pa),  # of the class that it predicts
+        "tuned_mass_above": _mass(pa),
     }
 
 
@@ -173,6 +178,7 @@ def _out_of_fold(pa: Any) -> dict[str, Any]:
         "image_id": _image_id(pa),  # in the split train or val
         "correct": pa.Column(pl.Boolean),
         "probability": _probability(pa),  # of the predicted class, out of fold
+        "mass_above": _mass(pa),
     }
 
 
@@ -205,10 +211,11 @@ VALIDATION = Table(
         "frozen_correct",
         "tuned_correct",
         "tuned_probability",
+        "tuned_mass_above",
     ),
     _validation,
 )
-OUT_OF_FOLD = Table("out of fold", ("image_id", "correct", "probability"), _out_of_fold)
+OUT_OF_FOLD = Table("out of fold", ("image_id", "correct", "probability", "mass_above"), _out_of_fold)
 PREDICTIONS = Table(
     "predictions",
     ("image_id", "path", "label", "predicted", "correct", "probability", "probabilities", "novelty"),

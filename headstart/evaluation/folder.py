@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from headstart.base import label_sets as label_sets_of
 from headstart.base.records import Record, read_each, write_each
 from headstart.evaluation.imbalance import UNEVEN
 from headstart.onnx.head_folder import CalibrationRecord
@@ -19,7 +20,7 @@ Candidate = Literal["frozen", "tuned"]
 METRICS = "metrics.json"
 CONFUSION, RELIABILITY, RISK_COVERAGE = "confusion.csv", "reliability.csv", "risk_coverage.csv"  # DVC's plots
 _PREDICTIONS, _PER_CLASS = "predictions.parquet", "per_class.json"
-_CHOICE, _COMPARISON = "candidates.json", "comparison.json"
+_CHOICE, _COMPARISON, _LABEL_SETS = "candidates.json", "comparison.json", "label_sets.json"
 _STAGE = "evaluate"
 
 
@@ -76,6 +77,10 @@ class TestScores(Scores):
     selective_accuracy: float | None  # of these answers; None if there are none
     ece_before: float  # before calibration
     class_ratio: _Newer  # images of the largest class for each of the smallest, in train and val
+    set_coverage: _Newer  # share of label sets that hold the true label
+    set_coverage_low: _Newer
+    set_coverage_high: _Newer
+    mean_set_size: _Newer  # labels
 
     @property
     def headline(self) -> Headline:
@@ -146,6 +151,63 @@ class Choice(Record):
     contest: Contest | None  # None if fine-tuning is off
 
 
+class LabelSets(Record):
+    """What decides which labels are in an image's set: those whose mass above is at most their quantile.
+
+    The mass above a label is the sum of the probabilities above its own, so the most probable label is in every set.
+    """
+
+    coverage: Annotated[float, Field(gt=0, lt=1, description="The share of sets that should hold the true label.")]
+    quantiles: Annotated[
+        list[Annotated[float, Field(ge=0, le=1)]],
+        Field(
+            min_length=1, description="One for each class, in their order, or a single one for all. 1: in every set."
+        ),
+    ]
+    n_images: Annotated[int, Field(description="Images that they were set by; the model had not learned from them.")]
+    n_groups: Annotated[int, Field(description="Groups of these; as many as images where the data give no groups.")]
+
+    @property
+    def is_per_class(self) -> bool:
+        """Whether the sets of each class hold the true label as often as asked, not only those of all together."""
+        return len(self.quantiles) > 1
+
+    @property
+    def holds_all(self) -> bool:
+        """Whether every set holds every label, as there were too few images, or none of them easy enough."""
+        return min(self.quantiles) >= 1
+
+    @property
+    def promise(self) -> str:
+        """What the sets promise, and when not, for people."""
+        each = ", in each class" if self.is_per_class else ""
+        return (
+            f"Of new images like those in training, about {100 * self.coverage:g}% or more get a set that holds the"
+            f" true label{each}; for images from elsewhere, as of another camera or of none of the classes, nothing is"
+            " promised."
+        )
+
+    @property
+    def basis(self) -> str:
+        """What the quantiles rest on, for people."""
+        grouped = f" in {self.n_groups:,} groups" if self.n_groups != self.n_images else ""
+        images = f"{self.n_images:,} images{grouped} that the model had not learned from"
+        least, wanted = label_sets_of.least_number(self.coverage), f"a coverage of {self.coverage:g}"
+        if self.n_groups < least:
+            return (
+                f"Every set holds every label: {wanted} takes at least {least:,} images that the model had not learned"
+                f" from, one a group, and there are {self.n_groups:,}. More images or a lower evaluate.coverage"
+                " would give sets that say something."
+            )
+        if self.is_per_class:
+            return f"Each class has its own limit, by {images}."
+        enough = label_sets_of.enough_for_a_class(self.coverage)
+        return (
+            f"All classes share one limit, by {images}, so some classes may be held more often than others: a limit for"
+            f" each takes {enough:,} such images of every class, one a group."
+        )
+
+
 class AcceptedScores(Record):
     """The accepted model on the same images."""
 
@@ -186,6 +248,7 @@ def write(
     per_class: dict[str, ClassRecord],
     choice: Choice,
     comparison: Comparison | NotComparable | None,
+    sets: LabelSets,
 ) -> None:
     """Write the predictions and the records; the caller writes the data of the plots."""
     from headstart.base import tables
@@ -193,6 +256,7 @@ def write(
     tables.write(folder / _PREDICTIONS, predictions, tables.PREDICTIONS)
     write_each(folder / _PER_CLASS, per_class)
     choice.write(folder / _CHOICE)
+    sets.write(folder / _LABEL_SETS)
     ComparisonFile(comparison=comparison).write(folder / _COMPARISON)
     Metrics(test=scores).write(folder / METRICS)
 
@@ -210,6 +274,11 @@ def choice(folder: Path) -> Choice:
 def comparison(folder: Path) -> Comparison | NotComparable | None:
     """Return the comparison with the accepted model, or None if there is none."""
     return ComparisonFile.read(folder / _COMPARISON, _STAGE).comparison
+
+
+def label_sets(folder: Path) -> LabelSets:
+    """Return what decides which labels are in an image's set."""
+    return LabelSets.read(folder / _LABEL_SETS, _STAGE)
 
 
 def per_class(folder: Path) -> dict[str, ClassRecord]:

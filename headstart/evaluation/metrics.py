@@ -228,6 +228,16 @@ def accuracy_interval(accuracies: np.ndarray, accuracy: float, n_groups: int) ->
     return percentile_interval(accuracies)
 
 
+def share_interval(held: np.ndarray, groups: np.ndarray, n_samples: int, seed: int) -> Interval:
+    """Return the interval of a share of images, bool [N], over resamples of whole groups."""
+    random = np.random.default_rng(seed)
+    names, group_of = np.unique(groups, return_inverse=True)
+    hits, sizes = np.bincount(group_of, held), np.bincount(group_of)
+    drawn = (random.integers(0, len(names), len(names)) for _ in range(n_samples))
+    shares = np.array([hits[some].sum() / sizes[some].sum() for some in drawn])
+    return accuracy_interval(shares, float(held.mean()), len(names))
+
+
 def evaluate(
     labels: np.ndarray,
     probabilities: np.ndarray,

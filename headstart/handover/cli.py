@@ -41,12 +41,17 @@ class Named(NamedTuple):
 def predict(arguments: argparse.Namespace) -> int:
     """Print the most probable classes of each image; unreadable images are reported on stderr and skipped."""
     model = Model(arguments.model)
+    if arguments.set and model.set_coverage is None:
+        raise CheckError(
+            f"{model.file} has no label sets: its metadata lack `label_sets`. A model exported by a headstart that has"
+            " evaluate.coverage was expected. Export it again, or leave --set out."
+        )
     paths = list(_named(arguments.images))
     if not paths:
         raise CheckError("no image was found. Files, folders, patterns, or - for a list on stdin were expected.")
     write = {"table": _table, "json": _json_lines, "csv": _csv}["json" if arguments.json else arguments.format]
     n_bad = 0
-    printer = write(max(map(len, paths)), arguments.top)
+    printer = write(max(map(len, paths)), arguments.top, arguments.set)
     shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
     with ThreadPoolExecutor() as pool, _progress(len(paths)) if shows_progress else nullcontext() as show:
         for first in range(0, len(paths), arguments.batch):
@@ -123,12 +128,14 @@ def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | s
         yield image if isinstance(image, str) else Named(paths[row], found[row])
 
 
-def _table(width: int, top: int) -> Callable[[Named], None]:
+def _table(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
     def write(named: Named) -> None:
         path, answer = named
         (label, probability), *others = ((label, f"{probability:.4f}") for label, probability in answer.ranked)
         words = [f"{path:<{width}}", f"{styled(label, 'strong', sys.stdout)} {probability}"]
         words += [f"{label} {probability}" for label, probability in others]
+        if with_set:
+            words.append("{" + ", ".join(answer.label_set or ()) + "}")
         if answer.abstains:
             words.append(styled("abstains", "warning", sys.stdout))
         if answer.novelty is not None and answer.novelty > NOVEL_ABOVE:
@@ -138,27 +145,30 @@ def _table(width: int, top: int) -> Callable[[Named], None]:
     return write
 
 
-def _json_lines(width: int, top: int) -> Callable[[Named], None]:
+def _json_lines(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
     def write(named: Named) -> None:
         path, answer = named
         ranked = [{"label": name, "probability": value} for name, value in answer.ranked]
         line = {"path": path, "label": answer.label, "probability": answer.probability, "top": ranked}
         line |= {"abstains": answer.abstains, "novelty": answer.novelty}
+        if with_set:
+            line["label_set"] = answer.label_set
         print(json.dumps(line, ensure_ascii=False))
 
     return write
 
 
-def _csv(width: int, top: int) -> Callable[[Named], None]:
+def _csv(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     ranks = [""] if top == 1 else [f"_{rank + 1}" for rank in range(top)]
     names = [f"{name}{rank}" for rank in ranks for name in ("label", "probability")]
-    writer.writerow(["path", *names, "abstains", "novelty"])
+    writer.writerow(["path", *names, "abstains", "novelty", *(["label_set"] if with_set else [])])
 
     def write(named: Named) -> None:
         values = [value for each in named.answer.ranked for value in each]
         values += [""] * (len(names) - len(values))  # the model has fewer classes than `top`
-        writer.writerow([named.path, *values, str(named.answer.abstains).lower(), named.answer.novelty])
+        labels = ["|".join(named.answer.label_set or ())] if with_set else []
+        writer.writerow([named.path, *values, str(named.answer.abstains).lower(), named.answer.novelty, *labels])
 
     return write
 
@@ -262,6 +272,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--json", action="store_true", help="the same as --format json")
     command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images read at a time (default: 8)")
     command.add_argument("--top", type=_positive, default=1, metavar="K", help="the K most probable classes")
+    command.add_argument(
+        "--set", action="store_true", help="the labels among which the true one is as often as evaluate.coverage says"
+    )
     command.set_defaults(run=predict)
 
     command = commands.add_parser("verify", help="compare checksums and replay the conformance images on this machine")

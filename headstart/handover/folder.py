@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from headstart.base.files import check_digest
 from headstart.base.records import Digest, Record
-from headstart.evaluation.folder import Candidate, TestScores
+from headstart.evaluation.folder import Candidate, LabelSets, TestScores
 from headstart.images import ALL_BITS, LEAST_BITS
 from headstart.onnx.backbone_folder import PreprocessingRecord
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD
@@ -155,6 +155,7 @@ class Facts(Record):
         float, Field(ge=0, le=1, description="The model abstains if the highest probability is below it. 0: never.")
     ]
     versions: Annotated[dict[str, str], Field(description="Of the packages that built it.")]
+    label_sets: LabelSets | None = None  # models of earlier versions have none
 
 
 class ModelRecord(Facts):

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.base.errors import CheckError
+from headstart.base.label_sets import members
 from headstart.images import ALL_BITS, UnreadableError, decode, from_pillow
 from headstart.onnx.model_folder import MODEL
 from headstart.onnx.runtime import session
@@ -26,6 +27,7 @@ class Answer(NamedTuple):
     ranked: list[tuple[str, float]]  # label and probability, most probable first
     abstains: bool  # the first probability is below the model's threshold
     novelty: float | None  # 0..1, share of held-out images nearer to the training images; None: not an output
+    label_set: tuple[str, ...] | None = None  # most probable first, holds the true label as often as the model promises
 
     @property
     def label(self) -> str:
@@ -62,6 +64,9 @@ class Model:
         try:
             self.classes: list[str] = json.loads(self.metadata["classes"])
             self.abstain_below = float(self.metadata.get("abstain_below", 0))
+            told = json.loads(self.metadata.get("label_sets", "null"))
+            self.set_coverage: float | None = told and float(told["coverage"])  # of label sets; None: it has none
+            self._quantiles = None if told is None else np.array(told["quantiles"], np.float64)
             self.bits = int(self.metadata.get("bits", ALL_BITS))  # of 16 a channel that hold values; see `decode`
         except (KeyError, ValueError):
             raise CheckError(f"{self.file} names no classes. A model exported by headstart was expected.") from None
@@ -81,11 +86,14 @@ class Model:
             found, novelty = self._session.run(["probabilities", "novelty"], {"image": images})
         else:
             found, novelty = self.probabilities(images), [None] * len(images)
+        sets = [None] * len(found) if self._quantiles is None else members(found, self._quantiles)
         answers = []
-        for row, new in zip(found, novelty, strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            ranked = [(self.classes[index], float(row[index])) for index in best]
-            answers.append(Answer(ranked, bool(row.max() < self.abstain_below), None if new is None else float(new)))
+        for row, new, held in zip(found, novelty, sets, strict=True):
+            best = np.argsort(-row, kind="stable")
+            ranked = [(self.classes[index], float(row[index])) for index in best[:top]]
+            in_set = None if held is None else tuple(self.classes[index] for index in best if held[index])
+            abstains, unlike = bool(row.max() < self.abstain_below), None if new is None else float(new)
+            answers.append(Answer(ranked, abstains, unlike, in_set))
         return answers
 
     @overload

@@ -43,6 +43,10 @@ class Prediction(BaseModel):
         float | None,
         Field(description="0..1: the share of held-out images that are nearer to the training images"),
     ]
+    label_set: Annotated[
+        tuple[str, ...] | None,
+        Field(description="labels, most probable first, that hold the true one as often as the model promises"),
+    ]
     probabilities: Annotated[dict[str, float], Field(description="of every class, most probable first")]
 
 
@@ -145,6 +149,7 @@ def _prediction(model: Model, data: bytes) -> Prediction:
         probability=answer.probability,
         abstains=answer.abstains,
         novelty=answer.novelty,
+        label_set=answer.label_set,
         probabilities=dict(answer.ranked),
     )
 

@@ -10,6 +10,7 @@ import polars as pl
 from scipy.special import softmax
 
 from headstart.backbones.graph import backbone_graph, trace
+from headstart.base import label_sets
 from headstart.base.errors import CheckError
 from headstart.base.files import are_as_promised, replacing_folder, sums, write_safetensors
 from headstart.base.progress import say, show_table
@@ -96,6 +97,7 @@ def _validation(plan: Plan, tuned: Tuned) -> pl.DataFrame:
     labels, frozen = plan.val.labels, plan.frozen_logits
     _, temperature = log_loss_and_temperature(frozen, labels)
     shipped = tuned.val_logits / tuned.temperature + plan.shift
+    probabilities = softmax(shipped, axis=1).astype(np.float32)
     return pl.DataFrame(
         {
             "image_id": list(plan.val.image_ids),
@@ -104,7 +106,8 @@ def _validation(plan: Plan, tuned: Tuned) -> pl.DataFrame:
             "tuned_log_loss": losses(tuned.val_logits / tuned.temperature, labels),
             "frozen_correct": (frozen / temperature + plan.shift).argmax(1) == labels,
             "tuned_correct": shipped.argmax(1) == labels,
-            "tuned_probability": softmax(shipped, axis=1).max(1).astype(np.float32),
+            "tuned_probability": probabilities.max(1),
+            "tuned_mass_above": label_sets.mass_above(probabilities)[np.arange(len(labels)), labels],
         }
     )
 

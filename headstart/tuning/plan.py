@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.backbones import networks
-from headstart.base import dataset
+from headstart.base import dataset, tables
 from headstart.base.cores import n_cores
 from headstart.base.dataset import TRAIN, VAL, Images
 from headstart.base.errors import CheckError, ParamError
@@ -166,6 +166,7 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
         params=settings.model_dump_json(exclude=set(_WITHOUT_INFLUENCE)),
         probe=(weight.tobytes() + bias.tobytes() + shift.tobytes()).hex(),
         frozen=frozen_logits.tobytes().hex(),
+        validation=tables.VALIDATION.seal,
         images=json.dumps([[*each.image_ids, *map(int, each.labels), *each.groups] for each in (train, val)]),
     )
     chosen = _recipe(settings, len(network.groups), len(data.classes), together, layout.tuning, made_for)
