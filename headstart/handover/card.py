@@ -20,7 +20,7 @@ An image classifier with {n_classes} classes: {classes}.
 - **Data** {dataset}, {form}; training_data_sha256 `{facts.training_data_sha256}`.
 - **Result on {test.n_images} held-out images** {headline}accuracy {test.accuracy:.2%} (95% interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%}), macro F1 {test.macro_f1:.4f} ({test.macro_f1_low:.4f} to {test.macro_f1_high:.4f}), log loss {test.log_loss:.4f}, expected calibration error {test.ece:.4f}.
 - **Abstaining** The model abstains below a probability of {test.abstain_below:.4f}. It answers {test.coverage:.2%} of these images{selective}.
-- **int8** {int8}
+{sets}- **int8** {int8}
 
 ## Use
 `image` is uint8 [N, H, W, 3], RGB, upright (EXIF applied), any size; resizing, cropping and normalisation are inside the model. It gives `probabilities` float32 [N, {n_classes}] and `label_index` int64 [N], in the order of the classes above, and `novelty` float32 [N] in 0..1: the share of held-out images that are nearer to the training images.{bits}
@@ -63,7 +63,20 @@ def card(facts: ModelRecord, head: HeadRecord, choice: Choice, *, dataset: str, 
         form=form,
         selective="" if test.coverage == 0 else f", {test.selective_accuracy:.2%} of them correctly",
         int8=int8,
+        sets=_sets(facts),
         bits=_bits(facts.bits),
+    )
+
+
+def _sets(facts: ModelRecord) -> str:
+    """Return the paragraph on label sets, empty for a model that has none."""
+    sets, test = facts.label_sets, facts.test
+    if sets is None:
+        return ""
+    return (
+        f"- **Label sets** {sets.promise} {sets.basis} On the held-out images {test.set_coverage:.2%} do (95% interval"
+        f" {test.set_coverage_low:.2%} to {test.set_coverage_high:.2%}), with {test.mean_set_size:.2f} labels a set on"
+        " average. `headstart predict --set` prints them.\n"
     )
 
 

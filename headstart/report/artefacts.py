@@ -14,7 +14,7 @@ from headstart.embedding import features, pixels
 from headstart.embedding.features import Features
 from headstart.embedding.pixels import Source
 from headstart.evaluation import folder
-from headstart.evaluation.folder import Choice, TestScores
+from headstart.evaluation.folder import Choice, LabelSets, TestScores
 from headstart.onnx import backbone_folder, head_folder
 from headstart.onnx.backbone_folder import BackboneRecord
 from headstart.onnx.head_folder import HeadRecord
@@ -85,6 +85,11 @@ class Artefacts:
     def choice(self) -> Choice:
         """Which candidate ships."""
         return folder.choice(self.layout.evaluation)
+
+    @cached_property
+    def label_sets(self) -> LabelSets:
+        """What decides which labels are in an image's set."""
+        return folder.label_sets(self.layout.evaluation)
 
     @cached_property
     def head(self) -> HeadRecord:

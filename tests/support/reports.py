@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from headstart.base.label_sets import members
 from headstart.evaluation import metrics
 from headstart.evaluation.folder import (
     AcceptedScores,
     Comparison,
     Contest,
+    LabelSets,
     McNemarRecord,
     Scores,
     TestScores,
@@ -40,7 +42,7 @@ from headstart.report.sections.good import Good
 from headstart.report.sections.origin import Digest, Origin
 from headstart.report.sections.ranking import Ranking, between
 from headstart.report.sections.shipped import Shipped
-from headstart.report.sections.trust import Trust
+from headstart.report.sections.trust import Trust, least_held
 from tests.support.images import photograph
 
 BACKBONE = BackboneRecord(
@@ -71,6 +73,7 @@ RECIPE = HeadRecipe(
     members=[MemberRecord(kind="ridge", levels=("stem", "blocks.1"), strength=0.1, temperature=1.0, weight=1.0)],
     temperature=1.2,
 )
+SETS = LabelSets(coverage=0.9, quantiles=[0.8], n_images=500, n_groups=500)
 CALIBRATION = CalibrationRecord(fitted=1.2, outcome="fitted", log_loss_without=0.34, log_loss_with=0.31)
 HEAD = HeadRecord(
     kind="ridge",
@@ -187,6 +190,8 @@ def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 
         labels, probabilities, groups, majority_label=0, bootstrap_samples=100, ece_bins=15, seed=0
     )
     told = {"coverage": 0.8, "selective_accuracy": 0.99, "abstain_below": 0.9, "wanted_accuracy": 0.99}
+    held = members(probabilities, np.array(SETS.quantiles))
+    told |= {"set_coverage": 0.92, "set_coverage_low": 0.88, "set_coverage_high": 0.95, "mean_set_size": 1.5}
     test = TestScores.model_validate({**scores, **told, "ece_before": 0.1})
 
     def shown(index: int) -> Shown:
@@ -227,6 +232,9 @@ def make(n_classes: int = 3, n_images: int = 200, seed: int = 0, skill: float = 
             metrics.reliability(labels, probabilities**2, 15),
             metrics.reliability(labels, probabilities, 15),
             metrics.risk_coverage(probabilities.max(1), right),
+            SETS,
+            np.bincount(held.sum(1), minlength=n_classes + 1),
+            least_held(held, labels, classes),
         ),
         Data(
             dataset="photographs",
