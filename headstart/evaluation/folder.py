@@ -199,12 +199,17 @@ class LabelSets(Record):
                 f" from, one a group, and there are {self.n_groups:,}. More images or a lower evaluate.coverage"
                 " would give sets that say something."
             )
+        alone = (
+            " The most probable label alone is right as often as asked, so every set is that label; a higher"
+            " evaluate.coverage gives sets of several."
+        )
+        alone = alone if max(self.quantiles) == 0 else ""
         if self.is_per_class:
-            return f"Each class has its own limit, by {images}."
+            return f"Each class has its own limit, by {images}.{alone}"
         enough = label_sets_of.enough_for_a_class(self.coverage)
         return (
             f"All classes share one limit, by {images}, so some classes may be held more often than others: a limit for"
-            f" each takes {enough:,} such images of every class, one a group."
+            f" each takes {enough:,} such images of every class, one a group.{alone}"
         )
 
 

@@ -64,12 +64,12 @@ class Model:
         try:
             self.classes: list[str] = json.loads(self.metadata["classes"])
             self.abstain_below = float(self.metadata.get("abstain_below", 0))
-            told = json.loads(self.metadata.get("label_sets", "null"))
-            self.set_coverage: float | None = told and float(told["coverage"])  # of label sets; None: it has none
-            self._quantiles = None if told is None else np.array(told["quantiles"], np.float64)
             self.bits = int(self.metadata.get("bits", ALL_BITS))  # of 16 a channel that hold values; see `decode`
         except (KeyError, ValueError):
             raise CheckError(f"{self.file} names no classes. A model exported by headstart was expected.") from None
+        sets = json.loads(self.metadata.get("label_sets", "null"))
+        self.set_coverage: float | None = sets and sets["coverage"]  # that label sets promise; None: it gives none
+        self._quantiles = sets and np.array(sets["quantiles"])
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return the bytes of an image file as the model takes it, uint8 [H, W, 3]; UnreadableError if it is none."""

@@ -65,11 +65,6 @@ class Trust:
         """C."""
         return len(self.sizes) - 1
 
-    @property
-    def is_label_alone(self) -> bool:
-        """Whether every set is the most probable label."""
-        return max(self.sets.quantiles) == 0
-
     def share_of(self, n_labels: int) -> float:
         """Return the share of the held-out images whose sets have so many labels."""
         return float(self.sizes[n_labels] / self.sizes.sum())

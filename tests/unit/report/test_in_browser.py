@@ -41,7 +41,7 @@ def test_it_fits_the_screen_and_every_image_is_there(address: str, width_px: int
         images = page.locator("main img")
         assert images.count() > 10
         assert images.evaluate_all("all => all.every(each => each.complete && each.naturalWidth > 0)")
-        assert page.locator("main figure svg").count() == 7
+        assert page.locator("main figure svg").count() == 8
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         ink = page.locator("svg").first.evaluate("svg => getComputedStyle(svg).color")
         assert (sum(map(int, background[4:-1].split(","))) < 200) is dark
@@ -166,7 +166,7 @@ def test_pictures_and_plots_open_as_large_as_the_window(address: str, width_px: 
             assert largest(viewer)[0] > 0.6 * min(width_px, height_px)
             page.keyboard.press("Escape")
             expect(viewer).to_be_hidden()
-        assert page.locator("main figure svg").count() == 7  # a plot that was looked at is back in its place
+        assert page.locator("main figure svg").count() == 8  # a plot that was looked at is back in its place
         page.locator(".gallery button").first.click()
         expect(viewer.locator(".place")).to_have_text("1 of 8")
         page.keyboard.press("ArrowLeft")
