@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -48,6 +49,28 @@ def test_predict_names_what_evaluate_named(project: Project, model: Path, capsys
     assert [[each["label"] for each in answer["top"]] for answer in answers] == [
         sorted(("ants", "bees"), key=lambda name, first=answer["label"]: name != first) for answer in answers
     ]
+
+
+def test_sets_of_labels_are_those_that_evaluate_scored(base: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    artifacts = base.root / "artifacts"
+    facts = json.loads((artifacts / "model" / "model.json").read_text())
+    sets = facts["label_sets"]
+    assert sets == json.loads((artifacts / "evaluation" / "label_sets.json").read_text())
+    out_of_fold = pl.read_parquet(artifacts / "head" / "out_of_fold.parquet")
+    rank = math.ceil(0.9 * (len(out_of_fold) + 1))
+    assert sets["coverage"] == 0.9
+    assert sets["quantiles"] == [np.sort(out_of_fold["mass_above"])[rank - 1]]
+    assert (out_of_fold["mass_above"] < out_of_fold["probability"]).to_list() == out_of_fold["correct"].to_list()
+
+    table = pl.read_parquet(artifacts / "evaluation" / "predictions.parquet")
+    paths = [str(base.root / "photos" / path) for path in table["path"]]
+    assert cli.main(["predict", str(artifacts / "model"), *paths, "--json", "--set"]) == 0
+    found = [json.loads(line)["label_set"] for line in capsys.readouterr().out.splitlines()]
+    held = [label in each for label, each in zip(table["label"], found, strict=True)]
+    assert np.mean(held) == pytest.approx(facts["test"]["set_coverage"], abs=1e-6)
+    assert np.mean([len(each) for each in found]) == pytest.approx(facts["test"]["mean_set_size"], abs=1e-6)
+    card = (artifacts / "model" / "MODEL_CARD.md").read_text()
+    assert f"{facts['test']['set_coverage']:.2%} do (95% interval" in card
 
 
 def test_predict_prints_a_line_an_image(project: Project, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,7 @@ def test_it_answers_what_evaluate_reported(serving: Serving, base: Project) -> N
         assert answer["label"] == row["predicted"]
         assert answer["probability"] == pytest.approx(row["probability"], abs=1e-4)
         assert answer["abstains"] == (answer["probability"] < below)
+        assert answer["label_set"][0] == answer["label"]
         assert answer["novelty"] == pytest.approx(row["novelty"], abs=0.05)
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert next(iter(answer["probabilities"])) == answer["label"]

@@ -8,7 +8,7 @@ from headstart.evaluation.folder import Choice
 from headstart.handover import card, folder
 from headstart.onnx.head_folder import HeadRecord
 from tests.support.images import ROOT
-from tests.support.reports import CALIBRATION, HEAD, contest
+from tests.support.reports import CALIBRATION, HEAD, SETS, contest
 
 FACTS = folder.read_model(ROOT / "tests" / "models" / "format-1")
 
@@ -65,6 +65,16 @@ def test_how_many_bits_hold_values_is_told_where_it_is_not_all() -> None:
     assert "16 bits" not in of(HEAD)
     told = of(HEAD, facts=FACTS.model_copy(update={"bits": 12}))
     assert "Files with 16 bits a channel hold values of 12 bits, as in training: a value v is v * 255 / 4095," in told
+
+
+def test_what_label_sets_promise_and_hold_is_told_where_there_are_any() -> None:
+    assert "Label sets" not in of(HEAD)
+    achieved = {"set_coverage": 0.9123, "set_coverage_low": 0.88, "set_coverage_high": 0.94, "mean_set_size": 1.5}
+    test = FACTS.test.model_copy(update=achieved)
+    text = of(HEAD, facts=FACTS.model_copy(update={"label_sets": SETS, "test": test}))
+    (line,) = [line for line in text.splitlines() if line.startswith("- **Label sets**")]
+    assert SETS.promise in line
+    assert "On the held-out images 91.23% do (95% interval 88.00% to 94.00%), with 1.50 labels a set" in line
 
 
 @pytest.mark.parametrize("tuned", [False, True])

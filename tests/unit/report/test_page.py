@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from headstart import params_file
 from headstart.base.errors import CheckError
@@ -20,6 +21,7 @@ from headstart.heads import blend
 from headstart.heads.kinds import KINDS
 from headstart.heads.level_sets import level_sets
 from headstart.onnx.backbone_folder import Fit, LevelRecord
+from headstart.report import figures
 from headstart.report.artefacts import Artefacts, Shown
 from headstart.report.figures import LEVEL_SETS, MAX_COLOURS, class_colours, feature_map
 from headstart.report.page import with_commit
@@ -28,6 +30,7 @@ from headstart.report.sections.chosen import MAX_SHOWN, SHORT, honesty, lesson, 
 from headstart.report.sections.fails import Map, Mistake, most_confused
 from headstart.report.sections.origin import told
 from headstart.report.sections.ranking import between
+from headstart.report.sections.trust import least_held
 from tests.support.images import ROOT, photograph
 from tests.support.reports import BACKBONE, CALIBRATION, CANDIDATES, HEAD, LEARNING, candidate, contest, make
 
@@ -80,6 +83,26 @@ def test_the_figures_on_the_page_are_those_of_the_metrics() -> None:
     assert "the given val is the held-out test set" in page
     assert "stray.txt" in page
     assert "class &#39;class 1&#39; had no image in val" in page
+
+
+def test_the_page_tells_what_sets_of_labels_promise_hold_and_how_large_they_are() -> None:
+    report = make()
+    trust, page = report.trust, report.page()
+    assert escape(trust.sets.promise) in page
+    assert "<dd>92.0% <small>95% interval 88.0% to 95.0%; asked for 90.0%</small></dd>" in page
+    assert trust.sizes.sum() == report.good.test.n_images
+    assert "<dt>Empty sets</dt><dd>0.0% " in page
+    full = trust.sizes[3] / trust.sizes.sum()
+    assert 0 < full < 1
+    assert f"<dt>Sets of every label</dt><dd>{full:.1%}</dd>" in page
+    assert f"{trust.lowest.label}: for {trust.lowest.n_held} of {trust.lowest.n_images}." in page
+    for size in (1, 2, 3):
+        assert f">{trust.sizes[size]:,}</text>" in figures.set_sizes(trust.sizes)
+
+
+def test_the_class_that_sets_hold_least_often_is_found_among_those_with_images() -> None:
+    held = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 0, 1]], bool)
+    assert least_held(held, np.array([0, 1, 1, 0]), ["a", "b", "c"]) == ("b", 1, 2)
 
 
 def run_of(centre_share: float, fit: Fit = "crop", **changes: Any) -> Artefacts:
