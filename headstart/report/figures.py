@@ -85,13 +85,14 @@ def set_sizes(sizes: np.ndarray) -> str:
     """Return a bar for each number of labels in a set, from 1 to the largest; `sizes` int [C + 1]: images of each."""
     from matplotlib.ticker import MaxNLocator
 
-    largest = int(np.flatnonzero(sizes).max())
+    largest, n_classes = int(np.flatnonzero(sizes).max()), len(sizes) - 1
     with drawn("set-sizes", (5.0, 2.2)) as (axes, done):
         axes.bar(range(1, largest + 1), sizes[1 : largest + 1], color=RIGHT, alpha=0.7, width=0.8)
         if largest <= MAX_BARS // 2:
             for number, count in enumerate(sizes[1 : largest + 1], 1):
                 axes.annotate(f"{count:,}", (number, count), ha="center", va="bottom", fontsize=8, color=SOFT)
-        axes.set_xlim(0.3, max(largest, 3) + 0.7)
+        axes.set_xlim(0.3, max(largest, min(n_classes, 3)) + 0.7)
+        axes.margins(y=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set(xlabel="labels in a set", ylabel="held-out images")

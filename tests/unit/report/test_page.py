@@ -89,7 +89,7 @@ def test_the_page_tells_what_sets_of_labels_promise_hold_and_how_large_they_are(
     report = make()
     trust, page = report.trust, report.page()
     assert escape(trust.sets.promise) in page
-    assert "<dd>92.0% <small>95% interval 88.0% to 95.0%; asked for 90.0%</small></dd>" in page
+    assert "<dd>92.0% <small>95% interval 88.0% to 95.0%; asked for 90%</small></dd>" in page
     assert trust.sizes.sum() == report.good.test.n_images
     assert "<dt>Empty sets</dt><dd>0.0% " in page
     full = trust.sizes[3] / trust.sizes.sum()
