@@ -77,7 +77,7 @@ def quantiles(
 
 
 def members(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Return bool [N, C]: which labels are in the set of each image, by `quantiles`, float [C] or [1]; a 1 holds always."""
+    """Return bool [N, C]: which labels are in the set of each image, by `quantiles`, float [C] or [1]."""
     held: np.ndarray = mass_above(probabilities) <= limits
     return held
 

@@ -219,6 +219,7 @@ def test_what_is_better_ships_and_is_the_network_that_was_trained(tuned: tuple[P
     assert session.get_inputs()[0].name == "pixels"
     predictions = pl.read_parquet(project.root / "artifacts/evaluation/predictions.parquet")
     assert len(predictions) == model["test"]["n_images"]  # type: ignore[index]
+    assert model["label_sets"]["n_images"] == facts["n_val"]  # type: ignore[index]
 
 
 def test_what_is_not_better_does_not_ship_and_the_report_says_so(tuned: tuple[Project, str], tmp_path: Path) -> None:
