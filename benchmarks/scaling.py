@@ -58,7 +58,7 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         layout = Layout.of(root, values)
         folder = layout.images
         known = tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").rows()
-        listing = list_images(layout.data_root, values.data.root)
+        listing = list_images(layout.data_root, values.data.root, values.data.layout)
         resizing = pixels.planned(layout, images.ALL_BITS)
         kind = engines.kind("onnxruntime")
         engine = engines.opened(kind, layout.backbone)

@@ -1,25 +1,27 @@
-"""Find the labelled files under data.root, which has one of three forms, and all other files that lie there."""
+"""Find the labelled files under data.root, class folders or a manifest, and all other files that lie there."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import polars as pl
 
+from headstart import class_folders
 from headstart.base.errors import DataError, count_and_name, did_you_mean
 from headstart.base.files import is_local, located
 from headstart.base.tables import SPLIT_NAMES
 from headstart.base.validation import Aside
+from headstart.class_folders import Reading
 from headstart.images import EXTENSIONS, not_read
 
 if TYPE_CHECKING:
     from upath import UPath
 
-_SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 _COLUMNS = ("path", "label", "split", "group")
 
 # What nobody takes for a broken image. Files and folders of systems, in lower case:
@@ -51,12 +53,13 @@ class NoImageError(DataError):
 
 
 class Found(NamedTuple):
-    """A file, with the label, split and group that its path or the manifest gives."""
+    """A file, with what its path or the manifest says of it."""
 
     path: str  # relative to the data's folder, separated by /
     label: str
     given_split: str | None
     group: str | None
+    slices: tuple[tuple[str, str], ...] = ()  # such as (camera, front), (site, Oslo)
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,17 @@ class Listing:
     stray: list[Aside]  # all other files below the folder
 
 
-def list_images(root: Path, shown: str) -> Listing:
-    """List the files of `root`, which has one of three forms; DataError if it has none. Messages name it `shown`."""
+def list_images(root: Path, shown: str, layout: str = class_folders.AUTO) -> Listing:
+    """List the files of `root`, class folders that are read by `layout`, or a manifest. Messages name it `shown`.
+
+    DataError if it is neither, or if its folders can be read in two ways.
+    """
     if root.is_file() and root.suffix.lower() in (".csv", ".parquet"):
+        if layout != class_folders.AUTO:
+            raise DataError(
+                f"data.layout is '{layout}', and data.root is '{shown}', a manifest, which has columns in place of"
+                " folders. auto was expected. Set data.layout in params.yaml."
+            )
         return _list_manifest(root, shown)
     if not root.is_dir():
         wrong = "is a file of another kind" if root.exists() else "does not exist"
@@ -79,43 +90,44 @@ def list_images(root: Path, shown: str) -> Listing:
             f"data.root is '{shown}', which {wrong}. A folder of class folders, or a .csv or .parquet manifest was"
             " expected. Set data.root in params.yaml."
         )
-    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
-    if "train" in folders and (odd := sorted(set(folders) & set(_SPLIT_ALIASES))):
-        raise DataError(
-            f"data.root is '{shown}', which holds train and {count_and_name(odd)}. train, val and test were"
-            f" expected. Rename {odd[0]} to {_SPLIT_ALIASES[odd[0]]}."
-        )
-    if folders == ["train"] or ("train" in folders and {"val", "test"} & set(folders)):
-        splits = [name for name in SPLIT_NAMES if name in folders]
-        return _list_folders(root, shown, f"pre-split class folders ({', '.join(splits)})", splits)
-    return _list_folders(root, shown, "class folders", [])
+    return _list_folders(root, shown, layout)
 
 
-def _list_folders(root: Path, shown: str, form: str, splits: list[str]) -> Listing:
-    depth = 2 if splits else 1
-    found, stray = [], []
+def _list_folders(root: Path, shown: str, layout: str) -> Listing:
+    found, stray, images = [], [], []
     for path in _files_below(root):
-        parts = PurePosixPath(path).parts
         if said := _is_no_image(path):
             stray.append(Aside(path, said, counted=False))
         elif said := not_read(path):
             stray.append(Aside(path, said))
-        elif splits and parts[0] not in splits and len(parts) > 1:
-            stray.append(Aside(path, f"not below {', '.join(splits)}"))
-        elif len(parts) <= depth:
-            stray.append(Aside(path, "not in a class folder"))
-        elif not path.lower().endswith(EXTENSIONS):
-            stray.append(Aside(path, f"not an image file: '{PurePosixPath(path).suffix or parts[-1]}'"))
         else:
-            found.append(Found(path, parts[depth - 1], parts[0] if splits else None, None))
+            images.append((path, *path.rpartition("/")[::2]))
+    folders = {each: tuple(each.split("/")) if each else () for _, each, _ in images}
+    with_images = {folder for _, folder, name in images if name.lower().endswith(EXTENSIONS)}
+    reading = class_folders.read({folders[folder] for folder in with_images}, layout, shown)
+    places = {folder: reading.place(names) for folder, names in folders.items()}
+    for path, folder, name in images:
+        place = places[folder]
+        if isinstance(place, str):
+            stray.append(Aside(path, place))
+        elif not name.lower().endswith(EXTENSIONS):
+            stray.append(Aside(path, f"not an image file: '{PurePosixPath(path).suffix or name}'"))
+        else:
+            found.append(Found(path, *place))
     if not found:
-        tells = next((f" {each.path}: {each.reason}." for each in stray if not_read(each.path)), "")
-        raise NoImageError(
-            f"data.root is '{shown}', which holds no image in a class folder ({len(stray)} other files).{tells}"
-            f" <class>/<image> was expected, ending in {', '.join(EXTENSIONS)}. Set data.root in params.yaml.",
-            stray,
-        )
-    return Listing(form, root, found, stray)
+        raise _no_image(shown, reading, stray)
+    return Listing(reading.form, root, found, stray)
+
+
+def _no_image(shown: str, reading: Reading, stray: list[Aside]) -> NoImageError:
+    tells = next((f" {each.path}: {each.reason}." for each in stray if not_read(each.path)), "")
+    levels = "/".join(f"<{level}>" for level in reading.levels)
+    way_out = " Set data.layout to 'class' if these folders are the classes." if reading.splits else ""
+    return NoImageError(
+        f"data.root is '{shown}', which holds no image in a class folder ({len(stray)} other files).{tells}"
+        f" {levels}/<image> was expected, ending in {', '.join(EXTENSIONS)}. Set data.root in params.yaml.{way_out}",
+        stray,
+    )
 
 
 def _list_manifest(path: Path, shown: str) -> Listing:
@@ -135,7 +147,8 @@ def _list_manifest(path: Path, shown: str) -> Listing:
             f" {', '.join(table.columns) or 'none'}. path, label, and optionally split and group were expected."
             f"{did_you_mean(absent[0], table.columns)} Rename them in the manifest."
         )
-    table = table.select(pl.col(name).cast(pl.String) for name in _COLUMNS if name in table.columns)
+    others = [name for name in table.columns if name not in _COLUMNS and not table[name].dtype.is_nested()]
+    table = table.select(pl.col(name).cast(pl.String) for name in (*_COLUMNS, *others) if name in table.columns)
     for name in ("path", "label"):
         if n_empty := table.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")).height:
             raise DataError(
@@ -169,9 +182,15 @@ def _list_manifest(path: Path, shown: str) -> Listing:
         )
     if not rows:
         raise DataError(f"'{shown}' has no rows. One row per image was expected. Set data.root in params.yaml.")
-    found = [Found(row["path"], row["label"], row.get("split"), row.get("group")) for row in rows]
+    found = [
+        Found(row["path"], row["label"], row.get("split"), row.get("group"), _filled(row, others)) for row in rows
+    ]
     given = " and ".join(name for name in ("split", "group") if name in table.columns)
     return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
+
+
+def _filled(row: dict[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value.strip()) for name in columns if (value := row[name]) and value.strip())
 
 
 def _is_no_image(path: str) -> str | None:

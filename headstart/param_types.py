@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -63,6 +64,19 @@ def _either(words: tuple[str, ...], otherwise: Callable[[object], Any], expected
     return PlainValidator(check)
 
 
+def _layout(value: object) -> str:
+    """Return `auto` or a pattern of levels of folders, such as `split/class` or `*/class`."""
+    levels = value.split("/") if isinstance(value, str) else []
+    named = [level for level in levels if level != "*"]
+    is_right = all(re.fullmatch(r"[a-z][a-z0-9_]*", level) for level in named) and len(set(named)) == len(named)
+    if value != "auto" and not (is_right and "class" in named and levels[-1] != "*" and not {"path", "label"} & {*named}):
+        raise ValueError(
+            "auto, or levels of folders from the outside in is expected: class once, and split, group, * or a name of"
+            " your own, such as class, split/class, */class or camera/class"
+        )
+    return str(value)
+
+
 def _names(value: object) -> tuple[str, ...]:
     is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
     return tuple(value) if is_list else ()  # type: ignore[arg-type]
@@ -82,6 +96,7 @@ _a_kind = f"a list of some of {', '.join(HEAD_KINDS)}"
 _kinds = _either(("auto",), lambda value: _names(value) if set(_names(value)) <= set(HEAD_KINDS) else (), _a_kind)
 _levels = _either(("auto", "last", "all"), _names, "a list of names as in backbone.json")
 _weight = _either(("none", "balanced"), _weights, "{class: weight} with positive weights")
+FolderLayout = Annotated[str, PlainValidator(_layout), AS_IT_IS]
 Bits = Annotated[Literal["auto"] | int, _bits, AS_IT_IS]
 HeadKinds = Annotated[Literal["auto"] | tuple[str, ...], _kinds, AS_IT_IS]
 HeadLevels = Annotated[str | tuple[str, ...], _levels, AS_IT_IS]

@@ -19,6 +19,7 @@ from headstart.param_types import (
     LINEAR_KINDS,
     Bits,
     ClassWeight,
+    FolderLayout,
     Fraction,
     HeadKinds,
     HeadLevels,
@@ -36,9 +37,10 @@ class _Section(BaseModel):
 
 
 class Data(_Section):
-    """Where the labelled images are, and how their values are read."""
+    """Where the labelled images are, and how their folders and values are read."""
 
     root: Annotated[str, Field(min_length=1)]
+    layout: FolderLayout
     bits: Bits
 
 
