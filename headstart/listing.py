@@ -195,7 +195,8 @@ def _filled(row: dict[str, str | None], columns: Sequence[str]) -> tuple[tuple[s
 
 def _is_no_image(path: str) -> str | None:
     """Return why nobody takes this file for an image: what systems and tools leave behind, and documents."""
-    parts, suffix = PurePosixPath(path).parts, PurePosixPath(path).suffix.lower()
+    parts = path.split("/")
+    suffix = PurePosixPath(parts[-1]).suffix.lower()
     if hidden := next((part for part in parts if _is_hidden(part)), None):
         return f"hidden: '{hidden}'"
     is_document = suffix in _DOCUMENTS or (not suffix and parts[-1].lower() in _DOCUMENT_NAMES)
@@ -212,5 +213,6 @@ def _files_below(root: Path) -> list[str]:
         return sorted(PurePosixPath(each).relative_to(remote.path).as_posix() for each in remote.fs.find(remote.path))
     found = []
     for folder, _, names in os.walk(root, followlinks=True):
-        found += [(Path(folder) / name).relative_to(root).as_posix() for name in names]
+        inside = Path(folder).relative_to(root).as_posix()
+        found += names if inside == "." else [f"{inside}/{name}" for name in names]
     return sorted(found)

@@ -63,6 +63,7 @@ class Validate(_Section):
 
     max_quarantined_fraction: Fraction
     min_images: Annotated[int, Field(ge=1)]
+    thorough: bool
 
 
 class Split(_Section):

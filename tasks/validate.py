@@ -2,7 +2,8 @@
 
 Reads data.root; writes artifacts/manifest.parquet and artifacts/validation/. Every file found is either in the manifest
 or in the quarantine: none is dropped silently, and none is converted. Where the stage fails, the list of what it set
-aside is in artifacts/failed/.
+aside is in artifacts/failed/. A file that has not changed since it was last opened here is not opened again; the results
+are the same as if it were.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from headstart import known_files
 from headstart.base import tables, validation
 from headstart.base.cores import n_cores
 from headstart.base.errors import DataError, count_and_name
@@ -24,7 +26,9 @@ from headstart.base.files import located
 from headstart.base.progress import bar, say, warn
 from headstart.base.validation import Aside, ValidationSummary
 from headstart.images import ALL_BITS, UnreadableError, decode
+from headstart.known_files import Contents, KnownFiles, clock_ns, stamp
 from headstart.listing import Found, Listing, NoImageError, list_images
+from headstart.slicing import Facts, slices_of
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -44,6 +48,8 @@ class Looked(NamedTuple):
     n_bytes: int
     bits: int | None  # that the values use; None: a file with 8 bits a channel
     reason: str | None
+    is_copy: bool = False  # of a usable file, under the same label
+    copy_in_train: bool = False  # whether a copy of this held-out file is in the given train
 
 
 def look(folder: Path, found: Found, bits: int = ALL_BITS) -> Looked:
@@ -62,19 +68,38 @@ def look(folder: Path, found: Found, bits: int = ALL_BITS) -> Looked:
     return Looked(found, image_id, image.format, width_px, height_px, len(data), image.bits, None)
 
 
-def look_at_all(listing: Listing, bits: int | None) -> tuple[list[Looked], int | None]:
+def remembered(known: KnownFiles, found: Found, bits: int) -> Looked | None:
+    """Return what is known of a usable file that has not changed since it was opened."""
+    contents = known.of(found.path, bits)
+    return contents and Looked(found, *contents, None)
+
+
+def look_and_keep(known: KnownFiles, found: Found, bits: int) -> Looked:
+    """Open a file, and note what is in it if it can be used."""
+    began_ns, seen = clock_ns(), stamp(found.path, known.folder)
+    item = look(known.folder, found, bits)
+    if item.reason is None:
+        known.keep(found.path, bits, seen, began_ns, Contents(*item[1:7]))
+    return item
+
+
+def look_at_all(listing: Listing, bits: int | None, known: KnownFiles) -> tuple[list[Looked], int | None]:
     """Return the contents of all files, and how many of 16 bits a channel their values have.
 
     `bits` None: as many as the images together use. The result is None where no file has 16 bits a channel.
     """
 
     def look_at(files: Sequence[Found], of_bits: int) -> list[Looked]:
-        with bar("checking", len(files), "image") as advance, ThreadPoolExecutor(n_cores()) as pool:
-            looked = []
-            for item in pool.map(lambda found: look(listing.folder, found, of_bits), files):
-                looked.append(item)
+        there = [(found, remembered(known, found, of_bits)) for found in files]
+        unknown = [found for found, item in there if item is None]
+        with bar("checking", len(unknown), "image") as advance, ThreadPoolExecutor(n_cores()) as pool:
+            opened = {}
+            for item in pool.map(lambda found: look_and_keep(known, found, of_bits), unknown):
+                opened[item.found] = item
                 advance(1)
-            return looked
+        if len(unknown) < len(files):
+            say(f"{len(files) - len(unknown)} images have not changed since they were checked; {len(unknown)} opened")
+        return [item or opened[found] for found, item in there]
 
     looked = look_at(listing.found, bits or ALL_BITS)
     deep = [item for item in looked if item.bits is not None]
@@ -93,6 +118,7 @@ def set_duplicates_aside(looked: Iterable[Looked]) -> list[Looked]:
 
     Under several labels, it is set on all copies, since the right label is unknown. Under one label, one copy stays:
     the held-out one (test, then val, then train), so that no test image is trained on; within a split the first path.
+    It is marked if a copy was in train: what was measured on such an image before was too good.
     """
     by_id: dict[str, list[Looked]] = {}
     for item in looked:
@@ -107,7 +133,10 @@ def set_duplicates_aside(looked: Iterable[Looked]) -> list[Looked]:
             reason = f"the same bytes under {len(labels)} labels: {count_and_name(labels)}"
             outcome += [item._replace(reason=reason) for item in copies]
         else:
-            outcome += [copies[0], *(item._replace(reason=f"the same bytes as {kept}") for item in copies[1:])]
+            splits = [item.found.given_split for item in copies]
+            leaked = splits[0] in ("val", "test") and "train" in splits
+            others = (item._replace(reason=f"the same bytes as {kept}", is_copy=True) for item in copies[1:])
+            outcome += [copies[0]._replace(copy_in_train=leaked), *others]
     return sorted(outcome, key=lambda item: item.found.path)
 
 
@@ -125,13 +154,14 @@ def manifest_of(usable: list[Looked]) -> pl.DataFrame:
             "width_px": [item.width_px for item in rows],
             "height_px": [item.height_px for item in rows],
             "n_bytes": [item.n_bytes for item in rows],
+            "copy_in_train": [item.copy_in_train for item in rows],
         },
         schema_overrides={"given_split": pl.String, "width_px": pl.Int32, "height_px": pl.Int32},
     )
 
 
 def summary_of(
-    form: str, manifest: pl.DataFrame, aside: Sequence[Aside], small: dict[str, int], bits: int | None
+    form: str, manifest: pl.DataFrame, aside: Sequence[Aside], small: dict[str, int], bits: int | None, n_copies: int
 ) -> ValidationSummary:
     """Return the contents of summary.json."""
     sides = manifest.select("width_px", "height_px").iter_rows()
@@ -141,7 +171,8 @@ def summary_of(
         n_files=len(manifest) + len(aside),
         n_images=len(manifest),
         n_quarantined=n_bad,
-        n_no_images=len(aside) - n_bad - sum(small.values()),
+        n_copies=n_copies,
+        n_no_images=len(aside) - n_bad - n_copies - sum(small.values()),
         n_classes=manifest["label"].n_unique(),
         n_groups=manifest["group"].n_unique(),
         dropped_classes=small,
@@ -187,15 +218,22 @@ def check_usable(usable: Sequence[Looked], aside: Sequence[Aside], max_fraction:
 
 def run(params: Params, layout: Layout) -> None:
     """Find, decode and check the images, and write the results; nothing of it is written unless the checks pass."""
-    shown, wanted = params.data.root, params.validate_
+    shown, wanted, cache = params.data.root, params.validate_, layout.cache
     try:
-        listing = list_images(layout.data_root, shown)
+        listing = list_images(layout.data_root, shown, params.data.layout)
     except NoImageError as error:
         raise _listed(error, layout, error.stray) from None
     say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")
-    looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits)
+    known = KnownFiles(listing.folder)
+    if not wanted.thorough:
+        known = known_files.load(cache, layout.data_root, listing.folder)
+    looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits, known)
+    known_files.save(known, cache, layout.data_root)
     looked = set_duplicates_aside(looked)
-    aside = [*listing.stray, *(Aside(item.found.path, item.reason) for item in looked if item.reason)]
+    aside = [
+        *listing.stray,
+        *(Aside(item.found.path, item.reason, not item.is_copy) for item in looked if item.reason),
+    ]
     usable, small = drop_small_classes([item for item in looked if item.reason is None], wanted.min_images)
     aside += [
         Aside(
@@ -211,11 +249,16 @@ def run(params: Params, layout: Layout) -> None:
     except DataError as error:
         raise _listed(error, layout, aside) from None
     manifest = tables.check(manifest_of(usable), tables.MANIFEST)
-    summary = summary_of(listing.form, manifest, aside, small, bits)
-    validation.write(layout.validation, summary, aside)
+    summary = summary_of(listing.form, manifest, aside, small, bits, sum(item.is_copy for item in looked))
+    slices, notes = slices_of(Facts(item.image_id, item.found.slices) for item in usable)
+    validation.write(layout.validation, summary, aside, slices)
     tables.write(layout.manifest, manifest, tables.MANIFEST)
     validation.forget_failed(layout)
     _tell(summary, aside, wanted.min_images)
+    if len(slices):
+        say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
+    for note in notes:
+        say(note)
 
 
 def _listed(error: DataError, layout: Layout, aside: Sequence[Aside]) -> DataError:
@@ -237,6 +280,8 @@ def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int) -
     if summary.dropped_classes:
         named = count_and_name(f"{label}: {n_images}" for label, n_images in summary.dropped_classes.items())
         warn(f"{len(summary.dropped_classes)} classes with fewer than {min_images} images are dropped ({named})")
+    if summary.n_copies:
+        say(f"{summary.n_copies} files are copies of others under the same label: one of each is used, and none counts")
     if summary.n_no_images:
         say(f"{summary.n_no_images} further files are no images, and left alone")
     if bad := [each.path for each in aside if each.counted]:

@@ -147,6 +147,15 @@ def _manifest(pa: Any) -> dict[str, Any]:
         "width_px": pa.Column(pl.Int32, pa.Check.gt(0)),  # after EXIF rotation
         "height_px": pa.Column(pl.Int32, pa.Check.gt(0)),
         "n_bytes": pa.Column(pl.Int64, pa.Check.gt(0)),
+        "copy_in_train": pa.Column(pl.Boolean),  # of a held-out image: the given train held the same bytes
+    }
+
+
+def _slices(pa: Any) -> dict[str, Any]:
+    return {
+        "image_id": pa.Column(pl.String, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+        "slice": _text(pa),  # a further column of the manifest, or a level of folders, such as camera
+        "value": _text(pa),
     }
 
 
@@ -197,9 +206,13 @@ def _predictions(pa: Any) -> dict[str, Any]:
 
 MANIFEST = Table(
     "manifest",
-    ("image_id", "path", "label", "group", "given_split", "format", "width_px", "height_px", "n_bytes"),
+    (
+        *("image_id", "path", "label", "group", "given_split"),
+        *("format", "width_px", "height_px", "n_bytes", "copy_in_train"),
+    ),
     _manifest,
 )
+SLICES = Table("slices", ("image_id", "slice", "value"), _slices)
 SPLITS = Table("splits", ("image_id", "path", "label", "group", "split"), _splits)
 VALIDATION = Table(
     "validation",

@@ -1,4 +1,4 @@
-"""The contents of artifacts/validation: counts of what `validate` found, and the files that it set aside."""
+"""The contents of artifacts/validation: counts of what `validate` found, the slices, and the files set aside."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from headstart.base import tables
 from headstart.base.files import read_csv, replacing_folder, write_csv
 from headstart.base.records import Digest, Record
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
 
-_RECORD, _QUARANTINE = "summary.json", "quarantine.csv"
+_RECORD, _QUARANTINE, _SLICES = "summary.json", "quarantine.csv", "slices.parquet"
 _STAGE = "validate"
 
 
@@ -23,7 +24,8 @@ class Aside(NamedTuple):
 
     path: str
     reason: str
-    counted: bool = True  # towards validate.max_quarantined_fraction. False: no image, or of a class that is dropped
+    # Towards validate.max_quarantined_fraction. False: no image, of a class that is dropped, or a copy under one label
+    counted: bool = True
 
 
 class ValidationSummary(Record):
@@ -33,6 +35,7 @@ class ValidationSummary(Record):
     n_files: int
     n_images: int  # usable ones
     n_quarantined: int  # that count towards validate.max_quarantined_fraction
+    n_copies: int  # of usable images, with the same bytes and label
     n_no_images: int  # documents, and what systems leave behind
     n_classes: int
     n_groups: int
@@ -50,15 +53,21 @@ class ValidationSummary(Record):
 
 
 def quarantined(layout: Layout) -> list[tuple[str, str]]:
-    """Return the path and the reason of every file that was set aside, but not of those that are no images."""
+    """Return the path and the reason of every file that could not be used; copies and what is no image are not among them."""
     table = read_csv(layout.validation / _QUARANTINE, _STAGE)
     rows = table.filter(pl.col("counted").cast(pl.String) == "true")  # an empty column has no type
     return list(rows.select("path", "reason").iter_rows())
 
 
-def write(folder: Path, summary: ValidationSummary, aside: Sequence[Aside]) -> None:
-    """Write the whole folder; on failure it is unchanged."""
+def slices(layout: Layout) -> pl.DataFrame:
+    """Return `tables.SLICES`: what is told of images beside their class."""
+    return tables.read(layout.validation / _SLICES, tables.SLICES, _STAGE)
+
+
+def write(folder: Path, summary: ValidationSummary, aside: Sequence[Aside], of_images: pl.DataFrame) -> None:
+    """Write the whole folder, with the slices of images; on failure it is unchanged."""
     with replacing_folder(folder) as beside:
+        tables.write(beside / _SLICES, of_images, tables.SLICES)
         write_csv(beside / _QUARANTINE, _table(aside))
         summary.write(beside / _RECORD)
 

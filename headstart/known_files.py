@@ -1,0 +1,133 @@
+"""What was found in files, kept on this machine, so that a file that has not changed since need not be opened again.
+
+A file has not changed while its device, inode, size and its times of modification and of change are those of before.
+As in git, a file that was as new as the look at it may have changed without a trace: it is not kept. Nor is a file that
+could not be used, nor one that is read by a URL. So results are the same with and without what is kept here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from headstart.base.files import is_local, located
+from headstart.images import decoder
+
+if TYPE_CHECKING:
+    from headstart.store.cache import Cache
+
+_STAGE, _TABLE, _DIGEST = "validate", "files.parquet", "files.sha256"
+_VERSION = 1  # of this record; raise it when a file that was usable no longer is, or its facts change
+_TOO_NEW_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is the one of before. The time of change cannot be set back, as that of modification can."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class Contents(NamedTuple):
+    """What was found in a usable file."""
+
+    image_id: str
+    format: str
+    width_px: int
+    height_px: int
+    n_bytes: int
+    bits: int | None  # that the values use; None: a file with 8 bits a channel
+
+
+Key = tuple[str, int]  # path, and of how many bits its values were taken
+_SCHEMA = {
+    **{"path": pl.String, "of_bits": pl.Int64},
+    **{"device": pl.UInt64, "inode": pl.UInt64, "size": pl.Int64, "modified_ns": pl.Int64, "changed_ns": pl.Int64},
+    **{"image_id": pl.String, "format": pl.String, "width_px": pl.Int64, "height_px": pl.Int64},
+    **{"n_bytes": pl.Int64, "bits": pl.Int64},
+}
+
+
+def stamp(path: str, folder: Path) -> Stamp | None:
+    """Return the stamp of a file now; None for one that is not there, or is read by a URL."""
+    file = located(path, folder)
+    try:
+        found = os.stat(file) if is_local(file) else None
+    except OSError:
+        return None
+    return found and Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@dataclass
+class KnownFiles:
+    """The files of one data.root that were usable when they were last opened."""
+
+    folder: Path  # to which paths are relative
+    before: Mapping[Key, tuple[Stamp, Contents]] = field(default_factory=dict)
+    now: dict[Key, tuple[Stamp, Contents]] = field(default_factory=dict)
+
+    def of(self, path: str, of_bits: int) -> Contents | None:
+        """Return what is in a file; None where it is not known, or has changed."""
+        known = self.before.get((path, of_bits))
+        if known is None or known[0] != stamp(path, self.folder):
+            return None
+        self.now[path, of_bits] = known
+        return known[1]
+
+    def keep(self, path: str, of_bits: int, seen: Stamp | None, began_ns: int, contents: Contents) -> None:
+        """Note what is in a file, whose stamp was `seen` at `began_ns`, before it was read."""
+        is_old = seen and max(seen.modified_ns, seen.changed_ns) + _TOO_NEW_NS < began_ns
+        if seen and is_old and seen == stamp(path, self.folder):
+            self.now[path, of_bits] = seen, contents
+
+
+def clock_ns() -> int:
+    """Return the time that `KnownFiles.keep` compares the times of files with."""
+    return time.time_ns()
+
+
+def load(cache: Cache, data: Path, folder: Path) -> KnownFiles:
+    """Return what is known of the files of `data`, whose paths are relative to `folder`; nothing if it is damaged."""
+    with TemporaryDirectory() as name:
+        beside = Path(name) / "known"
+        if not is_local(data) or not cache.take(_STAGE, _made_for(data), beside, _is_sound):
+            return KnownFiles(folder)
+        table = pl.read_parquet(beside / _TABLE)
+    before = {row[:2]: (Stamp(*row[2:7]), Contents(*row[7:])) for row in table.iter_rows()}
+    return KnownFiles(folder, before)
+
+
+def save(known: KnownFiles, cache: Cache, data: Path) -> None:
+    """Keep what is known now, if that is not what was known before."""
+    if not is_local(data) or known.now == known.before:
+        return
+    rows = [(*key, *seen, *contents) for key, (seen, contents) in sorted(known.now.items())]
+    with TemporaryDirectory() as name:
+        file = Path(name) / _TABLE
+        pl.DataFrame(rows, _SCHEMA, orient="row").write_parquet(file)
+        (Path(name) / _DIGEST).write_text(_digest(file), encoding="ascii")
+        cache.put(_STAGE, _made_for(data), Path(name))
+
+
+def _made_for(data: Path) -> str:
+    """Return the name of the record: another version of the decoder may find other things in a file."""
+    return hashlib.sha256(f"{_VERSION} {[*_SCHEMA]} {decoder()} {data.resolve()}".encode()).hexdigest()
+
+
+def _is_sound(folder: Path) -> bool:
+    return _digest(folder / _TABLE) == (folder / _DIGEST).read_text(encoding="ascii")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
