@@ -1,7 +1,8 @@
 """How folders in folders are read: which level names the class, which the split, and what the others are.
 
 A reading is a pattern of levels, as in `data.layout`: `class`, `split/class`, `*/class`, `camera/class`. `*` is a level
-that tells nothing; any other word names a level that is kept as a slice. Where two readings are possible, none is guessed.
+that tells nothing; any other word names a level that is kept as a slice. Where two readings are possible, none is
+guessed.
 """
 
 from __future__ import annotations
@@ -86,11 +87,13 @@ def read(folders: Collection[Folders], layout: str, shown: str) -> Reading:
     """
     inside = {each for each in folders if each}
     if layout != AUTO:
-        levels = layout.split("/")
-        at = levels.index(SPLIT) if SPLIT in levels else None
+        given = layout.split("/")
+        at = given.index(SPLIT) if SPLIT in given else None
         names = {each[at] for each in inside if len(each) > at} if at is not None else set()
-        return Reading(levels, _splits(names, shown), is_given=True)
-    levels, splits, around = [], {}, []
+        return Reading(given, _splits(names, shown), is_given=True)
+    levels: list[str] = []
+    splits: dict[str, str] = {}
+    around: list[str] = []
     while True:
         names = {each[0] for each in inside}
         if not splits and (splits := _given_splits(names, shown)):
@@ -113,9 +116,9 @@ def _of_classes(
     here = Reading([*levels, CLASS], splits, around)
     if len(inner) < 2:  # one folder inside each class, or none, cannot be classes
         return here
-    if not splits and (found := _given_splits(inner, shown)) and set(found) == inner:
-        if all(len(each) < 3 for each in inside):
-            return Reading([*levels, CLASS, SPLIT], found, around)
+    found = {} if splits or any(len(each) > 2 for each in inside) else _given_splits(inner, shown)
+    if found and set(found) == inner:
+        return Reading([*levels, CLASS, SPLIT], found, around)
     above: dict[str, set[str]] = {}
     for each in inside:
         if len(each) > 1:
@@ -133,8 +136,8 @@ def _of_classes(
     kept = "/".join([*levels, "source", CLASS])
     raise DataError(
         f"data.root is '{shown}', where {why}, so that the classes may be {len(outer)}"
-        f" ({count_and_name(sorted(outer))}) or {len(inner)} ({count_and_name(sorted(inner))}). Folders that can be read"
-        f" in one way were expected. Set data.layout to '{one}' for the former or to '{other}' for the latter;"
+        f" ({count_and_name(sorted(outer))}) or {len(inner)} ({count_and_name(sorted(inner))}). Folders that can be"
+        f" read in one way were expected. Set data.layout to '{one}' for the former or to '{other}' for the latter;"
         f" '{kept}' also keeps the outer folders as a slice of the results."
     )
 
@@ -163,6 +166,7 @@ def _splits(names: set[str], shown: str) -> dict[str, str]:
         if len(same := [name for name in found if found[name] == split]) > 1:
             raise DataError(
                 f"data.root is '{shown}', where {len(same)} folders are called like the split {split}"
-                f" ({count_and_name(same)}). One for each of train, val and test was expected. Join them, or rename one."
+                f" ({count_and_name(same)}). One for each of train, val and test was expected. Join them or"
+                " rename one."
             )
     return dict(sorted(found.items(), key=lambda item: SPLIT_NAMES.index(item[1])))

@@ -8,7 +8,6 @@ could not be used, nor one that is read by a URL. So results are the same with a
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ _TOO_NEW_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
 
 
 class Stamp(NamedTuple):
-    """What tells that a file is the one of before. The time of change cannot be set back, as that of modification can."""
+    """What tells that a file is the one of before. Its time of modification can be set back; that of change cannot."""
 
     device: int
     inode: int
@@ -63,7 +62,7 @@ def stamp(path: str, folder: Path) -> Stamp | None:
     """Return the stamp of a file now; None for one that is not there, or is read by a URL."""
     file = located(path, folder)
     try:
-        found = os.stat(file) if is_local(file) else None
+        found = file.stat() if is_local(file) else None
     except OSError:
         return None
     return found and Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

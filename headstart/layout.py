@@ -84,7 +84,7 @@ class Layout:
 
     @property
     def validation(self) -> Path:
-        """summary.json and quarantine.csv."""
+        """summary.json, quarantine.csv and slices.parquet."""
         return self.artifacts / "validation"
 
     @property

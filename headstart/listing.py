@@ -182,9 +182,7 @@ def _list_manifest(path: Path, shown: str) -> Listing:
         )
     if not rows:
         raise DataError(f"'{shown}' has no rows. One row per image was expected. Set data.root in params.yaml.")
-    found = [
-        Found(row["path"], row["label"], row.get("split"), row.get("group"), _filled(row, others)) for row in rows
-    ]
+    found = [Found(row["path"], row["label"], row.get("split"), row.get("group"), _filled(row, others)) for row in rows]
     given = " and ".join(name for name in ("split", "group") if name in table.columns)
     return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
 

@@ -69,7 +69,9 @@ def _layout(value: object) -> str:
     levels = value.split("/") if isinstance(value, str) else []
     named = [level for level in levels if level != "*"]
     is_right = all(re.fullmatch(r"[a-z][a-z0-9_]*", level) for level in named) and len(set(named)) == len(named)
-    if value != "auto" and not (is_right and "class" in named and levels[-1] != "*" and not {"path", "label"} & {*named}):
+    if value != "auto" and not (
+        is_right and "class" in named and levels[-1] != "*" and not {"path", "label"} & {*named}
+    ):
         raise ValueError(
             "auto, or levels of folders from the outside in is expected: class once, and split, group, * or a name of"
             " your own, such as class, split/class, */class or camera/class"

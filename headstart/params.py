@@ -246,6 +246,7 @@ class Export(_Section):
     """What is handed over beside the model."""
 
     conformance_images: Annotated[int, Field(ge=1, le=1000)]
+    parity_images: Annotated[int, Field(ge=0)] | None
     int8: bool
     int8_max_accuracy_drop: Fraction
     gate: Annotated[str, Field(pattern=r"^(newest|v\d+\.\d+\.\d+)$")] | None

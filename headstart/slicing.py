@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -54,8 +55,8 @@ def _few(values: pl.Series) -> tuple[pl.Series | None, str]:
     numbers = values.cast(pl.Float64, strict=False)
     if numbers.is_finite().fill_null(value=False).all():
         ends = sorted({float(numbers.quantile(share, "lower") or 0.0) for share in (0.25, 0.5, 0.75)})
-        names = [f"up to {ends[0]:g}", *(f"{low:g} to {high:g}" for low, high in zip(ends, ends[1:], strict=False))]
+        names = [f"up to {ends[0]:g}", *(f"{low:g} to {high:g}" for low, high in itertools.pairwise(ends))]
         names.append(f"above {ends[-1]:g}")
-        at = sum((numbers > end).cast(pl.Int64) for end in ends)
+        at = [sum(number > end for end in ends) for number in numbers]
         return pl.Series([names[index] for index in at]), f"has {n_values} numbers, which are cut to quarters"
     return None, f"has {n_values} values, more than {MAX_VALUES}, and makes no slices"

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from headstart import images
-from headstart.base import dataset, label_sets
+from headstart.base import dataset, label_sets, validation
 from headstart.base.cores import n_cores
 from headstart.base.dataset import TEST, TRAIN, VAL, Dataset, Images
 from headstart.base.errors import DataError
@@ -25,7 +25,7 @@ from headstart.base.files import located, replacing_folder, write_csv
 from headstart.base.progress import bar, say, show_image, warn
 from headstart.embedding import features, pixels
 from headstart.embedding.batches import CPU_BATCH, in_batches
-from headstart.evaluation import accepted, folder, imbalance, metrics
+from headstart.evaluation import accepted, folder, imbalance, metrics, slices
 from headstart.evaluation.candidates import CANDIDATES, contest, decide, pieces_of
 from headstart.evaluation.confusion_plot import confusion_matrix
 from headstart.evaluation.folder import Candidate, Choice, Comparison, LabelSets, NotComparable, Scores, TestScores
@@ -60,6 +60,9 @@ def run(params: Params, layout: Layout) -> None:
         update={"class_ratio": round(imbalance.ratio(counts), 6), **_of_sets(params.evaluate, sets, ours, test)}
     )
     predictions = predictions_table(test, ours, data.classes)
+    told_apart = slices.slices(
+        validation.slices(layout), test.image_ids, predictions["correct"].to_numpy(), test.groups
+    )
     compared = None
     if reference := accepted.read(layout.accepted):
         compared = _compared(reference, predictions, data, params.evaluate, layout)
@@ -73,11 +76,14 @@ def run(params: Params, layout: Layout) -> None:
         write_csv(beside / folder.RISK_COVERAGE, thinned(curve))
         of_classes = class_records(data.classes, evaluations[choice.chosen].per_class)
         folder.write(beside, predictions, told, of_classes, choice, compared, sets)
+        slices.write(beside, told_apart)
     confusion = metrics.confusion_matrix(test.labels, ours.predicted, len(data.classes))
     show_image("confusion-matrix", lambda: confusion_matrix(confusion, data.classes), "The held-out images")
     if why := imbalance.warning(data.classes, counts, told.majority_accuracy):
         warn(why)
     (warn if sets.holds_all else say)(f"label sets: {sets.basis}")
+    if why := slices.warning(told_apart):
+        warn(why)
     say(told.headline.told(told.n_images))
 
 

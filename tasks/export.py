@@ -1,7 +1,8 @@
 """Join the three graphs to one model, and check it against the predictions of `evaluate`.
 
-Reads the pieces, the predictions and the original files of the test split; writes artifacts/export/. The stage
-fails unless the model gives evaluate's label on every test image, and its probabilities within 1e-4.
+Reads the pieces, the predictions, and original files of the test split: all, or those on which a difference would show
+first. Writes artifacts/export/. The stage fails unless the model gives evaluate's label on each of them, and its
+probabilities within 1e-4.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from headstart import images
-from headstart.base import dataset
+from headstart.base import dataset, tables
 from headstart.base.cores import n_cores
 from headstart.base.errors import RejectedError
 from headstart.base.files import located, replacing_folder, sha256_of, write_text
@@ -21,7 +22,7 @@ from headstart.base.validation import ValidationSummary
 from headstart.evaluation import folder as evaluation
 from headstart.evaluation.candidates import Pieces, learned_from, pieces_of
 from headstart.evaluation.folder import Comparison
-from headstart.handover import conformance, folder, latency
+from headstart.handover import conformance, folder, latency, parity
 from headstart.handover.card import card
 from headstart.handover.folder import Facts, Int8Model, ModelRecord, Outputs, Probabilities
 from headstart.handover.model import FORMAT
@@ -45,12 +46,14 @@ def run(params: Params, layout: Layout) -> None:
     facts = _facts(layout, choice, test, validated.bits or images.ALL_BITS)
     chosen = pieces_of(layout, choice.chosen)
     model = _joined(chosen, chosen.network(), facts)
-    files = [located(path, layout.images) for path in predictions["path"]]
+    manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
+    checked = parity.most_telling(predictions, manifest, params.export.parity_images)
+    files = [located(path, layout.images) for path in checked["path"]]
     tolerance = conformance.TOLERANCES["float32"]
     if choice.chosen == "frozen":
         tolerance = max(conformance.TOLERANCES[kept] for kept in (head.precision, head.dtype))
     with bar("checking model.onnx", len(files), "image") as advance:
-        conformance.check_every_image(model, files, predictions, facts, tolerance, advance)
+        conformance.check_images(model, files, checked, facts, tolerance, advance)
 
     int8 = folder.read_int8(layout.int8)
     with replacing_folder(layout.export) as beside:
@@ -62,16 +65,23 @@ def run(params: Params, layout: Layout) -> None:
         record = _record(facts, test, int8, beside)
         folder.write_model(beside, record, conformance.expected(tolerance, vectors))
         name = PurePath(params.data.root).name
-        told = card(record, head, choice, dataset=name, form=validated.form, int8=int8.why)
+        told = card(record, head, choice, dataset=name, form=validated.form, int8=int8.why, n_checked=len(files))
         write_text(beside / model_folder.CARD, told)
         _write_sums(beside)
     session = runtime.session(model)
     image = images.decode(files[0].read_bytes(), facts.bits).rgb[None]
     took = latency.measure(model_folder.MODEL, lambda it: session.run(None, {"image": it}), image, n_cores(), _SECONDS)
     say(
-        f"model.onnx gives evaluate's labels on all {len(files)} test images; {len(model) / 1e6:.1f} MB,"
+        f"model.onnx gives evaluate's labels on {_how_many(len(files), len(predictions))} test images;"
+        f" {len(model) / 1e6:.1f} MB,"
         f" {took.p50_ms:.1f} ms an image here"
     )
+
+
+def _how_many(n_checked: int, n_images: int) -> str:
+    if n_checked == n_images:
+        return f"all {n_images}"
+    return f"the {n_checked} most telling of {n_images}"
 
 
 def _refuse_a_worse_one(layout: Layout) -> None:

@@ -170,6 +170,20 @@ def _told_of(moves: list[Move]) -> list[str]:
     return warnings
 
 
+def leaked(splits: list[str], copy_in_train: list[bool]) -> tuple[dict[str, int], list[str]]:
+    """Return how many held-out images of each split had a copy in the given train, and a warning for each split."""
+    n_images = Counter(splits)
+    found = Counter(split for split, is_copied in zip(splits, copy_in_train, strict=True) if is_copied)
+    told = [
+        f"leakage in the data: {found[split]} of {n_images[split]} given {split} images"
+        f" ({found[split] / n_images[split]:.0%}) have a byte-identical copy in the given train. These copies are set"
+        " aside and not trained on; near copies, of another size or compression, are not found so"
+        for split in ("test", "val")
+        if found[split]
+    ]
+    return dict(found), told
+
+
 def _honour(images: list[Image], moved: dict[str, str], notes: list[str]) -> Outcome:
     splits = [moved.get(image.given_split or "", image.given_split or "") for image in images]
     missing = _missing_classes(images, splits)
@@ -237,6 +251,8 @@ def run(params: Params, layout: Layout) -> None:
     manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
     images = [Image(*row) for row in manifest.select("group", "label", "given_split").iter_rows()]
     outcome = divide(images, params.split)
+    copies, told = leaked(outcome.splits, manifest["copy_in_train"].to_list())
+    warnings = [*told, *outcome.warnings]
     splits = manifest.select("image_id", "path", "label", "group").with_columns(split=pl.Series(outcome.splits))
     counts = Counter(splits.select("split", "label").iter_rows())
     classes = sorted(set(splits["label"]))
@@ -245,12 +261,13 @@ def run(params: Params, layout: Layout) -> None:
         n_images={split: sum(counts[split, label] for label in classes) for split in SPLIT_NAMES},
         images_per_class={split: {label: counts[split, label] for label in classes} for split in SPLIT_NAMES},
         notes=outcome.notes,
-        warnings=outcome.warnings,
+        warnings=warnings,
         lacking=outcome.lacking,
+        copies_in_train=copies,
     )
     dataset.write(layout, splits, summary)
     for note in outcome.notes:
         say(note)
-    for warning in outcome.warnings:
+    for warning in warnings:
         warn(warning)
     say(", ".join(f"{split} {n_images}" for split, n_images in summary.n_images.items()) + " images")

@@ -2,8 +2,8 @@
 
 Reads data.root; writes artifacts/manifest.parquet and artifacts/validation/. Every file found is either in the manifest
 or in the quarantine: none is dropped silently, and none is converted. Where the stage fails, the list of what it set
-aside is in artifacts/failed/. A file that has not changed since it was last opened here is not opened again; the results
-are the same as if it were.
+aside is in artifacts/failed/. A file that has not changed since it was last opened here is not opened again; the
+results are the same as if it were.
 """
 
 from __future__ import annotations

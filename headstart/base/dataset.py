@@ -28,6 +28,7 @@ class SplitSummary(Record):
     notes: list[str]
     warnings: list[str]
     lacking: dict[str, list[str]]  # split -> classes that had no image there, before any were moved
+    copies_in_train: dict[str, int]  # held-out split -> images of which the given train held a copy, now set aside
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class ValidationSummary(Record):
 
 
 def quarantined(layout: Layout) -> list[tuple[str, str]]:
-    """Return the path and the reason of every file that could not be used; copies and what is no image are not among them."""
+    """Return the path and the reason of every file that counts as unusable: no copy, and nothing that is no image."""
     table = read_csv(layout.validation / _QUARANTINE, _STAGE)
     rows = table.filter(pl.col("counted").cast(pl.String) == "true")  # an empty column has no type
     return list(rows.select("path", "reason").iter_rows())

@@ -1,4 +1,4 @@
-"""Checks the model on every held-out image, and ships a few images with their answers to check any copy of it."""
+"""Checks the model on held-out images, and ships a few of them with their answers to check any copy of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
-def check_every_image(
+def check_images(
     model: bytes,
     files: Sequence[Path],
     predictions: pl.DataFrame,
@@ -62,8 +62,8 @@ def check_every_image(
     if other_labels or apart:
         raise CheckError(
             f"model.onnx gives another label than evaluate on {len(other_labels)} and other probabilities on"
-            f" {len(apart)} of {len(files)} test images ({count_and_name(other_labels or apart)}), by up to"
-            f" {furthest:.1e}. The same labels and at most {tolerance:.0e} were expected. Run `dvc repro --force"
+            f" {len(apart)} of the {len(files)} test images it was run on ({count_and_name(other_labels or apart)}), by"
+            f" up to {furthest:.1e}. The same labels and at most {tolerance:.0e} were expected. Run `dvc repro --force"
             " backbone`; please report this if it happens again."
         )
 

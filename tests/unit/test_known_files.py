@@ -15,7 +15,6 @@ from headstart.params import Params
 from tasks import validate
 from tests.support.images import ROOT, deep_png, encoded, photograph
 
-
 Folders = Callable[..., Path]
 
 

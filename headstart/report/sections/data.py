@@ -88,6 +88,11 @@ def notes_of(run: Artefacts) -> list[str]:
         notes.append(
             f"Values of {found.bits} bits in files with 16 bits a channel: {2**found.bits - 1} is shown white."
         )
+    if found.n_copies:
+        notes.append(
+            f"{found.n_copies} files are copies of other images under the same label; one of each is used, the others"
+            " are in artifacts/validation/quarantine.csv."
+        )
     if found.dropped_classes:
         each = (f"{label} ({n_images})" for label, n_images in found.dropped_classes.items())
         named = count_and_name(each, _MAX_NAMED)

@@ -12,10 +12,11 @@ import numpy as np
 
 from headstart.base.dataset import Images
 from headstart.base.progress import bar
-from headstart.evaluation import folder
+from headstart.evaluation import folder, slices
 from headstart.evaluation.candidates import pieces_of
 from headstart.evaluation.folder import ClassRecord, TestScores
 from headstart.evaluation.metrics import confusion_matrix
+from headstart.evaluation.slices import Slice
 from headstart.onnx import runtime
 from headstart.report import feature_space, figures, occlusion, pictures
 from headstart.report.artefacts import Artefacts, Shown
@@ -68,6 +69,7 @@ class Fails:
     mistakes: Sequence[Mistake]  # most confident first; some or all of test.n_errors
     maps: Sequence[Map]
     held_out: Sequence[tuple[Shown, str]]  # images, in the order of the maps' places, and their predictions
+    slices: Sequence[Slice] = ()  # the accuracy of each camera, site or whatever else is told of images
     template: str = "fails"
     large_px: int = _LARGE_PX
     small_px: int = _SMALL_PX
@@ -89,6 +91,7 @@ class Fails:
             _mistakes(run, predicted),
             _maps(run, run.test[rows]),
             list(zip(images, [run.classes[label] for label in predicted[rows]], strict=True)),
+            slices.read(run.layout.evaluation),
         )
 
     @property
@@ -128,6 +131,16 @@ class Fails:
     def n_absent(self) -> int:
         """The number of classes without held-out images."""
         return sum(not scores.support for scores in self.per_class.values())
+
+    @property
+    def n_compared(self) -> int:
+        """The number of slices that are compared with the others of their kind."""
+        return sum(each.p_value is not None for each in self.slices)
+
+    @property
+    def n_worse(self) -> int:
+        """The number of slices that are worse by more than chance."""
+        return sum(each.is_worse for each in self.slices)
 
     @property
     def tile_px(self) -> int:

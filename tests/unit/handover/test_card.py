@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from headstart.evaluation.folder import Choice
@@ -11,13 +13,14 @@ from tests.support.images import ROOT
 from tests.support.reports import CALIBRATION, HEAD, SETS, contest
 
 FACTS = folder.read_model(ROOT / "tests" / "models" / "format-1")
+OTHERS: dict[str, Any] = {"dataset": "photographs", "form": "class folders", "int8": "None was tried.", "n_checked": 40}
 
 
 def of(head: HeadRecord, *, tuned: bool = False, facts: folder.ModelRecord = FACTS) -> str:
     choice = Choice(
         chosen="tuned" if tuned else "frozen", n_images=500, temperature=1.2, calibration=CALIBRATION, contest=contest()
     )
-    return card.card(facts, head, choice, dataset="photographs", form="class folders", int8="None was tried.")
+    return card.card(facts, head, choice, **OTHERS)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_what_label_sets_promise_and_hold_is_told_where_there_are_any() -> None:
 def test_a_paragraph_is_one_line(tuned: bool) -> None:
     """Prefect's page keeps line breaks."""
     listed = [line for line in of(HEAD, tuned=tuned).splitlines() if line.startswith("- ")]
-    assert len(listed) == (6 if tuned else 7)
+    assert len(listed) == (7 if tuned else 8)
     assert all(line.startswith("- **") for line in listed)
 
 
@@ -94,9 +97,16 @@ def test_where_classes_differ_in_size_balanced_accuracy_comes_first() -> None:
     }
     facts = FACTS.model_copy(update={"test": FACTS.test.model_copy(update=uneven)})
     choice = Choice(chosen="frozen", n_images=500, temperature=1.2, calibration=CALIBRATION, contest=None)
-    told = card.card(facts, HEAD, choice, dataset="photographs", form="class folders", int8="None was tried.")
+    told = card.card(facts, HEAD, choice, **OTHERS)
     first = (
         "balanced accuracy 50.00% (95% interval 40.00% to 90.00%), which counts because classes differ much in size;"
     )
     assert f"held-out images** {first} accuracy" in told
     assert "balanced accuracy" not in of(HEAD)
+
+
+def test_the_card_says_on_how_many_images_the_model_was_run() -> None:
+    assert f"files of 40 of {FACTS.test.n_images} held-out images were run" in of(HEAD)
+    choice = Choice(chosen="frozen", n_images=500, temperature=1.2, calibration=CALIBRATION, contest=None)
+    every = card.card(FACTS, HEAD, choice, **{**OTHERS, "n_checked": FACTS.test.n_images})
+    assert f"files of all {FACTS.test.n_images} held-out images were run" in every

@@ -108,7 +108,15 @@ def test_the_class_that_sets_hold_least_often_is_found_among_those_with_images()
 def run_of(centre_share: float, fit: Fit = "crop", **changes: Any) -> Artefacts:
     """Return a run of which validation and preprocessing are known."""
     run = Artefacts(None, None)  # type: ignore[arg-type]
-    usual = {"n_files": 9, "n_images": 9, "n_quarantined": 0, "n_no_images": 0, "n_classes": 2, "n_groups": 9}
+    usual = {
+        "n_files": 9,
+        "n_images": 9,
+        "n_quarantined": 0,
+        "n_no_images": 0,
+        "n_copies": 0,
+        "n_classes": 2,
+        "n_groups": 9,
+    }
     usual |= {"dropped_classes": {}, "images_per_class": {}, "formats": {}, "bits": None, "data_sha256": "ab" * 32}
     run.validated = ValidationSummary(form="class folders", centre_share=centre_share, **{**usual, **changes})
     fitted = BACKBONE.preprocessing.model_copy(update={"fit": fit})
@@ -410,7 +418,8 @@ def test_every_parameter_is_told_unless_the_model_does_not_follow_from_it() -> N
         if section not in ("cache", "cluster", "report")  # where it is computed and kept, and what the page shows
     }
     # A path of one machine; where pixels are kept; what is handed over beside the model, and whether.
-    left_out = {"data.root", "transform.keep_pixels", "export.conformance_images", "export.gate"}
+    left_out = {"data.root", "transform.keep_pixels", "export.conformance_images"}
+    left_out |= {"export.parity_images", "export.gate"}
     assert {*told(given)} == every - left_out
     assert [name for name in told(values) if name.startswith("finetune.")] == ["finetune.enabled"]
 

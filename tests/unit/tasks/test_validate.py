@@ -209,7 +209,7 @@ def test_copies_under_one_label_are_harmless_and_do_not_count(
     assert validation.quarantined(layout) == []
     assert "4 files are copies of others under the same label" in capsys.readouterr().out
     (root / "bees" / "copy.png").write_bytes((root / "ants" / "001.png").read_bytes())
-    with pytest.raises(DataError, match="6 of 11 files .* cannot be used"):
+    with pytest.raises(DataError, match=r"6 of 11 files .* cannot be used"):
         run(root, layout, max_quarantined_fraction=0.05)
 
 
