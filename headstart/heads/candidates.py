@@ -50,7 +50,7 @@ def nested(views: Sequence[View], chosen: Sequence[Judged]) -> Nested:
     division = views[0].division
     found = np.zeros((len(division.validated), division.n_classes))
     for view, each in zip(views[1:], chosen[1:], strict=True):
-        found[~view.seen] = view.hidden_scores(each)
+        found[view.hidden] = view.hidden_scores(each)
     right = found.argmax(1) == division.labels
     accuracy, interval = _share(right, division.groups)
     n_agreeing = sum(each.name == chosen[0].name for each in chosen[1:])
@@ -90,7 +90,7 @@ def _nested_accuracy(
         own = next((each for each in tried if each.name == name), None)
         if own is None:
             return None
-        right[~view.seen] = view.hidden_scores(own).argmax(1) == division.labels[~view.seen]
+        right[view.hidden] = view.hidden_scores(own).argmax(1) == division.labels[view.hidden]
     return _share(right, division.groups) if len(views) > 1 else None
 
 

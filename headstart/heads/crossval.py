@@ -1,13 +1,15 @@
 """Scores of held-out images by heads that were fitted without them.
 
-Each fold is left out alone, and each pair of folds together. A head fitted without folds i and j tells of fold j to
+Each fold is left out alone, and pairs of folds together. A head fitted without folds i and j tells of fold j to
 whoever chooses without looking at fold i, and of fold i to whoever chooses without fold j. So choosing anew within
 every outer fold (nested cross-validation, Varma & Simon 2006) takes half of the fits that it would take otherwise.
+Where images are many, not every pair is left out: each choice still looks at `ENOUGH` images or more.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from headstart.heads.calibration import fit_temperature, log_loss
 from headstart.heads.contract import Advance, Kind, Training
 from headstart.heads.design import Design, Source
 from headstart.heads.level_sets import LevelSet
+
+ENOUGH = 1_500  # images that a choice within an outer fold looks at; of more, only those of neighbouring folds
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class Division:
     fold_of: np.ndarray  # int [V]
     is_nested: bool  # whether pairs of folds are left out too
 
+    def inner(self, part: int) -> list[int]:
+        """Return the folds that a choice without fold `part` looks at: all others, or its neighbours in a circle.
+
+        With neighbours alone, there are as few on either side as have `ENOUGH` images together.
+        """
+        n_each_side = math.ceil(ENOUGH * self.n_folds / (2 * len(self.validated)))
+        if 2 * n_each_side >= self.n_folds - 1:
+            return [fold for fold in range(self.n_folds) if fold != part]
+        steps = [*range(-n_each_side, 0), *range(1, n_each_side + 1)]
+        return sorted((part + step) % self.n_folds for step in steps)
+
     @property
     def labels(self) -> np.ndarray:
         """Int [V]."""
@@ -68,16 +83,16 @@ class Division:
         return int(self.fold_of.max()) + 1
 
     def left_out(self) -> list[tuple[int, ...]]:
-        """Return what heads are fitted without: each fold and, if nested, each pair of folds."""
+        """Return what heads are fitted without: each fold and, if nested, each pair of folds that tells something."""
         single = [(fold,) for fold in range(self.n_folds)]
         pairs = itertools.combinations(range(self.n_folds), 2) if self.is_nested else ()
-        return [*single, *pairs]
+        return [*single, *(pair for pair in pairs if pair[0] in self.inner(pair[1]))]
 
     def empty(self, family: Family) -> np.ndarray:
         """Return the array that `fill` fills for a family: float32 [K + 1, S, V, C].
 
         Its last part has the scores of each image by heads that were fitted without its fold. Part i is for whoever
-        chooses without fold i: images of other folds by heads fitted without their fold and without fold i, and
+        chooses without fold i: images of its inner folds by heads fitted without their fold and without fold i, and
         images of fold i by heads fitted without fold i.
         """
         n_parts = self.n_folds + 1 if self.is_nested else 1

@@ -107,6 +107,8 @@ def select(source: Source, n_classes: int, settings: Settings, advance: Advance 
     blend, then the earlier of `kinds.KINDS`, then the stronger. Views, if there are any, are trained on and never
     scored.
 
+    Where images are many, a choice within an outer fold looks at those of neighbouring folds alone (`crossval.ENOUGH`).
+
     The adjustment by the log prior is that of Menon et al. 2021, section 4.1. Where there are more than `MAX_VALIDATED`
     images, or memory does not hold them, the cross-validation has a drawn part of them, in whole groups. `advance` is
     called from several threads.

@@ -55,7 +55,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class View:
-    """All images of the cross-validation, or those outside of one fold."""
+    """All images of the cross-validation, or those that a choice without one fold looks at."""
 
     division: Division
     scores: Mapping[Name, Scores]  # of all families that have been fitted so far
@@ -67,8 +67,14 @@ class View:
     @cached_property
     def seen(self) -> np.ndarray:
         """Bool [V]."""
-        seen: np.ndarray = self.division.fold_of != self.part
-        return seen
+        seen: np.ndarray = np.ones(len(self.division.fold_of), bool)
+        return seen if self.part == EVERYTHING else np.isin(self.division.fold_of, self.division.inner(self.part))
+
+    @cached_property
+    def hidden(self) -> np.ndarray:
+        """Bool [V]: the images of the part."""
+        hidden: np.ndarray = self.division.fold_of == self.part
+        return hidden
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -125,8 +131,8 @@ class View:
         return min(good, key=lambda each: each.order)
 
     def hidden_scores(self, chosen: Judged) -> np.ndarray:
-        """Return float64 [n hidden, C]: a candidate's calibrated scores of the images out of view."""
-        scores: np.ndarray = self._mixed(chosen, self.part)[~self.seen] / chosen.temperature + self.shift
+        """Return float64 [n hidden, C]: a candidate's calibrated scores of the images of the part."""
+        scores: np.ndarray = self._mixed(chosen, self.part)[self.hidden] / chosen.temperature + self.shift
         return scores
 
     def settled(self, chosen: Judged) -> Judged:
@@ -144,9 +150,10 @@ class View:
         fold_of = self.division.fold_of[self.seen]
         for fold in np.unique(fold_of):
             hidden, scores = fold_of == fold, raw
+            others = ~hidden
             if self.part == EVERYTHING and self.division.is_nested and self._is_fitted(chosen, fold):
-                scores = self._mixed(chosen, fold)
-            yield scores[~hidden], self.labels[~hidden], scores[hidden], self.labels[hidden]
+                scores, others = self._mixed(chosen, fold), np.isin(fold_of, self.division.inner(fold))
+            yield scores[others], self.labels[others], scores[hidden], self.labels[hidden]
 
     def _is_fitted(self, chosen: Judged, part: int) -> bool:
         return all(of.of[part, row].any() for _, of, row in self._rows(chosen))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import numpy as np
 import pytest
 
-from headstart.heads import knn, lda, mlp, prototype, ridge, softmax, svm
+from headstart.heads import crossval, knn, lda, mlp, prototype, ridge, softmax, svm
 from headstart.heads.calibration import fit_temperature, log_loss
 from headstart.heads.contract import PLAIN, Kind
 from headstart.heads.crossval import Division, Family, fill
@@ -47,6 +47,21 @@ def test_each_fold_is_left_out_alone_and_with_every_other() -> None:
     assert division(source).left_out()[4:] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     assert division(source).empty(family(ridge, (1.0, 0.1))).shape == (5, 2, N, 4)
     assert division(source, False).empty(family(ridge, (1.0, 0.1))).shape == (1, 2, N, 4)
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_folds", "of_first"),
+    [(120, 4, [1, 2, 3]), (3000, 5, [1, 2, 3, 4]), (4000, 5, [1, 4]), (4000, 10, [1, 2, 8, 9]), (10_000, 10, [1, 9])],
+)
+def test_of_many_images_a_choice_within_a_fold_looks_at_enough_in_the_neighbouring_folds(
+    n_images: int, n_folds: int, of_first: list[int]
+) -> None:
+    source = source_of(np.zeros((n_images, 2), np.float32), np.arange(n_images) % 2)
+    of = Division(source, 2, np.arange(n_images), np.arange(n_images) % n_folds, is_nested=True)
+    assert of.inner(0) == of_first
+    assert np.isin(of.fold_of, of.inner(3)).sum() >= min(crossval.ENOUGH, n_images * (n_folds - 1) // n_folds)
+    assert len(of.left_out()) == n_folds + n_folds * len(of_first) // 2
+    assert all(one in of.inner(other) and other in of.inner(one) for one, other in of.left_out()[n_folds:])
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.NAME)

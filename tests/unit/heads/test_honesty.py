@@ -101,7 +101,7 @@ def test_nested_cross_validation_is_the_selection_chosen_afresh_outside_each_fol
     scores, names = naive(source, outer, **changes)
     assert [each.name for each in chosen[1:]] == names
     for view, each in zip(views[1:], chosen[1:], strict=True):
-        assert np.abs(view.hidden_scores(each) - scores[~view.seen]).max() < within
+        assert np.abs(view.hidden_scores(each) - scores[view.hidden]).max() < within
     right = scores.argmax(1) == labels
     nested = selection.nested
     assert nested is not None
@@ -264,3 +264,33 @@ def test_fits_are_at_most_as_many_as_are_told(kinds: list[Kind], columns: dict[s
     assert 0 < len(told) == sum(told) <= settings(source, **changes).n_fits
     if kinds == [softmax, knn]:
         assert sum(told) == settings(source, **changes).n_fits
+
+
+def test_of_many_images_the_head_is_the_same_and_a_hidden_fold_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = two_levels(600, noise=3)
+    source = source_of(features, labels)
+    kinds = [softmax, ridge, lda]
+    every = select(source, kinds=kinds, folds=5)
+    found: list[tuple[list[View], list[Judged]]] = []
+
+    def keeping(views: list[View], chosen: list[Judged]) -> Nested:
+        found.append((views, chosen))
+        return candidates.nested(views, chosen)
+
+    monkeypatch.setattr(sweep, "nested", keeping)
+    monkeypatch.setattr(crossval, "ENOUGH", 150)
+    some = select(source, kinds=kinds, folds=5)
+    assert (some.chosen.kind, some.chosen.levels, some.chosen.strength) == (
+        (every.chosen.kind, every.chosen.levels, every.chosen.strength)
+    )
+    assert np.array_equal(some.out_of_fold, every.out_of_fold)
+    assert some.nested is not None and every.nested is not None
+    assert some.nested.accuracy == pytest.approx(every.nested.accuracy, abs=0.02)
+
+    (views, chosen), hidden = found[0], some.fold_of == 0
+    turned = np.where(hidden, (labels + 1) % 3, labels)
+    monkeypatch.setattr(sweep, "assign_folds", lambda *_: some.fold_of)
+    select(source_of(features, turned), kinds=kinds, folds=5)
+    again, after = found[1]
+    assert views[1].part == 0 and views[1].seen.sum() < 300
+    assert np.allclose(views[1].hidden_scores(chosen[1]), again[1].hidden_scores(after[1]), atol=1e-5)

@@ -242,7 +242,7 @@ def test_hidden_scores_of_a_blend_are_the_weighted_sum_of_its_members() -> None:
     one, other = drawn(3, 0, [0, 1]), drawn(3, 1, [2, 3])
     seen = view({("ridge", "last"): [one], ("prototype", "wide"): [other]}, part=1)
     blended = seen.candidates(True)[-1]
-    hidden = ~seen.seen
+    hidden = seen.hidden
     shares = {member.kind: member.weight / member.temperature for member in blended.members}
     expected = (shares["ridge"] * one[hidden] + shares["prototype"] * other[hidden]) / blended.temperature
     assert np.allclose(seen.hidden_scores(blended), expected)
