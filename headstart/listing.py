@@ -147,7 +147,8 @@ def _list_manifest(path: Path, shown: str) -> Listing:
             f" {', '.join(table.columns) or 'none'}. path, label, and optionally split and group were expected."
             f"{did_you_mean(absent[0], table.columns)} Rename them in the manifest."
         )
-    others = [name for name in table.columns if name not in _COLUMNS and not table[name].dtype.is_nested()]
+    kinds = table.schema.items()
+    others = [name for name, kind in kinds if name not in _COLUMNS and not kind.is_nested() and kind != pl.Binary]
     table = table.select(pl.col(name).cast(pl.String) for name in (*_COLUMNS, *others) if name in table.columns)
     for name in ("path", "label"):
         if n_empty := table.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")).height:

@@ -17,6 +17,7 @@ from headstart.base.errors import CheckError
 from headstart.base.validation import ValidationSummary
 from headstart.evaluation import metrics
 from headstart.evaluation.predictions import class_records
+from headstart.evaluation.slices import Slice
 from headstart.heads import blend
 from headstart.heads.kinds import KINDS
 from headstart.heads.level_sets import level_sets
@@ -406,6 +407,31 @@ def test_no_class_has_the_colour_of_the_rings_around_mistakes() -> None:
     rings = svg[svg.index('id="map-rings"') :]
     assert "stroke: currentColor" in rings[: rings.index("</g>")]
     assert "mistake" in svg
+
+
+def test_slices_are_shown_with_those_that_are_worse_and_their_names_are_no_markup() -> None:
+    assert 'id="by-slice"' not in make().page()
+    usual = Slice(
+        slice="camera",
+        value="<b>rear</b>",
+        n_images=50,
+        n_groups=50,
+        accuracy=0.7,
+        accuracy_low=0.55,
+        accuracy_high=0.82,
+        others=0.97,
+        p_value=0.0004,
+        is_worse=True,
+    )
+    few = usual.model_copy(update={"value": "top", "others": None, "p_value": None, "is_worse": False})
+    page = make().but("fails", slices=[usual, few]).page()
+    assert '&lt;b&gt;rear&lt;/b&gt; <span class="wrong">worse</span>' in page
+    assert "<b>rear" not in page
+    assert "1 of 1 slices is worse than the others of its kind by more than chance" in page
+    assert '70.0% <small class="soft">55.0% to 82.0%</small>' in page
+    fine = usual.model_copy(update={"is_worse": False})
+    assert "No slice is worse than the others of its kind" in make().but("fails", slices=[fine]).page()
+    assert "too few held-out images to compare slices" in make().but("fails", slices=[few]).page()
 
 
 def test_every_parameter_is_told_unless_the_model_does_not_follow_from_it() -> None:

@@ -112,6 +112,46 @@ def test_a_manifest_brings_labels_splits_and_groups(class_folders: Folders, layo
     assert manifest["given_split"].to_list() == ["train"] * 4 + ["test"] * 2
 
 
+def test_further_columns_of_a_manifest_are_kept_as_slices(
+    class_folders: Folders, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(x=40)
+    table = pl.DataFrame(
+        {
+            "path": [f"x/{number:03d}.png" for number in range(40)],
+            "label": ["ants", "bees"] * 20,
+            "camera": [1, 2, 2, None] * 10,
+            "remark": [f"remark {number}" for number in range(40)],
+            "thumbnail": [b"\xff"] * 40,
+            "boxes": [[1, 2]] * 40,
+        }
+    )
+    table.write_parquet(root / "list.parquet")
+    manifest = run(root / "list.parquet", layout)
+    found = validation.slices(layout).join(manifest, on="image_id").sort("path")
+    assert found.select("path", "slice", "value").rows()[:3] == [
+        ("x/000.png", "camera", "1"),
+        ("x/001.png", "camera", "2"),
+        ("x/002.png", "camera", "2"),
+    ]
+    assert len(found) == 30
+    said = capsys.readouterr().out
+    assert "results are told apart by camera" in said
+    assert "remark has 40 values, more than 24, and makes no slices" in said
+
+
+def test_levels_of_folders_are_kept_as_slices(class_folders: Folders, layout: Layout) -> None:
+    root = class_folders("data/front", ants=3, bees=3).parent
+    (root / "rear").mkdir()
+    (root / "front" / "bees").rename(root / "rear" / "bees")
+    with pytest.raises(DataError, match=r"Set data\.layout to 'class' for the former"):
+        run(root, layout)
+    manifest = run(root, layout, folders="camera/class")
+    found = dict(validation.slices(layout).join(manifest, on="image_id").select("path", "value").iter_rows())
+    assert {path: path.split("/")[0] for path in manifest["path"]} == found
+    assert ValidationSummary.of(layout).form == "class folders, by the levels camera/class"
+
+
 def test_numbers_as_labels_keep_their_zeros(class_folders: Folders, layout: Layout) -> None:
     root = class_folders(x=4)
     (root / "list.csv").write_text("path,label\nx/000.png,01\nx/001.png,01\nx/002.png,1\nx/003.png,1\n")
