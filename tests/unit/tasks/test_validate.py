@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from headstart import params, params_file
-from headstart.base import tables, validation
+from headstart.base import dataset, tables, validation
 from headstart.base.errors import CheckError, DataError
 from headstart.base.validation import ValidationSummary
 from headstart.layout import Layout
+from tasks import split as splitting
 from tasks import validate
 from tests.support.images import ROOT, deep_png, encoded, photograph
 
@@ -469,3 +470,24 @@ def test_hymenoptera_is_read_as_train_and_val(hymenoptera: Path, layout: Layout)
     manifest = run(hymenoptera, layout)
     assert dict(manifest["given_split"].value_counts().iter_rows()) == {"train": 245, "val": 153}
     assert dict(manifest["format"].value_counts().iter_rows()) == {"JPEG": 397, "GIF": 1}
+
+
+def test_a_copy_in_train_is_called_leakage_in_the_log_and_in_the_summary_of_the_splits(
+    class_folders: Folders, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders("data/Training", ants=6, bees=6).parent
+    for number, (label, copied) in enumerate([("ants", "000"), ("ants", ""), ("bees", "006"), ("bees", "007")]):
+        (root / "Testing" / label).mkdir(parents=True, exist_ok=True)
+        data = (
+            encoded(photograph(90 + number)) if not copied else (root / f"Training/{label}/{copied}.png").read_bytes()
+        )
+        (root / "Testing" / label / f"{number}.png").write_bytes(data)
+    run(root, layout, max_quarantined_fraction=0.0)
+    splitting.run(params_file.load(ROOT / "params.yaml"), layout)
+    told = "leakage in the data: 3 of 4 given test images (75%) have a byte-identical copy in the given train"
+    assert told in " ".join(capsys.readouterr().err.split())
+    summary = dataset.read_summary(layout)
+    assert summary.copies_in_train == {"test": 3}
+    assert summary.warnings[0].startswith(told)  # the report shows all warnings
+    assert summary.n_images["test"] == 4
+    assert summary.n_images["train"] + summary.n_images["val"] == 9
