@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import glob
-import hashlib
 import json
 import sys
 import time
@@ -17,16 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from headstart.base.errors import CheckError, count_and_name
 from headstart.base.terminal import styled
-from headstart.handover.model import NOVEL_ABOVE, Answer, Model, file_of
+from headstart.handover import runtimes
+from headstart.handover.model import NOVEL_ABOVE, Answer, Model
+from headstart.handover.verify import verify
 from headstart.images import EXTENSIONS, UnreadableError
-from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
 
 BAD_IMAGES = 2  # exit status if some images could not be read and the others were answered
 
@@ -173,61 +172,6 @@ def _csv(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
     return write
 
 
-def verify(arguments: argparse.Namespace) -> int:
-    """Compare checksums and replay the conformance images; CheckError if a file or an answer differs."""
-    file = file_of(arguments.model)
-    folder = file.parent
-    n_files = _check_sums(folder)
-    expected = _read_json(folder / CONFORMANCE / EXPECTED)
-    model = Model(file)
-    wrong, furthest = [], 0.0
-    for vector in expected["images"]:
-        pixels = _pixels(model, str(folder / CONFORMANCE / vector["file"]))
-        if isinstance(pixels, str):
-            raise CheckError(f"{pixels} An image was expected. Copy the whole folder again.")
-        probabilities = model.probabilities(pixels[None])[0]
-        difference = float(np.abs(probabilities - np.asarray(vector["probabilities"], np.float32)).max())
-        furthest = max(furthest, difference)
-        if not difference <= expected["tolerance"] or model.classes[int(probabilities.argmax())] != vector["label"]:
-            wrong.append(vector["file"])
-    n_images = len(expected["images"])
-    if wrong:
-        raise CheckError(
-            f"{len(wrong)} of {n_images} conformance images differ ({count_and_name(wrong)}), by up to {furthest:.1e}."
-            f" At most {expected['tolerance']:.0e} was expected. Compare the versions of onnxruntime and Pillow here"
-            " with those that `headstart info` prints."
-        )
-    print(f"verify: {n_files} files match {SUMS}")
-    opset = _read_json(folder / RECORD).get("opset")
-    print(f"verify: onnxruntime {onnxruntime.__version__} supports every operator of the model, opset {opset}")
-    agree = f"agree to {furthest:.1e}" if furthest else "agree exactly"
-    print(f"verify: {n_images} conformance images {agree}")
-    return 0
-
-
-def _check_sums(folder: Path) -> int:
-    """Return the number of files in SHA256SUMS; CheckError if one is missing or has changed since the export."""
-    listed = folder / SUMS
-    try:
-        promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
-        pairs = [(digest, name) for digest, name in promised]
-    except (OSError, ValueError) as error:
-        raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
-    for digest, name in pairs:
-        try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise CheckError(
-                f"{folder / name} cannot be read ({error.strerror}). Copy the whole folder again."
-            ) from None
-        if found != digest:
-            raise CheckError(
-                f"{folder / name} has SHA-256 {found[:12]}.., but {SUMS} lists {digest[:12]}... The exported file was"
-                " expected. Copy the whole folder again."
-            )
-    return len(pairs)
-
-
 def info(arguments: argparse.Namespace) -> int:
     """Print the model's metadata."""
     model = Model(arguments.model)
@@ -245,13 +189,6 @@ def serve(arguments: argparse.Namespace) -> int:
         raise CheckError(f"{error.name} is not installed. Run `pip install 'headstart[serve]'`.") from None
     serving.run(Model(arguments.model), arguments.host, arguments.port, arguments.max_mb)
     return 0
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckError(f"{path} cannot be read ({error}). The folder that `export` wrote was expected.") from None
 
 
 def _positive(text: str) -> int:
@@ -279,6 +216,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     command = commands.add_parser("verify", help="compare checksums and replay the conformance images on this machine")
     command.add_argument("model", type=Path, metavar="MODEL")
+    several = "replay them in this one: may be given several times (default: onnxruntime)"
+    command.add_argument("--runtime", action="append", choices=runtimes.NAMES, help=several)
     command.set_defaults(run=verify)
 
     command = commands.add_parser("info", help="print classes, backbone, preprocessing, digests, versions")

@@ -1,0 +1,149 @@
+"""`headstart verify`: is this the folder that was exported, and does a runtime of this machine answer alike?"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headstart.base.errors import CheckError, count_and_name
+from headstart.handover import runtimes
+from headstart.handover.model import Model, file_of
+from headstart.images import UnreadableError
+from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
+
+# Of a probability, in a runtime that is not onnxruntime: sums of float32 in another order.
+ELSEWHERE = 1e-3
+_SOON_S = 5.0  # an image that took less is run a second time, and the second time counts
+
+
+class Replay(NamedTuple):
+    """How a runtime answered the conformance images."""
+
+    furthest: float  # the largest difference of a probability
+    apart: list[str]  # files with a difference above the tolerance
+    other_labels: list[str]  # files with another label
+    image_ms: float  # median over the images
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Compare checksums and replay the conformance images; CheckError if a file or an answer differs."""
+    file = file_of(arguments.model)
+    folder = file.parent
+    n_files = check_sums(folder)
+    expected = read_json(folder / CONFORMANCE / EXPECTED)
+    model = Model(file)
+    chosen = list(dict.fromkeys(arguments.runtime or [runtimes.DEFAULT]))
+    print(f"verify: {n_files} files match {SUMS}")
+    failures = []
+    for name in chosen:
+        try:
+            _verify_in(runtimes.opened(name, file), model, folder, expected)
+        except CheckError as error:
+            if len(chosen) == 1:
+                raise
+            failures.append(str(error))
+            print(f"verify: {name} FAILS")
+    if failures:
+        raise CheckError("\n".join(failures))
+    return 0
+
+
+def _verify_in(runtime: runtimes.Runtime, model: Model, folder: Path, expected: Any) -> None:
+    """Print what a runtime answered; CheckError if it differs."""
+    is_default = runtime.name == runtimes.DEFAULT
+    tolerance = expected["tolerance"] if is_default else max(expected["tolerance"], ELSEWHERE)
+    opset = read_json(folder / RECORD).get("opset")
+    found = replay(runtime, model, folder, expected["images"], tolerance)
+    n_images, wrong = len(expected["images"]), sorted({*found.apart, *found.other_labels})
+    if wrong:
+        labels = f"{len(found.other_labels)} with another label" if found.other_labels else "with the same labels"
+        what_to_do = (
+            "Compare the versions of onnxruntime and Pillow here with those that `headstart info` prints."
+            if is_default
+            else "Do not use the model in it; onnxruntime is what it was checked in."
+        )
+        raise CheckError(
+            f"{len(wrong)} of {n_images} conformance images differ in {runtime.name} {runtime.version}"
+            f" ({count_and_name(wrong)}), by up to {found.furthest:.1e}, {labels}. At most {tolerance:.0e} was"
+            f" expected. {what_to_do}"
+        )
+    print(f"verify: {runtime.name} {runtime.version} supports every operator of the model, opset {opset}")
+    agree = f"agree to {found.furthest:.1e}" if found.furthest else "agree exactly"
+    print(f"verify: {n_images} conformance images {agree}, same labels, {found.image_ms:.3g} ms an image")
+
+
+def replay(runtime: runtimes.Runtime, model: Model, folder: Path, vectors: Any, tolerance: float) -> Replay:
+    """Run the conformance images of a model folder, one at a time; CheckError if one cannot be read, or run.
+
+    `vectors`: the images of conformance/expected.json.
+    """
+    apart, other_labels, times_s, furthest = [], [], [], 0.0
+    for vector in vectors:
+        pixels = _pixels(model, folder / CONFORMANCE / vector["file"])[None]
+        try:
+            began = time.perf_counter()
+            probabilities = runtime.run(pixels)[0]
+            if time.perf_counter() - began < _SOON_S:
+                began = time.perf_counter()
+                runtime.run(pixels)
+        except Exception as error:  # each runtime has exceptions of its own
+            said = " ".join(str(error).split())[:300]
+            raise CheckError(
+                f"{runtime.name} {runtime.version} cannot run {vector['file']}: {said or type(error).__name__}."
+                " Probabilities were expected. Do not use the model in it."
+            ) from None
+        times_s.append(time.perf_counter() - began)
+        difference = float(np.abs(probabilities - np.asarray(vector["probabilities"], np.float32)).max())
+        furthest = max(furthest, difference)
+        if not difference <= tolerance:
+            apart.append(vector["file"])
+        if model.classes[int(probabilities.argmax())] != vector["label"]:
+            other_labels.append(vector["file"])
+    return Replay(furthest, apart, other_labels, 1e3 * statistics.median(times_s))
+
+
+def _pixels(model: Model, file: Path) -> np.ndarray:
+    """Return uint8 [H, W, 3]."""
+    try:
+        return model.decode(file.read_bytes())
+    except (UnreadableError, OSError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise CheckError(f"{file}: {said}. An image was expected. Copy the whole folder again.") from None
+
+
+def check_sums(folder: Path) -> int:
+    """Return the number of files in SHA256SUMS; CheckError if one is missing or has changed since the export."""
+    listed = folder / SUMS
+    try:
+        promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
+        pairs = [(digest, name) for digest, name in promised]
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
+    for digest, name in pairs:
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise CheckError(
+                f"{folder / name} cannot be read ({error.strerror}). Copy the whole folder again."
+            ) from None
+        if found != digest:
+            raise CheckError(
+                f"{folder / name} has SHA-256 {found[:12]}.., but {SUMS} lists {digest[:12]}... The exported file was"
+                " expected. Copy the whole folder again."
+            )
+    return len(pairs)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of the model folder holds; CheckError if there is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{path} cannot be read ({error}). The folder that `export` wrote was expected.") from None
