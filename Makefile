@@ -53,6 +53,7 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	python -m benchmarks.head_kinds
 	python -m benchmarks.flow_overhead
 	python -m benchmarks.latency
+	python -m benchmarks.runtimes
 
 latency: $(STAMP)    ## how fast the finished model answers, beside PyTorch
 	python -m benchmarks.latency

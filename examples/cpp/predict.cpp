@@ -1,39 +1,35 @@
 // predict MODEL_FOLDER IMAGE...
-#include <array>
-#include <cstdint>
+#include <iomanip>
 #include <iostream>
-#include <string>
 
-#include <onnxruntime_cxx_api.h>
-#include <opencv2/imgcodecs.hpp>
-#include <opencv2/imgproc.hpp>
+#include <openvino/openvino.hpp>
 
-// RGB; imread turns the image as EXIF says, and drops transparency.
-cv::Mat rgb(const std::string& path) {
-  cv::Mat image = cv::imread(path, cv::IMREAD_COLOR);
-  if (image.empty()) throw std::runtime_error(path + " is no image");
-  cv::cvtColor(image, image, cv::COLOR_BGR2RGB);
-  return image;
-}
+#include "decode.hpp"
 
 int main(int argc, char** argv) {
-  Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "headstart");
-  Ort::Session session(env, (std::string(argv[1]) + "/model.onnx").c_str(), Ort::SessionOptions{});
-  Ort::AllocatorWithDefaultOptions allocator;
-  auto classes = session.GetModelMetadata().LookupCustomMetadataMapAllocated("classes", allocator);
-  std::cout << "classes: " << classes.get() << "\n";  // a JSON list, in the order of the indices
+  ov::Core core;
+  const auto model = core.read_model(std::string(argv[1]) + "/model.onnx");
+  // float32: else OpenVINO takes bfloat16 where a processor has it.
+  auto request = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32)).create_infer_request();
 
-  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-  const std::array<const char*, 1> inputs{"image"};
-  const std::array<const char*, 3> outputs{"probabilities", "label_index", "novelty"};
+  const auto fact = [&](const char* name) { return model->get_rt_info<std::string>("framework", name); };
+  const cv::FileStorage list("{\"classes\": " + fact("classes") + "}", cv::FileStorage::READ | cv::FileStorage::MEMORY);
+  std::vector<std::string> classes;
+  list["classes"] >> classes;
+  const float abstain_below = std::stof(fact("abstain_below"));
+  const int bits = model->has_rt_info("framework", "bits") ? std::stoi(fact("bits")) : 16;
+
   for (int i = 2; i < argc; ++i) {
-    cv::Mat image = rgb(argv[i]);
-    const std::array<int64_t, 4> shape{1, image.rows, image.cols, 3};
-    Ort::Value input = Ort::Value::CreateTensor<uint8_t>(
-        memory, image.data, image.total() * image.elemSize(), shape.data(), shape.size());
-    auto found = session.Run(Ort::RunOptions{nullptr}, inputs.data(), &input, 1, outputs.data(), outputs.size());
-    const int64_t best = *found[1].GetTensorData<int64_t>();
-    std::cout << argv[i] << ": class " << best << ", probability " << found[0].GetTensorData<float>()[best]
-              << ", novelty " << *found[2].GetTensorData<float>() << "\n";
+    cv::Mat image = rgb(argv[i], bits);
+    const ov::Shape shape{1, static_cast<size_t>(image.rows), static_cast<size_t>(image.cols), 3};
+    request.set_tensor("image", ov::Tensor(ov::element::u8, shape, image.data));
+    request.infer();
+    const float* probabilities = request.get_tensor("probabilities").data<float>();
+    const auto best = request.get_tensor("label_index").data<int64_t>()[0];
+    std::cout << std::setprecision(9) << "{\"path\": \"" << argv[i] << "\", \"label\": \"" << classes[best]
+              << "\", \"probabilities\": [";
+    for (size_t c = 0; c < classes.size(); ++c) std::cout << (c ? ", " : "") << probabilities[c];
+    std::cout << "], \"abstains\": " << (probabilities[best] < abstain_below ? "true" : "false")
+              << ", \"novelty\": " << request.get_tensor("novelty").data<float>()[0] << "}\n";
   }
 }

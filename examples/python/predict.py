@@ -8,9 +8,14 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def rgb(path: str) -> np.ndarray:
-    """Return uint8 [H, W, 3]: upright as EXIF says, transparent pixels white."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+def rgb(path: str, bits: int) -> np.ndarray:
+    """Return uint8 [H, W, 3]: upright as EXIF says, transparent pixels white, 16-bit grey scaled by its `bits`."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):
+        white = 2**bits - 1
+        grey = (np.asarray(image).astype(np.uint32) * 255 + white // 2) // white
+        return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    image = image.convert("RGBA")
     return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
@@ -20,7 +25,7 @@ facts = session.get_modelmeta().custom_metadata_map
 classes, abstain_below = json.loads(facts["classes"]), float(facts["abstain_below"])
 for path in paths:
     (probabilities,), (best,), (novelty,) = session.run(
-        ["probabilities", "label_index", "novelty"], {"image": rgb(path)[None]}
+        ["probabilities", "label_index", "novelty"], {"image": rgb(path, int(facts.get("bits", 16)))[None]}
     )
     answer = {"path": path, "label": classes[best], "probabilities": probabilities.tolist()}
     answer |= {"abstains": bool(probabilities[best] < abstain_below), "novelty": float(novelty)}

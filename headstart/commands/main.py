@@ -49,6 +49,7 @@ MODEL_COMMANDS = {
     "verify": "compare checksums, replay the conformance images here",
     "info": "print classes, backbone, preprocessing, digests, versions",
     "serve": "answer over HTTP, with a page to try the model in a browser",
+    "page": "write a static site that runs the model in the visitor's browser",
 }
 _SHELL = "completion"
 

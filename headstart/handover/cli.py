@@ -1,4 +1,4 @@
-"""`headstart predict | verify | info | serve`: what is done with a finished model.
+"""`headstart predict | verify | info | serve | page`: what is done with a finished model.
 
 It imports only onnxruntime, Pillow and numpy, and nothing of the pipeline; `serve` needs FastAPI and uvicorn too.
 """
@@ -198,6 +198,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def page(arguments: argparse.Namespace) -> int:
+    """Write a static site with the model (headstart/handover/page/)."""
+    from headstart.handover.page import site
+
+    return site.page(arguments)
+
+
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands on a finished model to the parser of `headstart` (headstart/commands/main.py)."""
     command = commands.add_parser("predict", help="classify images")
@@ -233,3 +240,20 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--max-mb", type=_positive, default=20, metavar="MB", help="largest image file accepted (default: 20)"
     )
     command.set_defaults(run=serve)
+
+    command = commands.add_parser("page", help="write a static site that runs the model in the visitor's browser")
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, or an earlier site")
+    command.add_argument(
+        "--webgpu", action="store_true", help="let it use the visitor's graphics processor; 27 MB more in the site"
+    )
+    command.add_argument(
+        "--no-conformance",
+        dest="conformance",
+        action="store_false",
+        help="leave out the conformance images, and with them the check of the browser",
+    )
+    command.add_argument(
+        "--onnxruntime-web", type=Path, metavar="FILE", help="its archive, where npm cannot fetch it from here"
+    )
+    command.set_defaults(run=page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -17,10 +17,12 @@ PREFECTS = {"sr-client-cfg.amplitude.com"}
 
 
 @contextmanager
-def opened(width_px: int = 1300, height_px: int = 900, dark: bool = False, is_ours: bool = True) -> Iterator[Page]:
+def opened(
+    width_px: int = 1300, height_px: int = 900, dark: bool = False, is_ours: bool = True, flags: Sequence[str] = ()
+) -> Iterator[Page]:
     """Yield a page; at its end, no request has left this machine and, if it is ours, the console has no error.
 
-    Prefect's page, which is not ours, may ask `PREFECTS`.
+    Prefect's page, which is not ours, may ask `PREFECTS`. `flags`: further arguments of chromium.
     """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
@@ -28,7 +30,7 @@ def opened(width_px: int = 1300, height_px: int = 900, dark: bool = False, is_ou
     asked: set[str] = set()
     errors: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *flags])
         context: BrowserContext = browser.new_context(
             viewport={"width": width_px, "height": height_px}, color_scheme="dark" if dark else "light"
         )
