@@ -6,18 +6,23 @@
 
 #include "decode.hpp"
 
+// A string of the model's metadata.
+std::string fact(const std::shared_ptr<ov::Model>& model, const std::string& name) {
+  return model->get_rt_info<std::string>("framework", name);
+}
+
 int main(int argc, char** argv) {
   ov::Core core;
   const auto model = core.read_model(std::string(argv[1]) + "/model.onnx");
   // float32: else OpenVINO takes bfloat16 where a processor has it.
   auto request = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32)).create_infer_request();
 
-  const auto fact = [&](const char* name) { return model->get_rt_info<std::string>("framework", name); };
-  const cv::FileStorage list("{\"classes\": " + fact("classes") + "}", cv::FileStorage::READ | cv::FileStorage::MEMORY);
+  const std::string json = "{\"classes\": " + fact(model, "classes") + "}";
+  const cv::FileStorage list(json, cv::FileStorage::READ | cv::FileStorage::MEMORY);
   std::vector<std::string> classes;
   list["classes"] >> classes;
-  const float abstain_below = std::stof(fact("abstain_below"));
-  const int bits = model->has_rt_info("framework", "bits") ? std::stoi(fact("bits")) : 16;
+  const float abstain_below = std::stof(fact(model, "abstain_below"));
+  const int bits = model->has_rt_info("framework", "bits") ? std::stoi(fact(model, "bits")) : 16;
 
   for (int i = 2; i < argc; ++i) {
     cv::Mat image = rgb(argv[i], bits);
