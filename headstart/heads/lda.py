@@ -85,6 +85,8 @@ def _shrinkage(
         + priors @ np.square(inner) @ priors
     )  # of the covariance's Frobenius norm
     trace = float(variances.sum() - np.sum(np.diag(inner) * priors))
+    if trace < _LEAST_WITHIN * float(variances.sum()):
+        return 1.0  # a class is a single row: what is left within classes are rounding errors
     noise = (fourth / design.n_rows - squared) / design.n_rows
     spread = squared - trace**2 / design.n_features
     return float(np.clip(noise / spread, 1e-6, 1)) if spread > 0 else 1.0

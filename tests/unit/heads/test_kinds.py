@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from headstart.heads import knn, mlp, novelty, softmax, svm
+from headstart.heads import knn, lda, mlp, novelty, softmax, svm
 from headstart.heads.contract import Fitted, Kind, Training
 from headstart.heads.design import Design
 from headstart.heads.graph import head_graph
@@ -295,3 +295,12 @@ def test_a_strength_has_the_same_head_alone_as_in_a_path(kind: Kind) -> None:
     whole = path(kind, source_of(features, labels), STRENGTHS)
     alone = [path(kind, source_of(features, labels), [strength])[0] for strength in STRENGTHS]
     assert apart(whole, alone, features) < 1e-3
+
+
+@pytest.mark.parametrize("n_features", [64, 200])
+def test_discriminant_analysis_of_one_row_a_class_goes_by_the_means_and_not_by_rounding_errors(n_features: int) -> None:
+    """Folds of classes of two or three images have learned from one of each."""
+    labels = np.arange(100)
+    features = np.random.default_rng(0).normal(size=(100, n_features)).astype(np.float32)
+    for head in path(lda, source_of(features, labels)):
+        assert (head.scores(features).argmax(1) == labels).all()
