@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart.base import paired
 from headstart.base.errors import CheckError, count_and_name
+from headstart.base.intervals import n_independent
 from headstart.base.records import Digest, Record
 from headstart.evaluation import metrics
 from headstart.evaluation.folder import AcceptedScores, Comparison
@@ -129,7 +130,7 @@ def compare(
     right = accepted_right.astype(np.int64)
     resampled = metrics.bootstrap(np.ones_like(right), right, groups, 2, n_samples, seed).accuracy
     accuracy = float(right.mean())
-    interval = metrics.accuracy_interval(resampled, accuracy, len(np.unique(groups)))
+    interval = metrics.accuracy_interval(resampled, accuracy, n_independent(groups))
     beside = f"accuracy {new_right.mean():.2%} against {accuracy:.2%}"
     beside += f", {only_accepted} images lost and {only_new} won, p = {p_value:.3f}"
     if is_worse:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headstart.base.intervals import Interval, of_mean
+from headstart.base.intervals import Interval, n_independent, of_mean
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the log loss counts a probability of 0 as this
 _DECIMALS = 6
@@ -101,7 +101,7 @@ def with_intervals(
     def interval(samples: np.ndarray, value: float | None, among: np.ndarray) -> Interval | None:
         if value is None:
             return None
-        return accuracy_interval(samples[~np.isnan(samples)], value, len(np.unique(groups[among])))
+        return accuracy_interval(samples[~np.isnan(samples)], value, n_independent(groups[among]))
 
     return [
         of_class._replace(
@@ -118,10 +118,10 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
 
 
 def balanced_interval(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> Interval:
-    """Return the interval of balanced accuracy; a class counts for as many images as it has groups."""
+    """Return the interval of balanced accuracy; images count as `n_independent` says."""
     there = np.unique(labels)
     recalls = [float((predicted[labels == label] == label).mean()) for label in there]
-    return of_mean(recalls, [len(np.unique(groups[labels == label])) for label in there])
+    return of_mean(recalls, [n_independent(groups[labels == label]) for label in there])
 
 
 def macro_f1(confusion: np.ndarray) -> float:
@@ -215,16 +215,16 @@ def centred_interval(statistics: np.ndarray, value: float) -> Interval:
     return Interval(min(max(low + shift, 0.0), value), max(min(high + shift, 1.0), value))
 
 
-def accuracy_interval(accuracies: np.ndarray, accuracy: float, n_groups: int) -> Interval:
+def accuracy_interval(accuracies: np.ndarray, accuracy: float, n: float) -> Interval:
     """Return the interval of an accuracy over resamples.
 
     If all answers are right (or all wrong), all resamples are equal and a bootstrap would claim certainty. The open
-    side is then the exact bound of Clopper & Pearson 1934 over the groups.
+    side is then the exact bound of Clopper & Pearson 1934 for `n` independent images.
     """
     if accuracy == 1:
-        return Interval(0.025 ** (1 / n_groups), 1.0)
+        return Interval(0.025 ** (1 / n), 1.0)
     if accuracy == 0:
-        return Interval(0.0, 1 - 0.025 ** (1 / n_groups))
+        return Interval(0.0, 1 - 0.025 ** (1 / n))
     return percentile_interval(accuracies)
 
 
@@ -259,7 +259,7 @@ def evaluate(
     accuracy = float((predicted == labels).mean())
     resampled = bootstrap(labels, predicted, groups, n_classes, bootstrap_samples, seed)
     n_groups = len(np.unique(groups))
-    of_accuracy = accuracy_interval(resampled.accuracy, accuracy, n_groups)
+    of_accuracy = accuracy_interval(resampled.accuracy, accuracy, n_independent(groups))
     of_balanced = balanced_interval(labels, predicted, groups)
     f1 = macro_f1(confusion)
     of_f1 = centred_interval(resampled.macro_f1, f1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headstart.base.intervals import Interval, wilson
+from headstart.base.intervals import Interval, n_independent, wilson
 from headstart.base.paired import advantage
 from headstart.heads import blend, members
 from headstart.heads.calibration import log_loss, losses
@@ -123,4 +123,4 @@ def _candidate(
 
 def _share(right: np.ndarray, groups: np.ndarray) -> tuple[float, Interval]:
     share = float(right.mean())
-    return share, wilson(share, len(np.unique(groups)))
+    return share, wilson(share, n_independent(groups))

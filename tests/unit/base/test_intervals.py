@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from headstart.base.intervals import exact, of_mean, wilson
+from headstart.base.intervals import exact, n_independent, of_mean, wilson
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (30, 40), (399, 400)])
@@ -41,3 +41,28 @@ def test_it_covers_the_truth_as_often_as_it_promises(truth: tuple[float, ...], n
     assert covered / 2000 >= 0.94
     if min(numbers) > 100:  # with a few images in a class it covers more, since shares of four jump
         assert covered / 2000 < 0.98
+
+
+@pytest.mark.parametrize(("n_classes", "n"), [(300, 1), (100, 2), (30, 1), (10, 5)])
+def test_many_classes_of_few_images_are_covered_too(n_classes: int, n: int) -> None:
+    """The exact interval of one image ends at what was seen, so intervals put together one by one ended too early."""
+    random = np.random.default_rng(0)
+    truth = random.beta(4, 1, n_classes)
+    shares = random.binomial(n, truth, (1000, n_classes)) / n
+    found = [of_mean(each.tolist(), [n] * n_classes) for each in shares]
+    assert np.mean([truth.mean() <= each.high for each in found]) >= 0.96
+    assert np.mean([each.low <= truth.mean() <= each.high for each in found]) >= 0.94
+
+
+def test_groups_of_one_size_are_so_many_independent_images_and_a_large_group_counts_for_few() -> None:
+    assert n_independent(np.arange(40)) == 40
+    assert n_independent(np.repeat(np.arange(10), 4)) == pytest.approx(10)
+    assert n_independent(np.repeat([0, 1], [1, 99])) == pytest.approx(1.02, abs=0.01)
+
+
+def test_a_share_of_groups_of_unlike_sizes_is_covered() -> None:
+    """Where two groups have three quarters of the images, counting groups covered the truth once in nine."""
+    groups = np.repeat(np.arange(52), [100, 50, *[1] * 50])
+    right = (np.random.default_rng(0).random((1000, 52)) < 0.8)[:, groups]
+    found = [wilson(each.mean(), n_independent(groups)) for each in right]
+    assert np.mean([each.low <= 0.8 <= each.high for each in found]) >= 0.93

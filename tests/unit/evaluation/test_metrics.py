@@ -249,3 +249,11 @@ def test_a_class_whose_few_images_are_all_right_is_not_said_to_be_certain() -> N
     options = {"majority_label": 0, "bootstrap_samples": 200, "ece_bins": 15, "seed": 0}
     _, few = metrics.evaluate(labels, probabilities, np.arange(23), **options).per_class  # type: ignore[arg-type]
     assert few.recall_interval == pytest.approx((0.025 ** (1 / 3), 1.0))
+
+
+def test_a_large_group_does_not_make_the_bound_of_flawless_answers_tight() -> None:
+    """Of two groups, one of 99 images: that both were right says little of a third."""
+    labels, groups = np.arange(100) % 2, np.repeat([0, 1], [99, 1])
+    scores = evaluate(labels, np.eye(2)[labels], groups=groups)
+    assert scores["accuracy_low"] < 0.05
+    assert scores["balanced_accuracy_low"] < 0.2
