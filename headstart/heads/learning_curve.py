@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 from threadpoolctl import threadpool_limits
 
 from headstart.base.cores import n_cores
-from headstart.base.intervals import wilson
+from headstart.base.intervals import Z, n_independent, wilson
 from headstart.heads import members
 from headstart.heads.calibration import log_loss
 from headstart.heads.contract import Advance
@@ -111,22 +111,31 @@ def measure(
     with threadpool_limits(1), ThreadPoolExecutor(min(n_cores(), Budget(memory_mb).how_many(largest))) as pool:
         list(pool.map(learn, jobs))
     right = scores.argmax(2) == labels[validated]
-    n_images, n_groups = n_learned.mean(1).round(), len(np.unique(groups[validated]))
+    n_images, n_independent_images = n_learned.mean(1).round(), n_independent(groups[validated])
     points = []
     for row, fraction in enumerate((*FRACTIONS, 1.0)):
         accuracy = float(right[row].mean())
         loss = log_loss(scores[row], labels[validated])
-        points.append(Point(fraction, int(n_images[row]), accuracy, *wilson(accuracy, n_groups), loss))
-    return Curve(points, gain_of(right[-2], right[-1], fold_of), forecast(n_images, right, groups[validated], seed))
+        points.append(Point(fraction, int(n_images[row]), accuracy, *wilson(accuracy, n_independent_images), loss))
+    return Curve(
+        points,
+        gain_of(right[-2], right[-1], fold_of, groups[validated]),
+        forecast(n_images, right, groups[validated], seed),
+    )
 
 
-def gain_of(before: np.ndarray, after: np.ndarray, fold_of: np.ndarray) -> Gain:
-    """Return the gain of one head over another by the differences within each fold, bool [V] each, with Student's t.
+def gain_of(before: np.ndarray, after: np.ndarray, fold_of: np.ndarray, groups: np.ndarray) -> Gain:
+    """Return the gain of one head over another on the same images, bool [V] each.
 
-    That folds differ in difficulty is no error of the difference.
+    The interval is Student's t of the differences within each fold: that folds differ in difficulty is no error of the
+    difference. Two folds may agree by chance, so it is at least as wide as that of paired shares with half an image
+    added to wins and losses (Agresti & Min 2005), groups counted as `n_independent` says.
     """
     folds = np.unique(fold_of)
     each = np.array([after[fold_of == fold].mean() - before[fold_of == fold].mean() for fold in folds])
     mean = float(each.mean())
-    margin = float(stdtrit(len(folds) - 1, 0.975) * each.std(ddof=1) / len(folds) ** 0.5)
+    by_folds = float(stdtrit(len(folds) - 1, 0.975) * each.std(ddof=1) / len(folds) ** 0.5)
+    n = n_independent(groups)
+    won, lost = n * float((after & ~before).mean()) + 0.5, n * float((before & ~after).mean()) + 0.5
+    margin = max(by_folds, Z * (won + lost - (won - lost) ** 2 / (n + 2)) ** 0.5 / (n + 2))
     return Gain(mean, mean - margin, mean + margin)

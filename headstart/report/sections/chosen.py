@@ -173,10 +173,15 @@ def reads(known: Sequence[str], levels: Sequence[str], *, ships: bool) -> str:
 def lesson(points: Sequence[Mapping[str, Any]], learning: LearningRecord) -> str:
     """Return, in words, what the learning curve says of more images, and what ten times as many would bring."""
     half, whole = points[-2:]
+    if half["n_images"] == whole["n_images"]:
+        return (
+            "Whether more labelled images would help is not known: classes have so few that none can be left out to"
+            " see what they bring."
+        )
     gain, low, high = (100 * each for each in (learning.gain, learning.gain_low, learning.gain_high))
     told = (
         f"From {half['n_images']:,} to {whole['n_images']:,} images, accuracy changed by {gain:+.1f} points (95%"
-        f" interval {low:+.1f} to {high:+.1f}, by the differences within each fold):"
+        f" interval {low:+.1f} to {high:+.1f}, by differences on the same images):"
     )
     if low > 0:
         told += " more labelled images are likely to help."

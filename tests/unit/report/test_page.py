@@ -383,11 +383,19 @@ def test_the_learning_curve_says_whether_more_labels_would_help(low: float, high
     learning = HEAD.learning.model_copy(update={"gain": (low + high) / 2, "gain_low": low, "gain_high": high})
     told = lesson(LEARNING, learning)
     assert said in told
-    assert f"(95% interval {100 * low:+.1f} to {100 * high:+.1f}, by the differences within each fold)" in told
+    assert f"(95% interval {100 * low:+.1f} to {100 * high:+.1f}, by differences on the same images)" in told
     assert (
         "ten times the images (2,000) would bring about 95.0% (95% interval 93.0% to 97.0%) in place of 90.0%" in told
     )
     assert "No curve can be drawn" in lesson(LEARNING, learning.model_copy(update={"forecast": []}))
+
+
+def test_nothing_is_said_of_more_images_where_the_curve_has_no_fewer_to_compare_with() -> None:
+    """300 classes of three images: a half of the images, two of each class at least, is all of them."""
+    learning = HEAD.learning.model_copy(update={"gain": 0.0, "gain_low": -0.01, "gain_high": 0.001, "forecast": []})
+    told = lesson([*LEARNING[:-2], {**LEARNING[-1], "fraction": 0.5}, LEARNING[-1]], learning)
+    assert "is not known" in told
+    assert "unlikely" not in told
 
 
 def test_the_bar_of_an_interval_ends_where_the_interval_ends() -> None:
