@@ -98,7 +98,7 @@ class LearningRecord(Record):
     """What the learning curve says of more images."""
 
     gain: float  # of accuracy, from half of the images to all of them
-    gain_low: float  # 95 % interval, by the differences within each fold
+    gain_low: float  # 95 % interval, by differences on the same images
     gain_high: float
     forecast: list[ForecastRecord]  # by a power law, the last for ten times the images; empty where it cannot be told
 
