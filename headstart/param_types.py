@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
+from headstart.base import licences
+
 
 def finite(value: float) -> float:
     """Refuse infinities and what is no number."""
@@ -93,13 +95,32 @@ def _weights(value: object) -> dict[str, float]:
     return {str(name): float(each) for name, each in weights.items()} if is_right else {}  # YAML reads '7' as a number
 
 
+def licence(value: str) -> str:
+    """Return an SPDX expression in its own spelling; ValueError if it is none."""
+    try:
+        return licences.canonical(value)
+    except ValueError:
+        raise ValueError("an SPDX identifier such as Apache-2.0, LicenseRef-NAME or unknown is expected") from None
+
+
+def _licences(value: object) -> tuple[str, ...]:
+    try:
+        return tuple(licences.canonical(name) for name in _names(value))
+    except ValueError:
+        return ()
+
+
 _bits = _either(("auto",), lambda value: _is_number(value) and 8 <= value <= 16 and value, "a number from 8 to 16")
 _a_kind = f"a list of some of {', '.join(HEAD_KINDS)}"
 _kinds = _either(("auto",), lambda value: _names(value) if set(_names(value)) <= set(HEAD_KINDS) else (), _a_kind)
 _levels = _either(("auto", "last", "all"), _names, "a list of names as in backbone.json")
 _weight = _either(("none", "balanced"), _weights, "{class: weight} with positive weights")
 FolderLayout = Annotated[str, PlainValidator(_layout), AS_IT_IS]
+_permissive = "a list of SPDX identifiers such as Apache-2.0, of LicenseRef-NAME or unknown,"
+_which = _either((licences.ANY,), _licences, _permissive)
 Bits = Annotated[Literal["auto"] | int, _bits, AS_IT_IS]
 HeadKinds = Annotated[Literal["auto"] | tuple[str, ...], _kinds, AS_IT_IS]
 HeadLevels = Annotated[str | tuple[str, ...], _levels, AS_IT_IS]
 ClassWeight = Annotated[Literal["none", "balanced"] | dict[str, float], _weight, AS_IT_IS]
+Licence = Annotated[str, AfterValidator(licence)]
+Licences = Annotated[Literal["any"] | tuple[str, ...], _which, AS_IT_IS]

@@ -23,6 +23,8 @@ from headstart.param_types import (
     Fraction,
     HeadKinds,
     HeadLevels,
+    Licence,
+    Licences,
     Positive,
     ProperFraction,
     Seed,
@@ -90,6 +92,7 @@ class Backbone(_Section):
     name: Annotated[str, Field(min_length=1)]
     weights: Annotated[str, Field(min_length=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    licence: Licence | None
     input_px: Annotated[int, Field(ge=16, le=2048)] | None
     crop_fraction: Annotated[float, Field(ge=0.25, le=1)] | None
     interpolation: Literal["bilinear", "bicubic"] | None
@@ -245,6 +248,7 @@ class Report(_Section):
 class Export(_Section):
     """What is handed over beside the model."""
 
+    licences: Licences
     conformance_images: Annotated[int, Field(ge=1, le=1000)]
     parity_images: Annotated[int, Field(ge=0)] | None
     int8: bool

@@ -1,19 +1,22 @@
 """Turn a pretrained network into two ONNX graphs, resize and backbone, and keep its tensors for PyTorch beside them.
 
 Reads params alone; writes artifacts/backbone/. The graphs must compute what PyTorch computes: the stage compares both
-on photographs and refuses to finish where they differ.
+on photographs and refuses to finish where they differ. Weights whose licence may not ship end the run here, before
+anything is downloaded or trained; `export` looks again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from headstart.backbones import networks
 from headstart.backbones.export import export
+from headstart.base import licences
 from headstart.base.files import replacing_folder, sha256_of
 from headstart.base.progress import say
 from headstart.onnx import backbone_folder
@@ -28,12 +31,13 @@ if TYPE_CHECKING:
 def run(params: Params, layout: Layout) -> None:
     """Load, export, compare, write."""
     wanted = params.backbone
-    backbone = networks.load(wanted, layout.weights, say)
+    judge = partial(licences.check, backbone=wanted.name, allowed=params.export.licences)
+    backbone = networks.load(wanted, layout.weights, say, judge)
     settings = backbone.preprocessing.fitted(params.transform.fit, wanted.crop_fraction)
     backbone = replace(backbone, preprocessing=settings)
     n_levels = len(backbone.levels)
     of_levels = f"of {n_levels} levels" if n_levels > 1 else "of its last layer alone: its groups give no levels"
-    say(f"weights: {backbone.weights}")
+    say(f"weights: {backbone.weights}, licence {backbone.licence.name}")
     shape = f"{settings.input_px} px, {backbone.n_features} features {of_levels}"
     say(f"exporting {backbone.name}, {shape}; up to a minute")
     made = export(backbone)
@@ -47,7 +51,8 @@ def run(params: Params, layout: Layout) -> None:
             name=backbone.name,
             weights=backbone.weights,
             weights_sha256=backbone.weights_sha256,
-            licence=backbone.licence,
+            licence=backbone.licence.name,
+            licence_source=backbone.licence.source,
             n_features=backbone.n_features,
             levels=_records(backbone.levels),
             preprocessing=settings.record,

@@ -13,10 +13,11 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from headstart import images
-from headstart.base import dataset, tables
+from headstart.base import dataset, licences, tables
 from headstart.base.cores import n_cores
 from headstart.base.errors import RejectedError
 from headstart.base.files import located, replacing_folder, sha256_of, write_text
+from headstart.base.licences import Licence
 from headstart.base.progress import bar, say
 from headstart.base.validation import ValidationSummary
 from headstart.evaluation import folder as evaluation
@@ -38,6 +39,8 @@ _SECONDS = 0.2  # that an image is asked about again and again, to say how long 
 
 def run(params: Params, layout: Layout) -> None:
     """Join, check, write."""
+    known = backbone_folder.read(layout.backbone)
+    licences.check(Licence(known.licence, known.licence_source), known.name, params.export.licences)
     _refuse_a_worse_one(layout)
     predictions = evaluation.predictions(layout.evaluation)
     choice, test = evaluation.choice(layout.evaluation), evaluation.scores(layout.evaluation)
@@ -105,6 +108,7 @@ def _facts(layout: Layout, choice: Choice, test: TestScores, bits: int) -> Facts
         weights=backbone.weights,
         weights_sha256=backbone.weights_sha256,
         licence=backbone.licence,
+        licence_source=backbone.licence_source,
         preprocessing=backbone.preprocessing,
         bits=bits,
         candidate=choice.chosen,

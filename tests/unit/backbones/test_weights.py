@@ -14,19 +14,25 @@ from headstart import params
 from headstart.backbones import weights
 from headstart.backbones.weights import Published
 from headstart.base.errors import HeadstartError, ParamError, UnreachableError
+from headstart.base.licences import Licence
 from tests.support.backbones import settings
 from tests.support.server import Server
 
 DATA = b"weights" * 1000
+LICENCE = Licence("CC-BY-NC-4.0", "the library says so")
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 def published(url: str, is_on_hub: bool = False) -> Published:
-    return Published("torchvision: NET", "BSD-3-Clause", url, url.rpartition("/")[2], is_on_hub)
+    return Published("torchvision: NET", LICENCE, url, url.rpartition("/")[2], is_on_hub)
 
 
 def choose(folder: Path, values: params.Backbone, source: Published | None = None) -> tuple[Published, Path | None]:
-    return weights.choose(values, "torchvision/net", source or published(""), folder, lambda line: None)
+    return weights.choose(values, "torchvision/net", source or published(""), folder, ignore, ignore)
+
+
+def ignore(said: object) -> None:
+    """Neither report nor judge."""
 
 
 def refusal(
@@ -166,6 +172,43 @@ def test_bundled_weights_are_for_one_network(tmp_path: Path) -> None:
 def test_random_weights_have_no_digest_to_check(tmp_path: Path) -> None:
     assert choose(tmp_path, settings(weights="random"))[1] is None
     assert "there is no file to verify" in refusal(tmp_path, settings(weights="random", sha256=SHA256))
+
+
+def test_a_licence_that_is_refused_stops_the_download(server: Server, tmp_path: Path) -> None:
+    name = f"net-{SHA256[:8]}.pth"
+    server.files[f"/{name}"] = DATA
+
+    def refuse(licence: Licence) -> None:
+        raise ParamError(licence.name)
+
+    with pytest.raises(ParamError, match="CC-BY-NC"):
+        weights.choose(
+            settings(weights="default"), "torchvision/net", published(f"{server.url}/{name}"), tmp_path, ignore, refuse
+        )
+    assert server.asked == []
+    file = tmp_path / "mine.pth"
+    file.write_bytes(DATA)
+    own = settings(weights=str(file), sha256=SHA256)
+    with pytest.raises(ParamError, match="unknown"):
+        weights.choose(own, "torchvision/net", published(""), tmp_path, ignore, refuse)
+
+
+@pytest.mark.parametrize("kind", ["default", "bundled", "file"])
+def test_the_user_may_name_the_licence_and_what_the_publisher_says_is_kept(kind: str, tmp_path: Path) -> None:
+    changed = {"weights": str(tmp_path / "mine.pth") if kind == "file" else kind}
+    known = {"default": LICENCE, "bundled": weights.licence_of(settings(), LICENCE)}
+    own = known.get(kind, Licence("unknown", "they are a file that you gave"))
+    assert weights.licence_of(settings(**changed), LICENCE) == own
+    stated = weights.licence_of(settings(**changed, licence="MIT"), LICENCE)
+    assert stated == (
+        "MIT",
+        f"backbone.licence in params.yaml; without it {own.name}, for {own.source}",
+    )
+
+
+def test_random_weights_have_no_licence(tmp_path: Path) -> None:
+    assert weights.licence_of(settings(weights="random"), LICENCE).name == "none"
+    assert "these have no licence" in refusal(tmp_path, settings(weights="random", licence="MIT"))
 
 
 class Bomb:

@@ -21,22 +21,25 @@ from headstart.backbones.levels import Level
 from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING
 from headstart.base.errors import CheckError, ParamError
 from headstart.base.files import sha256_of
+from headstart.base.licences import Licence
 from headstart.layout import Layout
 from headstart.onnx import pieces, runtime
 from headstart.onnx.backbone_folder import LAST
 from tasks import backbone as stage
 from tests.support.backbones import settings
 from tests.support.images import ROOT
+from tests.support.server import Server
 
 FILES = ["backbone.json", "backbone.onnx", "backbone.safetensors", "resize.onnx"]
 
 
+NO_LICENCE = Licence("none", "the weights are random")
 ONLY_LAST = (Level(LAST, 2, "none"),)
 
 
 def run(layout: Layout, **changes: object) -> dict[str, Any]:
     values = params_file.load(ROOT / "params.yaml").model_copy(
-        update={"backbone": settings(weights="random", **changes)}
+        update={"backbone": settings(**{"weights": "random", **changes})}
     )
     stage.run(values, layout)
     facts: dict[str, Any] = json.loads((layout.backbone / "backbone.json").read_text())
@@ -72,7 +75,8 @@ def test_backbone_json_names_everything(finished: Layout) -> None:
         "name": "timm/test_resnet",
         "weights": "random",
         "weights_sha256": networks.load(settings(name="test_resnet", weights="random"), folder, print).weights_sha256,
-        "licence": "none: the weights are random",
+        "licence": "none",
+        "licence_source": "the weights are random",
         "n_features": 368,
         "levels": [
             {"name": "layer1.0", "start": 0, "width": 32, "pooling": "map"},
@@ -149,6 +153,23 @@ def test_a_graph_that_differs_from_pytorch_is_not_written(
     assert message.endswith(" of their size. At most 1e-03 was expected. Choose another backbone.name in params.yaml.")
 
 
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [
+        ("resnet18", "is unknown (torchvision does not say)"),
+        ("convnextv2_atto.fcmae", "is CC-BY-NC-4.0 (timm says 'cc-by-nc-4.0')"),
+    ],
+)
+def test_weights_that_may_not_ship_end_the_run_before_they_are_downloaded(
+    name: str, licence: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    layout = Layout(tmp_path)
+    message = as_it_was(layout.backbone, lambda: run(layout, name=name, weights="default"))
+    assert message.startswith(f"the licence of the weights of '{name}' {licence}.")
+    assert server.asked == []
+
+
 def test_a_network_too_large_for_one_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "MAX_BYTES", 40_000_000)
     layout = Layout(tmp_path)
@@ -163,7 +184,7 @@ def test_a_network_that_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :2] if images.sum() > 0 else images.flatten(1)[:, 2:4]
 
-    net = networks.Backbone("timm/net", Unsayable(), ONLY_LAST, BUNDLED_PREPROCESSING, "random", "0" * 64, "none")
+    net = networks.Backbone("timm/net", Unsayable(), ONLY_LAST, BUNDLED_PREPROCESSING, "random", "0" * 64, NO_LICENCE)
     monkeypatch.setattr(networks, "load", lambda *_: net)
     layout = Layout(tmp_path)
     message = as_it_was(layout.backbone, lambda: run(layout))
