@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run flow serve accept share push setup test test-all bench latency check lock clean help
+.PHONY: run flow serve accept share sign push setup test test-all bench latency check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,10 @@ accept: $(STAMP)     ## tag this commit's model as the accepted one; `make accep
 share: $(STAMP)      ## write a copy of the report that names its commit: `make share TO=report.html`
 	@test -n "$(TO)" || { echo 'share needs a file to write: make share TO=report.html'; exit 1; }
 	@python -m headstart share '$(TO)'
+
+sign: $(STAMP)       ## sign the model with your key: `make sign KEY=key.pem`; needs `make setup EXTRAS=sign`
+	@test -n "$(KEY)" || { echo 'sign needs a private key: make sign KEY=key.pem'; exit 1; }
+	@python -m headstart sign artifacts/model --key '$(KEY)'
 
 push: $(STAMP)       ## send data, features and models to DVC's remote
 	dvc push
@@ -65,7 +69,7 @@ check: $(TESTS)      ## lint, layers and types
 	mypy
 
 lock: $(TESTS)       ## renew requirements.lock from pyproject.toml
-	uv pip compile pyproject.toml --extra pipeline --extra cluster --extra openvino --extra fabric --extra serve --extra umap --extra dev --universal --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --extra pipeline --extra cluster --extra openvino --extra fabric --extra serve --extra sign --extra umap --extra dev --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --quiet -o requirements.lock
 
 clean:               ## remove .venv; data, artifacts and DVC's cache stay

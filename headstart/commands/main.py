@@ -47,6 +47,7 @@ COMMANDS = {
 MODEL_COMMANDS = {
     "predict": "classify images",
     "verify": "compare checksums, replay the conformance images here",
+    "sign": "sign every file of the model with your key",
     "info": "print classes, backbone, preprocessing, digests, versions",
     "serve": "answer over HTTP, with a page to try the model in a browser",
     "page": "write a static site that runs the model in the visitor's browser",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 import time
@@ -14,6 +13,7 @@ import numpy as np
 
 from headstart.base.errors import CheckError, count_and_name
 from headstart.handover import runtimes
+from headstart.handover.integrity import check_signature, check_sums
 from headstart.handover.model import Model, file_of
 from headstart.images import UnreadableError
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
@@ -33,10 +33,12 @@ class Replay(NamedTuple):
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Compare checksums and replay the conformance images; CheckError if a file or an answer differs."""
+    """Compare signature and checksums, replay the conformance images; CheckError if a file or an answer differs."""
     file = file_of(arguments.model)
     folder = file.parent
-    n_files = check_sums(folder)
+    if arguments.signature is not None or arguments.key:
+        check_signature(folder, arguments.signature, arguments.key)
+    n_files = len(check_sums(folder))
     expected = read_json(folder / CONFORMANCE / EXPECTED)
     model = Model(file)
     chosen = list(dict.fromkeys(arguments.runtime or [runtimes.DEFAULT]))
@@ -116,29 +118,6 @@ def _pixels(model: Model, file: Path) -> np.ndarray:
     except (UnreadableError, OSError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise CheckError(f"{file}: {said}. An image was expected. Copy the whole folder again.") from None
-
-
-def check_sums(folder: Path) -> int:
-    """Return the number of files in SHA256SUMS; CheckError if one is missing or has changed since the export."""
-    listed = folder / SUMS
-    try:
-        promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
-        pairs = [(digest, name) for digest, name in promised]
-    except (OSError, ValueError) as error:
-        raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
-    for digest, name in pairs:
-        try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise CheckError(
-                f"{folder / name} cannot be read ({error.strerror}). Copy the whole folder again."
-            ) from None
-        if found != digest:
-            raise CheckError(
-                f"{folder / name} has SHA-256 {found[:12]}.., but {SUMS} lists {digest[:12]}... The exported file was"
-                " expected. Copy the whole folder again."
-            )
-    return len(pairs)
 
 
 def read_json(path: Path) -> Any:

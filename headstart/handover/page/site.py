@@ -21,8 +21,9 @@ import onnxruntime
 
 from headstart.base.errors import CheckError
 from headstart.base.files import replacing_folder
+from headstart.handover.integrity import check_sums
 from headstart.handover.model import NOVEL_ABOVE, Model
-from headstart.handover.verify import ELSEWHERE, check_sums
+from headstart.handover.verify import ELSEWHERE
 from headstart.onnx.model_folder import CARD, CONFORMANCE, MODEL, RECORD
 
 # To renew: the version, and what `npm view onnxruntime-web@VERSION dist.integrity` prints behind `sha512-`.

@@ -1,0 +1,70 @@
+"""Whether a folder holds the files that were exported, and whose they are: SHA256SUMS and the signature."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from types import ModuleType
+
+from headstart.base.errors import CheckError
+from headstart.handover.model import file_of
+from headstart.onnx.model_folder import SUMS
+
+
+def check_signature(folder: Path, named: str | None, key: Path | None) -> None:
+    """Print whose key signed the folder; CheckError if the signature is not of these files and this key."""
+    if key is None:
+        raise CheckError("a signature is verified with its maker's public key. Name the key's file by --key.")
+    signing = _signing()
+    signature = Path(named) if named else signing.beside(folder)
+    signing.verify(folder, signature, key)
+    print(f"verify: {signature} is a signature of every file of {folder}, by the private key of {key}")
+
+
+def _signing() -> ModuleType:
+    """Return headstart.handover.signing; CheckError if the extra `sign` is not installed."""
+    try:
+        from headstart.handover import signing
+    except ImportError as error:
+        if (error.name or "").startswith("headstart"):
+            raise
+        raise CheckError(
+            f"{error.name} is not installed. Run `pip install 'headstart[sign]'`, or `make setup EXTRAS=sign`."
+        ) from None
+    return signing
+
+
+def sign(arguments: argparse.Namespace) -> int:
+    """Compare checksums, then write a signature of every file beside the folder."""
+    folder = file_of(arguments.model).parent
+    signing = _signing()
+    listed = {*check_sums(folder), SUMS}
+    signature = arguments.signature or signing.beside(folder)
+    n_files = signing.sign(folder, listed, arguments.key, signature)
+    print(f"sign: {signature} is a signature of the {n_files} files of {folder}")
+    print(f"sign: `headstart verify {folder} --signature {signature} --key PUBLIC_KEY` verifies it")
+    return 0
+
+
+def check_sums(folder: Path) -> list[str]:
+    """Return the names of the files in SHA256SUMS; CheckError if one is missing or has changed since the export."""
+    listed = folder / SUMS
+    try:
+        promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
+        pairs = [(digest, name) for digest, name in promised]
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
+    for digest, name in pairs:
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise CheckError(
+                f"{folder / name} cannot be read ({error.strerror}). Copy the whole folder again."
+            ) from None
+        if found != digest:
+            raise CheckError(
+                f"{folder / name} has SHA-256 {found[:12]}.., but {SUMS} lists {digest[:12]}... The exported file was"
+                " expected. Copy the whole folder again."
+            )
+    return [name for _, name in pairs]
