@@ -14,7 +14,7 @@ from headstart.base import validation
 from headstart.base.validation import ValidationSummary
 from headstart.evaluation import accepted
 from headstart.evaluation import folder as evaluation
-from headstart.handover import folder
+from headstart.handover import folder, hub
 from headstart.layout import Layout
 from headstart.onnx.model_folder import CARD
 from headstart.onnx.model_folder import MODEL as MODEL_FILE
@@ -80,6 +80,6 @@ def _report(layout: Layout) -> None:
 
 def _model(layout: Layout) -> None:
     digest = folder.read_model(layout.model).model_sha256
-    card = (layout.model / CARD).read_text(encoding="utf-8")
+    card = hub.body((layout.model / CARD).read_text(encoding="utf-8"))
     sheet = f"{card}\n[{MODEL_FILE}]({link(layout.model / MODEL_FILE)}), model_sha256 `{digest}`\n"
     create_markdown_artifact(sheet, key=MODEL, description="The model card")

@@ -16,14 +16,14 @@ from headstart import images
 from headstart.base import dataset, licences, tables
 from headstart.base.cores import n_cores
 from headstart.base.errors import RejectedError
-from headstart.base.files import located, replacing_folder, sha256_of, write_text
+from headstart.base.files import located, replacing_folder, sha256_of, write_json, write_text
 from headstart.base.licences import Licence
 from headstart.base.progress import bar, say
 from headstart.base.validation import ValidationSummary
 from headstart.evaluation import folder as evaluation
 from headstart.evaluation.candidates import Pieces, learned_from, pieces_of
 from headstart.evaluation.folder import Comparison
-from headstart.handover import conformance, folder, latency, parity
+from headstart.handover import bom, conformance, folder, hub, latency, parity
 from headstart.handover.card import card
 from headstart.handover.folder import Facts, Int8Model, ModelRecord, Outputs, Probabilities
 from headstart.handover.model import FORMAT
@@ -69,7 +69,9 @@ def run(params: Params, layout: Layout) -> None:
         folder.write_model(beside, record, conformance.expected(tolerance, vectors))
         name = PurePath(params.data.root).name
         told = card(record, head, choice, dataset=name, form=validated.form, int8=int8.why, n_checked=len(files))
-        write_text(beside / model_folder.CARD, told)
+        write_text(beside / model_folder.CARD, hub.with_metadata(told, record, name))
+        parts = bom.of(record, dataset=name, form=validated.form, n_images=choice.n_images)
+        write_json(beside / model_folder.BOM, parts)
         _write_sums(beside)
     session = runtime.session(model)
     image = images.decode(files[0].read_bytes(), facts.bits).rgb[None]

@@ -232,6 +232,7 @@ def test_the_model_folder_holds_what_it_promises(model: Path) -> None:
     assert sorted(path.name for path in model.iterdir()) == [
         "MODEL_CARD.md",
         "SHA256SUMS",
+        "bom.cdx.json",
         "conformance",
         "model.json",
         "model.onnx",
