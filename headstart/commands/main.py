@@ -12,6 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from headstart.base.errors import CheckError, did_you_mean
@@ -38,6 +39,9 @@ COMMANDS = {
     "status": Command(_PROJECT, "say what the next run would do", "commands.run", "status"),
     "report": Command(_PROJECT, "open the report of the last run", "commands.run", "report"),
     "share": Command(_PROJECT, "write a copy of the report that names its commit", "flows.share", "main", True),
+    "describe": Command(
+        _PROJECT, "describe the images of the last run as a Croissant dataset", "commands.describe", "describe"
+    ),
     "cache": Command(_PROJECT, "show the cache that all projects share, or prune it", "commands.cache", "cache"),
     "stage": Command(_PROJECT, "run one stage, as dvc.yaml does", "commands.run", "stage", True),
     "flow": Command(_PREFECT, "run as a Prefect flow, with its page to watch", "flows.pipeline", "main", True),
@@ -75,6 +79,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="run the stages even if nothing has changed")
     add("status").add_argument("--json", action="store_true", help="one object, for programs")
     add("report").add_argument("--path", action="store_true", help="print its path alone")
+    described = add("describe")
+    described.add_argument("folder", type=Path, metavar="TO", help="a folder for croissant.json and images.json")
+    described.add_argument("--licence", metavar="SPDX", help="of the images, such as CC-BY-4.0")
+    described.add_argument("--url", help="the page of the dataset")
     prune = "remove what was used longest ago until at most GB are left; 0: everything"
     add("cache").add_argument("--prune", type=_size, metavar="GB", help=prune)
     cli.add_commands(commands)
