@@ -247,6 +247,14 @@ def test_the_model_folder_holds_what_it_promises(model: Path) -> None:
     assert all(abs(np.sum(vector["probabilities"]) - 1) < 1e-5 for vector in expected["images"])
 
 
+def test_an_export_that_is_repeated_gives_the_same_bytes(project: Project) -> None:
+    """The card's metadata and the bill of materials follow from the run, not from the clock or from chance."""
+    before = project.artefacts()
+    assert "artifacts/export/bom.cdx.json" in before
+    project.must("python", "-m", "tasks", "export", PYTHONHASHSEED="1")
+    assert project.artefacts() == before
+
+
 def test_a_host_with_the_base_dependencies_alone_can_predict_verify_and_inform(
     project: Project, model: Path, tmp_path: Path
 ) -> None:
