@@ -23,8 +23,7 @@ import numpy as np
 
 from headstart.base.errors import CheckError, count_and_name
 from headstart.base.terminal import styled
-from headstart.handover import runtimes
-from headstart.handover.integrity import sign
+from headstart.handover import integrity, runtimes
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
 from headstart.handover.verify import verify
 from headstart.images import EXTENSIONS, UnreadableError
@@ -233,11 +232,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--key", type=Path, metavar="PUBLIC_KEY", help="of whoever signed the model, as PEM")
     command.set_defaults(run=verify)
 
-    command = commands.add_parser("sign", help="sign every file of the model with a key of an elliptic curve")
-    command.add_argument("model", type=Path, metavar="MODEL")
-    command.add_argument("--key", type=Path, required=True, metavar="PRIVATE_KEY", help="as PEM")
-    command.add_argument("--signature", type=Path, metavar="FILE", help="to write (default: MODEL.sig beside MODEL)")
-    command.set_defaults(run=sign)
+    integrity.add_sign(commands)
 
     command = commands.add_parser("info", help="print classes, backbone, preprocessing, digests, versions")
     command.add_argument("model", type=Path, metavar="MODEL")

@@ -68,3 +68,12 @@ def check_sums(folder: Path) -> list[str]:
                 " expected. Copy the whole folder again."
             )
     return [name for _, name in pairs]
+
+
+def add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `sign` to the parser of `headstart`."""
+    command = commands.add_parser("sign", help="sign every file of the model with a key of an elliptic curve")
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.add_argument("--key", type=Path, required=True, metavar="PRIVATE_KEY", help="as PEM")
+    command.add_argument("--signature", type=Path, metavar="FILE", help="to write (default: MODEL.sig beside MODEL)")
+    command.set_defaults(run=sign)
