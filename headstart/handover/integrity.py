@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from headstart.base.errors import CheckError
 from headstart.handover.model import file_of
-from headstart.onnx.model_folder import SUMS
+from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, MODEL, RECORD, SUMS
 
 
 def check_signature(folder: Path, named: str | None, key: Path | None) -> None:
@@ -48,26 +48,38 @@ def sign(arguments: argparse.Namespace) -> int:
 
 
 def check_sums(folder: Path) -> list[str]:
-    """Return the names of the files in SHA256SUMS; CheckError if one is missing or has changed since the export."""
+    """Return the names of the files in SHA256SUMS; CheckError if one is missing or has changed since the export.
+
+    What a model cannot do without has to be listed: model.onnx, model.json, and the answers to the conformance images.
+    """
     listed = folder / SUMS
     try:
         promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
-        pairs = [(digest, name) for digest, name in promised]
+        digest_of = {name: digest for digest, name in promised}
     except (OSError, ValueError) as error:
         raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
-    for digest, name in pairs:
+    if missing := sorted({MODEL, RECORD, f"{CONFORMANCE}/{EXPECTED}"} - digest_of.keys()):
+        raise CheckError(f"{listed} does not list {', '.join(missing)}. Copy the whole folder again.")
+    for name, digest in digest_of.items():
+        if not is_inside(name):
+            raise CheckError(f"{listed} lists '{name}'. A file inside the folder was expected. Do not use this model.")
         try:
             found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise CheckError(
-                f"{folder / name} cannot be read ({error.strerror}). Copy the whole folder again."
-            ) from None
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise CheckError(f"{folder / name} cannot be read ({said}). Copy the whole folder again.") from None
         if found != digest:
             raise CheckError(
                 f"{folder / name} has SHA-256 {found[:12]}.., but {SUMS} lists {digest[:12]}... The exported file was"
                 " expected. Copy the whole folder again."
             )
-    return [name for _, name in pairs]
+    return list(digest_of)
+
+
+def is_inside(name: str) -> bool:
+    """Return whether a name that a file of the folder gives can only be that of a file inside it."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
 def add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

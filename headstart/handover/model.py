@@ -62,14 +62,23 @@ class Model:
             )
         self._tells_novelty = "novelty" in {output.name for output in self._session.get_outputs()}
         try:
-            self.classes: list[str] = json.loads(self.metadata["classes"])
-            self.abstain_below = float(self.metadata.get("abstain_below", 0))
-            self.bits = int(self.metadata.get("bits", ALL_BITS))  # of 16 a channel that hold values; see `decode`
-        except (KeyError, ValueError):
+            self._read_metadata()
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise CheckError(f"{self.file} names no classes. A model exported by headstart was expected.") from None
+
+    def _read_metadata(self) -> None:
+        """Read what `Facts` of headstart.handover.folder describes; one of several errors where it is not that."""
+        self.classes: list[str] = json.loads(self.metadata["classes"])
+        self.abstain_below = float(self.metadata.get("abstain_below", 0))
+        self.bits = int(self.metadata.get("bits", ALL_BITS))  # of 16 a channel that hold values; see `decode`
         sets = json.loads(self.metadata.get("label_sets", "null"))
-        self.set_coverage: float | None = sets and sets["coverage"]  # that label sets promise; None: it gives none
-        self._quantiles = sets and np.array(sets["quantiles"])
+        self.set_coverage: float | None = sets and float(sets["coverage"])  # that label sets promise; None: it has none
+        self._quantiles = sets and np.array(sets["quantiles"], np.float64)
+        is_list = isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)
+        if not is_list or len(set(self.classes)) < max(len(self.classes), 1):
+            raise ValueError(self.classes)
+        if sets and self._quantiles.shape not in ((1,), (len(self.classes),)):
+            raise ValueError(sets)
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return the bytes of an image file as the model takes it, uint8 [H, W, 3]; UnreadableError if it is none."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
 
 # Of a probability, in a runtime that is not onnxruntime: sums of float32 in another order.
 ELSEWHERE = 1e-3
+LOOSEST = 0.05  # that `export` writes: for features in bfloat16
 _SOON_S = 5.0  # an image that took less is run a second time, and the second time counts
 
 
@@ -38,11 +40,12 @@ def verify(arguments: argparse.Namespace) -> int:
     folder = file.parent
     if arguments.signature is not None or arguments.key:
         check_signature(folder, arguments.signature, arguments.key)
-    n_files = len(check_sums(folder))
-    expected = read_json(folder / CONFORMANCE / EXPECTED)
+    listed = check_sums(folder)
     model = Model(file)
+    expected = _answers(folder / CONFORMANCE / EXPECTED, model.classes, set(listed))
     chosen = list(dict.fromkeys(arguments.runtime or [runtimes.DEFAULT]))
-    print(f"verify: {n_files} files match {SUMS}")
+    _check_record(folder / RECORD, model)
+    print(f"verify: {len(listed)} files match {SUMS}")
     failures = []
     for name in chosen:
         try:
@@ -120,9 +123,43 @@ def _pixels(model: Model, file: Path) -> np.ndarray:
         raise CheckError(f"{file}: {said}. An image was expected. Copy the whole folder again.") from None
 
 
+def _check_record(file: Path, model: Model) -> None:
+    """CheckError if model.json has other classes; programs that do not read ONNX's metadata read them there."""
+    record = read_json(file)
+    if not isinstance(record, dict) or record.get("classes") != model.classes:
+        raise CheckError(
+            f"{file} has other classes than model.onnx. The files of one export were expected. Copy the whole folder"
+            " again."
+        )
+
+
+def _answers(file: Path, classes: Sequence[str], listed: set[str]) -> Any:
+    """Return the images with their answers and the tolerance; CheckError if they could not tell a wrong model.
+
+    That takes one image or more, whose checksums are listed, a probability for each class, and a small tolerance.
+    """
+    expected = read_json(file)
+    try:
+        images, tolerance = expected["images"], float(expected["tolerance"])
+        is_sane = 0 < tolerance <= LOOSEST and len(images) > 0
+        for image in images:
+            probabilities = np.asarray(image["probabilities"], np.float64)
+            is_sane &= probabilities.shape == (len(classes),) and bool(np.isfinite(probabilities).all())
+            is_sane &= image["label"] in classes and f"{CONFORMANCE}/{image['file']}" in listed
+    except (KeyError, TypeError, ValueError, OverflowError):
+        is_sane = False
+    if not is_sane:
+        raise CheckError(
+            f"{file} cannot show that a model is right. Images that {SUMS} lists, with a probability for each of the"
+            f" {len(classes)} classes of model.onnx, and a tolerance of at most {LOOSEST} were expected. Copy the whole"
+            " folder again."
+        )
+    return expected
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file of the model folder holds; CheckError if there is none."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckError(f"{path} cannot be read ({error}). The folder that `export` wrote was expected.") from None
