@@ -72,6 +72,15 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None
     return apply
 
 
+def written(answers: str) -> Callable[[Path], None]:
+    """Return what puts a text in place of expected.json."""
+
+    def apply(folder: Path) -> None:
+        (folder / ANSWERS).write_text(answers)
+
+    return apply
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -87,8 +96,8 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None
         changed(lambda answers: answers["images"][0]["probabilities"].append(0.0)),
         changed(lambda answers: answers["images"][0].update(probabilities=[float("nan")] * 2)),
         changed(lambda answers: answers["images"][0].update(probabilities="half")),
-        lambda folder: (folder / ANSWERS).write_text("[]"),
-        lambda folder: (folder / ANSWERS).write_text(DEEP),
+        written("[]"),
+        written(DEEP),
     ],
 )
 def test_answers_that_could_not_tell_a_wrong_model_are_refused(
