@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from headstart.base.intervals import exact
+from headstart.base.intervals import exact, n_independent
 from headstart.base.records import Record
 
 MIN_GROUPS = 5  # of a slice that is compared with the others; fewer could hardly show anything
@@ -26,7 +26,7 @@ class Slice(Record):
     n_images: int
     n_groups: int
     accuracy: float
-    accuracy_low: float  # exact 95 % interval over groups
+    accuracy_low: float  # exact 95 % interval, over as many independent images as the groups count for
     accuracy_high: float
     others: float | None  # accuracy of the images with other values of the fact; None: there are none
     p_value: float | None  # that it is no worse than the others, after all looks; None: too few to compare
@@ -44,8 +44,8 @@ def slices(table: pl.DataFrame, image_ids: Sequence[str], right: np.ndarray, gro
 
     `table` is `tables.SLICES`, of these images and others; `right` bool [N] and `groups` [N] are those of `image_ids`.
     A slice is compared with the images that have another value of the same fact, by Fisher's exact test, one-sided. A
-    group counts as one image, errors in the slice rounded down. p-values are those of Holm 1979 over all slices that
-    are compared, so that the chance of any false mark is at most `LEVEL`.
+    group counts as one image, and as less where groups differ in size; errors in the slice are rounded down. p-values
+    are those of Holm 1979 over all slices that are compared, so that the chance of any false mark is at most `LEVEL`.
     """
     at = {image_id: row for row, image_id in enumerate(image_ids)}
     here = table.filter(pl.col("image_id").is_in(image_ids))
@@ -112,13 +112,16 @@ def fisher(n_wrong: int, n: int, n_wrong_others: int, n_others: int) -> float:
 def _slice(name: str, value: str, rows: np.ndarray, others: np.ndarray, right: np.ndarray, groups: np.ndarray) -> Slice:
     n_groups, n_others = len(np.unique(groups[rows])), len(np.unique(groups[others]))
     accuracy = float(right[rows].mean())
-    interval, of_others, p_value = exact(accuracy, n_groups), None, None
+    # Images of one group are alike, and a large group weighs more: so many images that are not would tell as much.
+    n_alone = n_independent(groups[rows])
+    interval, of_others, p_value = exact(accuracy, n_alone), None, None
     if len(others):
         of_others = float(right[others].mean())
-        n_wrong = math.floor((1 - accuracy) * n_groups + _ROUNDING)
-        n_wrong_others = math.ceil((1 - of_others) * n_others - _ROUNDING)
+        n, n_of_others = math.floor(n_alone + _ROUNDING), math.floor(n_independent(groups[others]) + _ROUNDING)
+        n_wrong = math.floor((1 - accuracy) * n + _ROUNDING)
+        n_wrong_others = math.ceil((1 - of_others) * n_of_others - _ROUNDING)
         if min(n_groups, n_others) >= MIN_GROUPS:
-            p_value = fisher(n_wrong, n_groups, n_wrong_others, n_others)
+            p_value = fisher(n_wrong, n, n_wrong_others, n_of_others)
     return Slice(
         slice=name,
         value=value,

@@ -91,3 +91,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     told = found(np.ones(20, bool), ("site", np.array(["Oslo"] * 10 + ["Rome"] * 10)))
     slices.write(tmp_path, told)
     assert slices.read(tmp_path) == told
+
+
+def test_one_burst_among_single_images_makes_no_slice_worse() -> None:
+    camera = np.array(["front"] * 60 + ["rear"] * 60)
+    right = np.array([True] * 60 + [False] * 40 + [True] * 20)
+    groups = np.array([f"f{n}" for n in range(60)] + ["burst"] * 40 + [f"r{n}" for n in range(20)])
+    rear = found(right, ("camera", camera), groups=groups)[0]
+    assert (rear.value, rear.n_groups, rear.is_worse) == ("rear", 21, False)
+    assert rear.accuracy_low < 0.05 and rear.accuracy_high > 0.8
