@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte of RGB
 # that. The first version was the digest of this file, under which the first stores were built.
 VERSION = "59fb9964abadd47be5e97c2f99baff9ef11646f08f773e9092663cab414c9166"
 
+_BEGINS_SCAN, _USUAL_SCANS = b"\xff\xda", 20  # of a JPEG; encoders write one, or some ten if it is progressive
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF
 _BACKGROUND = (255, 255, 255)  # shown behind transparent pixels
 
@@ -136,11 +138,7 @@ def decode(data: bytes, bits: int = ALL_BITS) -> Decoded:
     Transparent pixels become white. 16 bits a channel are scaled to 8, not clipped: 2 ** `bits` - 1 becomes 255, and a
     larger value is an UnreadableError. `bits` has no effect on other files.
     """
-    if not data:
-        raise UnreadableError("empty file")
-    if kind := _kind_not_read(data):
-        raise UnreadableError(f"{kind}, {_CONVERT}")
-    with _told(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with _opened(data) as image:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
         rgb = _plain_jpeg(image, data)
@@ -156,6 +154,16 @@ def decode(data: bytes, bits: int = ALL_BITS) -> Decoded:
         return Decoded(rgb, str(image.format), used)
 
 
+def size_of(data: bytes) -> tuple[int, int]:
+    """Return width and height as the header of an image file tells them, before rotation; UnreadableError if none.
+
+    A JPEG of many scans counts as higher than it is, for each scan takes the time of the whole picture.
+    """
+    with _opened(data) as image:
+        scans = data.count(_BEGINS_SCAN) if image.format == "JPEG" else 1
+        return image.width, image.height * max(1, math.ceil(scans / _USUAL_SCANS))
+
+
 def _kind_not_read(data: bytes) -> str | None:
     """Return the name of a format that is not read, by the bytes that its files begin with."""
     where, mark = _DICOM
@@ -164,6 +172,17 @@ def _kind_not_read(data: bytes) -> str | None:
     if data[4:8] == b"ftyp":
         return _BRANDS.get(data[8:12])
     return next((kind for begin, kind in _BEGINS.items() if data.startswith(begin)), None)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Yield an image whose header alone has been read; whatever is raised with it becomes UnreadableError."""
+    if not data:
+        raise UnreadableError("empty file")
+    if kind := _kind_not_read(data):
+        raise UnreadableError(f"{kind}, {_CONVERT}")
+    with _told(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        yield image
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from headstart.base.errors import CheckError, did_you_mean
 from headstart.base.exits import status_of
 from headstart.commands import completion, origin
 from headstart.handover import cli
+from headstart.serving import command as serving
 
 
 class Command(NamedTuple):
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     prune = "remove what was used longest ago until at most GB are left; 0: everything"
     add("cache").add_argument("--prune", type=_size, metavar="GB", help=prune)
     cli.add_commands(commands)
+    serving.add_command(commands)
     shell = commands.add_parser(_SHELL, description="Print the completion of this command for a shell.")
     shell.add_argument("shell", choices=sorted(completion.SHELLS), help="such as bash")
     shell.set_defaults(run=lambda options: completion.show(options.shell, top, _own_words()))

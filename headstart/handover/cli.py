@@ -1,7 +1,6 @@
-"""`headstart predict | verify | sign | info | serve | page`: what is done with a finished model.
+"""`headstart predict | verify | sign | info | page`: what is done with a finished model. `serve` is headstart/serving/.
 
-It imports only onnxruntime, Pillow and numpy, and nothing of the pipeline; `serve` needs FastAPI and uvicorn too, and
-signatures need model-signing.
+It imports only onnxruntime, Pillow and numpy, and nothing of the pipeline; signatures need model-signing.
 """
 
 from __future__ import annotations
@@ -182,16 +181,6 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def serve(arguments: argparse.Namespace) -> int:
-    """Answer over HTTP until SIGINT or SIGTERM; CheckError if the extra `serve` is not installed."""
-    try:
-        from headstart.handover import serving
-    except ImportError as error:
-        raise CheckError(f"{error.name} is not installed. Run `pip install 'headstart[serve]'`.") from None
-    serving.run(Model(arguments.model), arguments.host, arguments.port, arguments.max_mb)
-    return 0
-
-
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -237,17 +226,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("info", help="print classes, backbone, preprocessing, digests, versions")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.set_defaults(run=info)
-    command = commands.add_parser("serve", help="answer over HTTP, with a page to try the model in a browser")
-    command.add_argument("model", type=Path, metavar="MODEL")
-    command.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0: reachable from other machines (default: 127.0.0.1)"
-    )
-    command.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
-    command.add_argument(
-        "--max-mb", type=_positive, default=20, metavar="MB", help="largest image file accepted (default: 20)"
-    )
-    command.set_defaults(run=serve)
-
     command = commands.add_parser("page", help="write a static site that runs the model in the visitor's browser")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, or an earlier site")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -49,10 +49,13 @@ Picture = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray
 class Model:
     """A session and the metadata of a model.onnx."""
 
-    def __init__(self, path: Path) -> None:
-        """Load `path`, a model.onnx or the folder that holds it; CheckError if headstart did not export it."""
+    def __init__(self, path: Path, threads: int = 0, spins: bool = True) -> None:
+        """Load `path`, a model.onnx or the folder that holds it; CheckError if headstart did not export it.
+
+        `threads`: of one call; 0 takes every core. `spins`: they wait for work without sleeping, see `session`.
+        """
         self.file = file_of(path)
-        self._session = session(self.file)
+        self._session = session(self.file, threads, spins)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         written = self.metadata.get("format", "1")
         if written.isdigit() and int(written) > FORMAT:
@@ -60,7 +63,7 @@ class Model:
                 f"{self.file} has format {written}. Format {FORMAT} or below was expected. Install the headstart that"
                 f" wrote it: {json.loads(self.metadata.get('versions', '{}')).get('headstart', 'a newer version')}."
             )
-        self._tells_novelty = "novelty" in {output.name for output in self._session.get_outputs()}
+        self.output_names = [output.name for output in self._session.get_outputs()]
         try:
             self._read_metadata()
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -84,6 +87,10 @@ class Model:
         """Return the bytes of an image file as the model takes it, uint8 [H, W, 3]; UnreadableError if it is none."""
         return decode(data, self.bits).rgb
 
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return every output of the model, each with N rows, for uint8 [N, H, W, 3], RGB of any size."""
+        return dict(zip(self.output_names, self._session.run(self.output_names, {"image": images}), strict=True))
+
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [N, C] for uint8 [N, H, W, 3], RGB of any size."""
         found: np.ndarray = self._session.run(["probabilities"], {"image": images})[0]
@@ -91,10 +98,12 @@ class Model:
 
     def __call__(self, images: np.ndarray, top: int | None = None) -> list[Answer]:
         """Return one answer per image of uint8 [N, H, W, 3], RGB of any size, with the `top` most probable classes."""
-        if self._tells_novelty:
-            found, novelty = self._session.run(["probabilities", "novelty"], {"image": images})
-        else:
-            found, novelty = self.probabilities(images), [None] * len(images)
+        return self.answers(self.outputs(images), top)
+
+    def answers(self, outputs: Mapping[str, np.ndarray], top: int | None = None) -> list[Answer]:
+        """Return one answer per row of the model's outputs, with the `top` most probable classes."""
+        found = outputs["probabilities"]
+        novelty = outputs.get("novelty", [None] * len(found))
         sets = [None] * len(found) if self._quantiles is None else members(found, self._quantiles)
         answers = []
         for row, new, held in zip(found, novelty, sets, strict=True):

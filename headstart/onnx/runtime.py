@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Return a CPU session; `threads` 0 lets onnxruntime take every core."""
+def session(model: Path | bytes, threads: int = 0, spins: bool = True) -> onnxruntime.InferenceSession:
+    """Return a CPU session; `threads` 0 lets onnxruntime take every core.
+
+    `spins`: idle threads look for work without sleeping, which is sooner where nobody else wants the cores.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if not spins:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]

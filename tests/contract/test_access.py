@@ -156,7 +156,7 @@ def test_the_test_split_is_read_by_evaluate_and_what_follows_it_alone() -> None:
 ARTEFACT = re.compile(r"^[\w.]+\.(json|parquet|csv|onnx|safetensors|md|html)$|^SHA256SUMS$")
 # Both the frozen and the tuned candidate have these pieces, each in a folder with a module of its own.
 TWICE = {"backbone.onnx", "head.onnx"}
-NO_ARTEFACTS = {"model.safetensors", "page.html", "prepared.onnx", "quantised.onnx", "ranges.json", "serving.html"}
+NO_ARTEFACTS = {"model.safetensors", "page.html", "prepared.onnx", "quantised.onnx", "ranges.json"}
 
 
 def test_each_artefact_is_named_in_one_module() -> None:

@@ -1,0 +1,1 @@
+"""Serves finished models over HTTP: `headstart serve`. It needs the extra `serve`."""
