@@ -14,9 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import numpy as np
@@ -27,39 +25,8 @@ from playwright.sync_api import expect
 
 from tests.support.browser import opened
 from tests.support.images import ROOT, encoded, photograph
-from tests.support.orchestration import wait_for
 from tests.support.projects import Project
-
-
-class Serving:
-    """A server under way."""
-
-    def __init__(self, process: Popen[bytes], log: Path) -> None:
-        self.process, self.log = process, log
-        found = wait_for(lambda: re.search(r"running on (http://[\d.]+:\d+)", log.read_text()), 60)
-        self.url = str(found[1])  # type: ignore[index]
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path) as reply:
-            return json.loads(reply.read())
-
-    def predict(self, body: bytes, **headers: str) -> tuple[int, Any]:
-        request = urllib.request.Request(f"{self.url}/predict", data=body, headers=headers, method="POST")
-        try:
-            with urllib.request.urlopen(request) as reply:
-                return reply.status, json.loads(reply.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
-
-
-@contextmanager
-def served(model: Path, log: Path, *options: str) -> Iterator[Serving]:
-    command = [sys.executable, "-m", "headstart", "serve", str(model), "--port", "0", *options]
-    with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
-        try:
-            yield Serving(process, log)
-        finally:
-            process.kill()
+from tests.support.serving import Serving, served
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +56,8 @@ def test_it_says_that_it_is_alive_and_ready_and_what_it_is(serving: Serving) -> 
     assert serving.get("/ready") == {"status": "ready"}
     assert serving.get("/model")["classes"] == ["ants", "bees"]
     schema = serving.get("/openapi.json")
-    assert set(schema["paths"]) == {"/health", "/ready", "/model", "/predict"}
+    own = {"/health", "/ready", "/model", "/model/{name}", "/predict", "/predict/{name}", "/metrics"}
+    assert {path for path in schema["paths"] if not path.startswith("/v2")} == own
     assert set(schema["paths"]["/predict"]["post"]["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
 
 

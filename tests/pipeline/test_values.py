@@ -13,10 +13,10 @@ from PIL import Image
 
 import headstart
 from headstart.commands import main as cli
-from headstart.handover import serving
 from headstart.images import UnreadableError
 from tests.support.images import deep_png, encoded, photograph
 from tests.support.projects import Project, begun
+from tests.support.serving import served
 
 WHITE = 4095
 
@@ -86,7 +86,9 @@ def test_pixels_use_all_levels_and_show_the_ends(grey: Project) -> None:
     assert (rows[:, top + 1 : top + height - 1].std(axis=(1, 2, 3)) > 10).all()
 
 
-def test_deployment_reads_the_values_as_training_did(grey: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deployment_reads_the_values_as_training_did(
+    grey: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     grey.must("headstart", "verify", "artifacts/model")
     table = pl.read_parquet(grey.root / "artifacts/evaluation/predictions.parquet")
     files = [grey.root / "photos" / path for path in table["path"]]
@@ -97,9 +99,8 @@ def test_deployment_reads_the_values_as_training_did(grey: Project, capsys: pyte
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["probability"] for line in lines] == expected
     assert [answer.probability for answer in model.predict(files)] == expected
-    served = serving.application(model, 20)
-    assert served
-    assert [serving._prediction(model, file.read_bytes()).probability for file in files] == expected
+    with served(grey.root / "artifacts/model", tmp_path / "log") as serving:
+        assert [serving.predict(file.read_bytes())[1]["probability"] for file in files] == expected
     plain = [Image.open(file) for file in files if Image.open(file).mode != "RGB"]
     of_plain = [row for file, row in zip(files, lines, strict=True) if Image.open(file).mode != "RGB"]
     assert [answer.probability for answer in model.predict(plain)] == pytest.approx(
