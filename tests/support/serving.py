@@ -27,9 +27,14 @@ class Serving:
 
     def __init__(self, process: Popen[bytes], log: Path) -> None:
         self.process, self.log = process, log
-        found = wait_for(lambda: re.search(r"running on (http://[\d.]+:\d+)", log.read_text()), 60)
-        self.url = str(found[1])
+        self.url = str(wait_for(self._told, 60))
         self.address = self.url.removeprefix("http://")
+
+    def _told(self) -> str | None:
+        log = self.log.read_text()
+        assert self.process.poll() is None, log
+        found = re.search(r"running on (http://[\d.]+:\d+)", log)
+        return found and found[1]
 
     def get(self, path: str) -> Any:
         return json.loads(self.text(path))
@@ -77,9 +82,10 @@ class Serving:
 
 
 @contextmanager
-def served(model: Path | str, log: Path, *options: str) -> Iterator[Serving]:
-    """Start a server for `model`, and for further models among `options`."""
-    command = [sys.executable, "-m", "headstart", "serve", str(model), "--port", "0", *options]
+def served(models: Path | str | list[Path | str], log: Path, *options: str) -> Iterator[Serving]:
+    """Start a server for a model, or for several."""
+    named = models if isinstance(models, list) else [models]
+    command = [sys.executable, "-m", "headstart", "serve", *map(str, named), "--port", "0", *options]
     with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as process:
         try:
             yield Serving(process, log)
