@@ -58,6 +58,7 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	python -m benchmarks.flow_overhead
 	python -m benchmarks.latency
 	python -m benchmarks.runtimes
+	python -m benchmarks.serving --data '$(DATA)'
 
 latency: $(STAMP)    ## how fast the finished model answers, beside PyTorch
 	python -m benchmarks.latency

@@ -102,7 +102,6 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 def _add_predict(app: FastAPI, server: Server) -> None:
-    words = "Classify an image: the request body is the file, or a form with it"
     refusals = {
         408: "The body took too long to arrive.",
         413: "The file is too large.",
@@ -133,7 +132,7 @@ def _add_predict(app: FastAPI, server: Server) -> None:
 
     @app.post(
         "/predict",
-        summary=words,
+        summary="Classify an image: the request body is the file, or a form with it",
         openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
         responses=told,
     )
@@ -142,7 +141,7 @@ def _add_predict(app: FastAPI, server: Server) -> None:
 
     @app.post(
         "/predict/{name}",
-        summary=f"{words}, by the model of this name",
+        summary="The same, by the model of this name",
         openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
         responses=told | {404: {"description": "There is no such model."}},
     )

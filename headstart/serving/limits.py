@@ -75,6 +75,7 @@ class Body:
         asks_first = "expect" in request.headers
         if announced > _THROWN_AWAY * limit or (announced > limit and asks_first):
             raise refused(413, too_large)
+        self._check_room(min(announced, limit))  # before it is sent
         body, n_bytes = bytearray(), 0
         try:
             async with asyncio.timeout(limits.send_seconds):
@@ -96,10 +97,13 @@ class Body:
         return bytes(body)
 
     def _take(self, n_bytes: int) -> None:
-        if self._bodies.n_held + n_bytes > self._limits.held_mb * 1_000_000:
-            raise refused(503, "the server holds as many requests as it can. Try again.", after_s=1, closes=True)
+        self._check_room(n_bytes)
         self._bodies.n_held += n_bytes
         self.n_held += n_bytes
+
+    def _check_room(self, n_bytes: int) -> None:
+        if self._bodies.n_held + n_bytes > self._limits.held_mb * 1_000_000:
+            raise refused(503, "the server holds as many requests as it can. Try again.", after_s=1, closes=True)
 
 
 class Pixels:

@@ -62,9 +62,10 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def check_room(self) -> None:
-        """Raise 503 if as many requests wait as may."""
-        if self.n_waiting >= self._limits.max_waiting:
-            after_s = self.n_waiting * self._mean_s / self._n_threads
+        """Raise 503 if as many requests wait as may, or too many for the time in which they must be answered."""
+        after_s = self.n_waiting * self._mean_s / self._n_threads
+        is_too_long = self.n_waiting > self._n_threads and after_s > self._limits.answer_seconds / 2
+        if is_too_long or self.n_waiting >= self._limits.max_waiting:
             raise refused(503, f"{self.n_waiting} requests are waiting already. Try again.", after_s)
 
     async def run(self, served: Served, images: Images) -> Done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import struct
@@ -123,15 +124,17 @@ def test_more_requests_than_may_wait_are_refused_at_once_and_told_when_to_come_a
     assert strict.predict(PICTURE.read_bytes())[0] == 200
 
 
-def test_who_hangs_up_leaves_one_line(strict: Serving) -> None:
-    before = len(strict.log.read_text().splitlines())
+def test_who_hangs_up_leaves_one_line_in_the_log(strict: Serving) -> None:
+    def other_lines() -> list[str]:
+        return [line for line in strict.log.read_text().splitlines() if not line.startswith("{")]
+
+    before = other_lines()
     for _ in range(5):
         connection = strict.connected(HEADER.replace(b"/predict", b"/predict/format-1") % 1000 + b"x")
         connection.close()
     lines = wait_for(lambda: len(strict.lines("/predict/format-1")) == 5 and strict.lines("/predict/format-1"), 10)
     assert {line["status"] for line in lines} == {499}
-    assert len(strict.log.read_text().splitlines()) == before + 5
-    assert "Traceback" not in strict.log.read_text()
+    assert other_lines() == before
 
 
 def test_bodies_that_are_held_and_connections_of_one_address_are_bounded(tmp_path: Path) -> None:
