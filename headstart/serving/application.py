@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from email.message import Message
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
@@ -26,6 +26,10 @@ from headstart.serving.limits import GONE, ClientDisconnect
 from headstart.serving.server import Server
 from headstart.serving.telemetry import Telemetry, record_of
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_V2 = "/v2"  # where errors have the form of the Open Inference Protocol
 _FILE = {"type": "string", "format": "binary"}
 _BODIES = {
     "image/*": {"schema": _FILE},
@@ -72,8 +76,28 @@ def application(server: Server) -> FastAPI:
     open_inference.add(app, server)
     app.add_exception_handler(AnyHTTPException, _told)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_middleware(Gate, server=server)
     app.add_middleware(Telemetry, metrics=server.metrics)
     return app
+
+
+class Gate:
+    """ASGI middleware: refuses work for which there is no room, before its body is read and at little cost."""
+
+    def __init__(self, app: ASGIApp, server: Server) -> None:
+        self._app, self._server = app, server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; every POST is work for the model."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            try:
+                self._server.workers.check_room()
+            except HTTPException as error:
+                record_of(scope).route = _V2 if scope["path"].startswith(_V2) else "/predict"
+                answer = await _told(Request(scope), error)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +117,7 @@ async def _running(server: Server) -> AsyncIterator[None]:
 async def _told(request: Request, error: Exception) -> Response:
     """Return the answer for an error: the Open Inference Protocol has a form of its own."""
     assert isinstance(error, AnyHTTPException)
-    key = "error" if request.url.path.startswith("/v2") else "detail"
+    key = "error" if request.scope["path"].startswith(_V2) else "detail"
     return JSONResponse({key: error.detail}, error.status_code, headers=error.headers)
 
 
@@ -117,7 +141,6 @@ def _add_predict(app: FastAPI, server: Server) -> None:
         record.route = "/predict"
         served = server.model(name)
         record.model = served.name
-        server.workers.check_room()  # before the body is read
         with server.bodies.held() as body:
             data = await body.read(request)
             record.n_bytes = len(data)

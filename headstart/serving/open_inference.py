@@ -95,10 +95,9 @@ def _add_infer(app: FastAPI, server: Server) -> None:
     @app.post("/v2/models/{name}/infer", summary="Open Inference Protocol: tensors in, tensors out")
     async def infer(request: Request, name: str, model_version: str | None = None) -> Response:
         record = record_of(request.scope)
-        record.route = "/v2/infer"
+        record.route = "/v2"
         served = _model(server, name, model_version)
         record.model = served.name
-        server.workers.check_room()
         with server.bodies.held() as body:
             data = await body.read(request)
             record.n_bytes = len(data)

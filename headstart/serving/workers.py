@@ -63,6 +63,8 @@ class Workers:
 
     def check_room(self) -> None:
         """Raise 503 if as many requests wait as may, or too many for the time in which they must be answered."""
+        if not self.n_waiting:
+            return
         after_s = self.n_waiting * self._mean_s / self._n_threads
         is_too_long = self.n_waiting > self._n_threads and after_s > self._limits.answer_seconds / 2
         if is_too_long or self.n_waiting >= self._limits.max_waiting:

@@ -74,13 +74,13 @@ def test_ten_times_the_capacity_for_a_minute_neither_grows_memory_nor_breaks_any
         assert found["other"] == found["broken"] == 0
         assert found["answered"] / 60 > per_second / 4
         assert grown_mb < 150
-        assert max(health_s) < 3
+        assert max(health_s) < 5
         assert serving.predict(PICTURE.read_bytes())[0] == 200
 
 
 def test_fifty_hostile_clients_for_two_minutes_leave_a_good_one_its_answers(tmp_path: Path) -> None:
     with served(SMALL, tmp_path / "log", "--send-seconds", "10") as serving:
-        good = encoded(photograph(1, 400, 500), "JPEG")
+        good = encoded(photograph(1, 1500, 2000), "JPEG")
         undisturbed = _good_client(serving, good, 20)
         before_mb = serving.memory_mb()
         # In a process of their own: their threads must not keep the good client waiting.
