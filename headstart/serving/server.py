@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ from fastapi import HTTPException, Request
 
 from headstart.handover.model import Model
 from headstart.images import UnreadableError, size_of
-from headstart.serving.limits import Bodies, Limits, Pixels
+from headstart.serving.limits import Bodies, ClientDisconnect, Limits, Pixels
 from headstart.serving.models import Models, Served
 from headstart.serving.telemetry import Metrics, record_of
 from headstart.serving.workers import Done, Workers
@@ -33,8 +34,18 @@ class Server:
         return self.models.current[name]
 
     async def answered(self, request: Request, served: Served, data: list[bytes] | np.ndarray) -> Done:
-        """Return what the model says to files, or to uint8 [N, H, W, 3]."""
-        done = await self.workers.run(served, lambda: self._images(served.alone, data))
+        """Return what the model says to files, or to uint8 [N, H, W, 3]; ClientDisconnect if nobody waits for it."""
+        work = asyncio.ensure_future(self.workers.run(served, lambda: self._images(served.alone, data)))
+        hanging_up = asyncio.ensure_future(_hung_up(request))
+        hanging_up.add_done_callback(lambda _: work.cancel())  # what waits in the queue is then not done
+        try:
+            done = await work
+        except asyncio.CancelledError:
+            if hanging_up.done():
+                raise ClientDisconnect from None
+            raise
+        finally:
+            hanging_up.cancel()
         record_of(request.scope).done = done
         return done
 
@@ -56,3 +67,9 @@ class Server:
         most = self.limits.max_pixels
         if width_px * height_px > most:
             raise UnreadableError(f"{width_px} x {height_px} pixels, more than {most}")
+
+
+async def _hung_up(request: Request) -> None:
+    """Return when the client of a request whose body was read to its end has hung up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

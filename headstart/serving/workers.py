@@ -79,7 +79,7 @@ class Workers:
         is_left_to_a_thread = False
         try:
             async with asyncio.timeout(self._limits.answer_seconds):
-                if served.pieces is None:
+                if served.pieces is None or self.n_waiting == 1:  # alone, it would wait for nobody
                     future = self._pool.submit(self._through, served, images, deadline)
                     is_left_to_a_thread = True
                     self._count_down_after(future)

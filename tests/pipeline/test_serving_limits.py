@@ -137,6 +137,20 @@ def test_who_hangs_up_leaves_one_line_in_the_log(strict: Serving) -> None:
     assert other_lines() == before
 
 
+def test_what_waits_is_not_done_for_who_has_hung_up(tmp_path: Path) -> None:
+    slow = encoded(photograph(1, 3000, 4000), "WEBP", lossless=True)
+    with served(SMALL, tmp_path / "log") as serving:
+        clients = [serving.connected(HEADER % len(slow) + slow) for _ in range(40)]
+        wait_for(lambda: serving.metric("headstart_waiting") > 30, 20)
+        for client in clients:
+            client.close()
+        wait_for(lambda: serving.metric("headstart_waiting") == 0, 20)
+        assert len([line for line in serving.lines("/predict") if line["status"] == 499]) > 20
+        assert serving.metric("headstart_images_total") < 20
+        assert serving.metric("headstart_held_bytes") == 0
+        assert "Traceback" not in serving.log.read_text()
+
+
 def test_bodies_that_are_held_and_connections_of_one_address_are_bounded(tmp_path: Path) -> None:
     with served(SMALL, tmp_path / "log", "--max-per-address", "30", "--send-seconds", "8") as serving:
         part = bytes(19_000_000)

@@ -81,17 +81,21 @@ def test_ten_times_the_capacity_for_a_minute_neither_grows_memory_nor_breaks_any
 def test_fifty_hostile_clients_for_two_minutes_leave_a_good_one_its_answers(tmp_path: Path) -> None:
     with served(SMALL, tmp_path / "log", "--send-seconds", "10") as serving:
         good = encoded(photograph(1, 1500, 2000), "JPEG")
-        undisturbed = _good_client(serving, good, 20)
         before_mb = serving.memory_mb()
-        # In a process of their own: their threads must not keep the good client waiting.
-        hostile = multiprocessing.get_context("spawn").Process(target=_attack, args=(serving.address,), daemon=True)
-        hostile.start()
+        undisturbed: list[float] = []
+        disturbed: list[float] = []
         memory_mb: list[float] = []
-        try:
-            with repeated(lambda: memory_mb.append(serving.memory_mb()), 0.5):
-                disturbed = _good_client(serving, good, 120)
-        finally:
-            hostile.kill()
+        with repeated(lambda: memory_mb.append(serving.memory_mb()), 0.5):
+            for _ in range(4):  # by turns, since other programs use the machine too
+                undisturbed += _good_client(serving, good, 30)
+                # In a process of their own: their threads must not keep the good client waiting.
+                hostile = multiprocessing.get_context("spawn").Process(target=_attack, args=(serving.address,))
+                hostile.start()
+                try:
+                    disturbed += _good_client(serving, good, 32)
+                finally:
+                    hostile.kill()
+                    hostile.join()
         peak_mb = max(memory_mb)
         p99 = [float(np.percentile(each, 99)) for each in (undisturbed, disturbed)]
         print(f"p99 {1e3 * p99[0]:.0f} ms undisturbed ({len(undisturbed)}), {1e3 * p99[1]:.0f} ms ({len(disturbed)})")
