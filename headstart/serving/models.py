@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -121,8 +122,11 @@ def _sound(name: str, path: Path, in_batches: bool) -> Served:
     if not (folder / SUMS).exists():  # a model.onnx alone has nothing to be compared with
         return Served(name, path, in_batches)
     # A process of its own: whatever a broken file does to a runtime, this server lives.
-    command = [sys.executable, "-m", "headstart", "verify", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as verifying:
+    command = [sys.executable, "-P", "-m", "headstart", "verify", str(folder.resolve())]
+    same_code = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # and none of the working folder
+    with subprocess.Popen(
+        command, env=same_code, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as verifying:
         try:
             said = verifying.communicate(timeout=_VERIFIES_WITHIN_S)[1]
         except subprocess.TimeoutExpired:

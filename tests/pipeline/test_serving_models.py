@@ -32,6 +32,9 @@ def written(folder: Path, classes: list[str]) -> None:
         for each in expected["images"]:
             each["label"] = classes[old.index(each["label"])]
         (beside / "conformance" / "expected.json").write_text(json.dumps(expected))
+        record = json.loads((beside / "model.json").read_text())
+        record |= {"classes": classes, "model_sha256": sha256_of(beside / "model.onnx")}
+        (beside / "model.json").write_text(json.dumps(record))
         names = [line.split("  ")[1] for line in (beside / "SHA256SUMS").read_text().splitlines()]
         (beside / "SHA256SUMS").write_text("".join(f"{sha256_of(beside / name)}  {name}\n" for name in names))
 
