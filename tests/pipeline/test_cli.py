@@ -184,7 +184,7 @@ def test_verify_refuses_what_differs(model: Path, damage: str, capsys: pytest.Ca
         expected["images"][0]["probabilities"] = [0.5, 0.5]
         message = "conformance images differ"
     elif damage == "other label":
-        expected["images"][0]["label"] = "wasps"
+        (expected["images"][0]["label"],) = {"ants", "bees"} - {expected["images"][0]["label"]}
         message = "conformance images differ"
     elif damage == "other model":
         with (model / "model.onnx").open("ab") as file:

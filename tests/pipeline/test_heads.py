@@ -96,6 +96,7 @@ def test_fine_tuning_starts_from_the_best_linear_head_where_another_kind_is_chos
     assert beside_neighbours["val_log_loss"] == beside_ridge["val_log_loss"]
 
 
+@pytest.mark.slow
 def test_a_tuned_network_ships_with_the_same_adjustment_by_the_prior(base: Project, tmp_path: Path) -> None:
     short = ("finetune.enabled=true", "finetune.epochs=1", "finetune.views=1", "finetune.batch_size=6")
     project = base.copy(tmp_path / "project")
