@@ -61,6 +61,7 @@ def test_every_kind_ships(kinds: str, base: Project, tmp_path: Path) -> None:
     project.must("headstart", "verify", "artifacts/model")
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_best_linear_head_where_another_kind_is_chosen(
     base: Project, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(
     assert kept.must("git", "tag").split() == ["classifier@v2.1.0"]
 
 
+@pytest.mark.slow
 def test_a_model_with_other_classes_is_not_comparable_and_not_rejected(kept: Project) -> None:
     kept.must("make", "accept")
     (kept.root / "photos" / "bees").rename(kept.root / "photos" / "wasps")

@@ -43,6 +43,7 @@ def test_without_the_pixel_store_every_byte_downstream_is_the_same(project: Proj
     assert downstream(project) == without
 
 
+@pytest.mark.slow
 def test_views_are_kept_trained_on_and_computed_once(project: Project) -> None:
     project.must("python", "-m", "tasks", "set", "embed.views=3")
     said = project.must("dvc", "repro")
@@ -140,6 +141,7 @@ def damage(file: Path) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_another_project_finds_what_the_first_has_computed(project: Project, tmp_path: Path) -> None:
     other = begun(tmp_path / "other", "split.seed=3")
     said = other.must("dvc", "repro", HEADSTART_CACHE=str(project.cache))
