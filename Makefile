@@ -52,6 +52,7 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	    python -m benchmarks.$$name --data '$(DATA)'
 	done
 	python -m benchmarks.row_cache
+	python -m benchmarks.audit
 	python -m benchmarks.head_scale
 	python -m benchmarks.head_sweep
 	python -m benchmarks.head_kinds

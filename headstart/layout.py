@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart import reviewed
 from headstart.base.errors import ParamError
 from headstart.base.files import Place, located
 from headstart.store.cache import Cache
@@ -131,6 +132,16 @@ class Layout:
     def head(self) -> Path:
         """head.onnx, head.json, candidates.csv, learning_curve.csv, out_of_fold.parquet."""
         return self.artifacts / "head"
+
+    @property
+    def audit(self) -> Path:
+        """findings.parquet, audit.json, groups.csv, counts.json."""
+        return self.artifacts / "audit"
+
+    @property
+    def reviewed(self) -> Path:
+        """What people have decided about single images; git tracks it."""
+        return self.root / reviewed.NAME
 
     @property
     def finetune(self) -> Path:

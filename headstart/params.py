@@ -139,6 +139,16 @@ class TrainHead(_Section):
         return self
 
 
+class Audit(_Section):
+    """What the stage `audit` looks for, and when it warns."""
+
+    enabled: bool
+    on_leak: Literal["report", "move", "error"]
+    false_alarm: Annotated[float, Field(ge=0.004, le=0.5)]
+    interval_width: Annotated[float, Field(gt=0, le=1)]
+    seed: Seed
+
+
 class Finetune(_Section):
     """Whether and how the backbone is trained further."""
 
@@ -268,6 +278,7 @@ class Params(_Section):
     transform: Transform
     embed: Embed
     train_head: TrainHead
+    audit: Audit
     finetune: Finetune
     evaluate: Evaluate
     report: Report

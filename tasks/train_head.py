@@ -277,5 +277,7 @@ def _out_of_fold(images: Images, selection: Selection) -> pl.DataFrame:
             "correct": probabilities.argmax(1) == validated.labels,
             "probability": probabilities.max(1),
             "mass_above": above,
-        }
+            "probabilities": probabilities.tolist(),
+        },
+        schema_overrides={"probabilities": pl.List(pl.Float32)},
     )

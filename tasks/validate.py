@@ -1,16 +1,16 @@
 """Find every labelled image under data.root, decode each, and record which can be used and which cannot.
 
-Reads data.root; writes artifacts/manifest.parquet and artifacts/validation/. Every file found is either in the manifest
-or in the quarantine: none is dropped silently, and none is converted. Where the stage fails, the list of what it set
-aside is in artifacts/failed/. A file that has not changed since it was last opened here is not opened again; the
-results are the same as if it were.
+Reads data.root and reviewed.csv; writes artifacts/manifest.parquet and artifacts/validation/. Every file found is
+either in the manifest or in the quarantine: none is dropped silently, and none is converted. Where the stage fails,
+the list of what it set aside is in artifacts/failed/. A file that has not changed since it was last opened here is not
+opened again; the results are the same as if it were.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from headstart import known_files
+from headstart import known_files, reviewed
 from headstart.base import tables, validation
 from headstart.base.cores import n_cores
 from headstart.base.errors import DataError, count_and_name
@@ -28,6 +28,7 @@ from headstart.base.validation import Aside, ValidationSummary
 from headstart.images import ALL_BITS, UnreadableError, decode
 from headstart.known_files import Contents, KnownFiles, clock_ns, stamp
 from headstart.listing import Found, Listing, NoImageError, list_images
+from headstart.reviewed import Decision
 from headstart.slicing import Facts, slices_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Looked(NamedTuple):
     bits: int | None  # that the values use; None: a file with 8 bits a channel
     reason: str | None
     is_copy: bool = False  # of a usable file, under the same label
+    is_dropped: bool = False  # by a decision in reviewed.csv
     copy_in_train: bool = False  # whether a copy of this held-out file is in the given train
 
 
@@ -113,6 +115,26 @@ def look_at_all(listing: Listing, bits: int | None, known: KnownFiles) -> tuple[
     return [again.get(item.found, item) for item in looked], used
 
 
+def decided(looked: Iterable[Looked], decisions: Mapping[str, Decision]) -> list[Looked]:
+    """Return the same files as people have decided about them: without those to drop, with new labels and groups."""
+    return [_decided(item, decisions[item.image_id]) if item.image_id in decisions else item for item in looked]
+
+
+def _decided(item: Looked, decision: Decision) -> Looked:
+    if item.reason is not None or decision.decision == "keep":
+        return item
+    if decision.decision == "drop":
+        return item._replace(reason=f"dropped in {reviewed.NAME}", is_dropped=True)
+    found = item.found
+    return item._replace(
+        found=found._replace(
+            label=decision.label or found.label,
+            group=decision.group or found.group,
+            given_split=decision.split or found.given_split,
+        )
+    )
+
+
 def set_duplicates_aside(looked: Iterable[Looked]) -> list[Looked]:
     """Return the same files, with `reason` set on copies of the same bytes.
 
@@ -161,7 +183,13 @@ def manifest_of(usable: list[Looked]) -> pl.DataFrame:
 
 
 def summary_of(
-    form: str, manifest: pl.DataFrame, aside: Sequence[Aside], small: dict[str, int], bits: int | None, n_copies: int
+    form: str,
+    manifest: pl.DataFrame,
+    aside: Sequence[Aside],
+    small: dict[str, int],
+    bits: int | None,
+    n_copies: int,
+    n_dropped: int,
 ) -> ValidationSummary:
     """Return the contents of summary.json."""
     sides = manifest.select("width_px", "height_px").iter_rows()
@@ -172,7 +200,8 @@ def summary_of(
         n_images=len(manifest),
         n_quarantined=n_bad,
         n_copies=n_copies,
-        n_no_images=len(aside) - n_bad - n_copies - sum(small.values()),
+        n_no_images=len(aside) - n_bad - n_copies - n_dropped - sum(small.values()),
+        n_dropped=n_dropped,
         n_classes=manifest["label"].n_unique(),
         n_groups=manifest["group"].n_unique(),
         dropped_classes=small,
@@ -229,10 +258,11 @@ def run(params: Params, layout: Layout) -> None:
         known = known_files.load(cache, layout.data_root, listing.folder)
     looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits, known)
     known_files.save(known, cache, layout.data_root)
-    looked = set_duplicates_aside(looked)
+    decisions = reviewed.read(layout.reviewed)
+    looked = set_duplicates_aside(decided(looked, decisions))
     aside = [
         *listing.stray,
-        *(Aside(item.found.path, item.reason, not item.is_copy) for item in looked if item.reason),
+        *(Aside(item.found.path, item.reason, not (item.is_copy or item.is_dropped)) for item in looked if item.reason),
     ]
     usable, small = drop_small_classes([item for item in looked if item.reason is None], wanted.min_images)
     aside += [
@@ -249,12 +279,14 @@ def run(params: Params, layout: Layout) -> None:
     except DataError as error:
         raise _listed(error, layout, aside) from None
     manifest = tables.check(manifest_of(usable), tables.MANIFEST)
-    summary = summary_of(listing.form, manifest, aside, small, bits, sum(item.is_copy for item in looked))
+    n_copies, n_dropped = sum(item.is_copy for item in looked), sum(item.is_dropped for item in looked)
+    summary = summary_of(listing.form, manifest, aside, small, bits, n_copies, n_dropped)
     slices, notes = slices_of(Facts(item.image_id, item.found.slices) for item in usable)
     validation.write(layout.validation, summary, aside, slices)
     tables.write(layout.manifest, manifest, tables.MANIFEST)
     validation.forget_failed(layout)
     _tell(summary, aside, wanted.min_images)
+    _tell_decisions(decisions, looked)
     if len(slices):
         say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
     for note in notes:
@@ -289,3 +321,15 @@ def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int) -
             f"{len(bad)} files are set aside ({count_and_name(sorted(bad))}), listed with their reasons in"
             " artifacts/validation/quarantine.csv"
         )
+
+
+def _tell_decisions(decisions: Mapping[str, Decision], looked: Sequence[Looked]) -> None:
+    """Tell what reviewed.csv has changed, and which of its lines concern no image that is there."""
+    if not decisions:
+        return
+    counts = Counter(each.decision for each in decisions.values())
+    said = f"{counts['drop']} images dropped, {counts['change']} changed, {counts['keep']} kept"
+    say(f"{reviewed.NAME} has {len(decisions)} decisions: {said}")
+    if gone := reviewed.absent(decisions, (item.image_id for item in looked)):
+        named = count_and_name(each.path or each.image_id for each in gone)
+        say(f"{len(gone)} of these concern images that are not here ({named}), and have no effect")

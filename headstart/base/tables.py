@@ -188,6 +188,7 @@ def _out_of_fold(pa: Any) -> dict[str, Any]:
         "correct": pa.Column(pl.Boolean),
         "probability": _probability(pa),  # of the predicted class, out of fold
         "mass_above": _mass(pa),
+        "probabilities": pa.Column(pl.List(pl.Float32)),  # [C], in the order of the classes
     }
 
 
@@ -228,7 +229,7 @@ VALIDATION = Table(
     ),
     _validation,
 )
-OUT_OF_FOLD = Table("out of fold", ("image_id", "correct", "probability", "mass_above"), _out_of_fold)
+OUT_OF_FOLD = Table("out of fold", ("image_id", "correct", "probability", "mass_above", "probabilities"), _out_of_fold)
 PREDICTIONS = Table(
     "predictions",
     ("image_id", "path", "label", "predicted", "correct", "probability", "probabilities", "novelty"),

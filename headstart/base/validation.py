@@ -36,6 +36,7 @@ class ValidationSummary(Record):
     n_images: int  # usable ones
     n_quarantined: int  # that count towards validate.max_quarantined_fraction
     n_copies: int  # of usable images, with the same bytes and label
+    n_dropped: int  # by a decision in reviewed.csv
     n_no_images: int  # documents, and what systems leave behind
     n_classes: int
     n_groups: int

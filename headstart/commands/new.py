@@ -14,13 +14,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from headstart import params_file
+from headstart import params_file, reviewed
 from headstart.base.errors import CheckError
 from headstart.commands import origin, record
 from headstart.commands.run import dvc
 from headstart.commands.track import track
 
-_FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "Makefile", ".dvcignore", ".dvc/config")
+_FILES = (
+    *("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "Makefile"),
+    *(reviewed.NAME, ".dvcignore", ".dvc/config"),
+)
 _HEADERS = {
     "dvc.yaml": """\
 # The DAG of the pipeline. `headstart run` runs it, and so do `dvc repro` and `headstart flow`, which uses Prefect.
@@ -142,6 +145,7 @@ def _write(folder: Path, data: str | None) -> None:
         "prefect.yaml": _with_header("prefect.yaml", _prefect(origin.project_file("prefect.yaml"), folder.name)),
         "prefect.toml": origin.project_file("prefect.toml"),
         "Makefile": _MAKEFILE,
+        reviewed.NAME: reviewed.EMPTY,
         ".dvcignore": origin.project_file(".dvcignore"),
         ".dvc/config": origin.project_file(".dvc/config"),
         ".dvc/.gitignore": _GITIGNORE_OF_DVC,

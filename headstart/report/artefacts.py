@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from headstart.auditing import folder as auditing
+from headstart.auditing.folder import AuditRecord
 from headstart.base import dataset
 from headstart.base.dataset import Dataset, Images
 from headstart.base.validation import ValidationSummary
@@ -61,6 +63,16 @@ class Artefacts:
         return self.data.of(dataset.TRAIN)
 
     @cached_property
+    def everything(self) -> Images:
+        """The images of all splits."""
+        return self.data.of(*dataset.SPLITS)
+
+    @cached_property
+    def split_of(self) -> dict[str, str]:
+        """The split of each image: image_id -> name."""
+        return {image_id: split for split in dataset.SPLITS for image_id in self.data.of(split).image_ids}
+
+    @cached_property
     def validated(self) -> ValidationSummary:
         """The summary of `validate`."""
         return ValidationSummary.of(self.layout)
@@ -90,6 +102,16 @@ class Artefacts:
     def label_sets(self) -> LabelSets:
         """What decides which labels are in an image's set."""
         return folder.label_sets(self.layout.evaluation)
+
+    @cached_property
+    def audit(self) -> AuditRecord | None:
+        """What the audit found, in numbers; None where it is off."""
+        return auditing.read(self.layout.audit)
+
+    @cached_property
+    def findings(self) -> pl.DataFrame:
+        """`auditing.folder.FINDINGS_TABLE`."""
+        return auditing.findings(self.layout.audit)
 
     @cached_property
     def head(self) -> HeadRecord:

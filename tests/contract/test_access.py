@@ -118,6 +118,7 @@ SPLITS_OF = {
     "transform": EVERY_SPLIT,
     "embed": EVERY_SPLIT,
     "train_head": {"train", "val"},
+    "audit": EVERY_SPLIT,  # it fits nothing that ships
     "finetune": {"train", "val"},
     "evaluate": EVERY_SPLIT | {WHOLE_TABLE},  # for the groups of validation images
     "quantize": {"train", "val"},
@@ -144,6 +145,8 @@ def test_the_test_split_is_read_by_evaluate_and_what_follows_it_alone() -> None:
         "headstart/base/dataset.py",
         "headstart/commands/describe.py",  # names the split of every image to the user
         "headstart/notebook.py",  # hands every image with its split to the user
+        "headstart/auditing/seen.py",
+        "headstart/auditing/told.py",
         "tasks/transform.py",
         "tasks/embed.py",
         "tasks/evaluate.py",

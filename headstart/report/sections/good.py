@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.base import dataset
@@ -19,15 +19,16 @@ class Good:
 
     test: TestScores
     comparison: Comparison | NotComparable | None  # None: no model has been accepted
-    warning: str | None = None  # why the headline is balanced accuracy
+    warnings: Sequence[str] = ()  # what a reader should know before the figures
     template: str = "good"
 
     @classmethod
     def of(cls, run: Artefacts) -> Good:
         """Return the section of a run."""
         counts = run.data.of(dataset.TRAIN, dataset.VAL).counts(len(run.classes))
-        warning = imbalance.warning(run.classes, counts, run.scores.majority_accuracy)
-        return cls(run.scores, folder.comparison(run.layout.evaluation), warning)
+        imbalanced = imbalance.warning(run.classes, counts, run.scores.majority_accuracy)
+        warnings = [*([imbalanced] if imbalanced else []), *(run.audit.warnings if run.audit else [])]
+        return cls(run.scores, folder.comparison(run.layout.evaluation), warnings)
 
     def figures(self) -> Mapping[str, str]:
         """Return the comparison of accuracies, below the headline if that is another score."""

@@ -111,6 +111,7 @@ def run_of(centre_share: float, fit: Fit = "crop", **changes: Any) -> Artefacts:
         "n_quarantined": 0,
         "n_no_images": 0,
         "n_copies": 0,
+        "n_dropped": 0,
         "n_classes": 2,
         "n_groups": 9,
     }
@@ -303,7 +304,7 @@ def test_every_parameter_is_told_unless_the_model_does_not_follow_from_it() -> N
         f"{section}.{name}"
         for section, fields in given.model_dump(by_alias=True).items()
         for name in fields
-        if section not in ("cache", "cluster", "report")  # where it is computed and kept, and what the page shows
+        if section not in ("audit", "cache", "cluster", "report")  # what is looked for, where it is kept, what is shown
     }
     # A path of one machine; where pixels are kept; what is handed over beside the model, and whether.
     left_out = {"data.root", "transform.keep_pixels", "export.conformance_images"}
@@ -348,7 +349,7 @@ def test_the_report_says_whether_a_temperature_ships_and_why(outcome: str, said:
 
 def test_where_classes_differ_in_size_balanced_accuracy_is_the_headline_and_it_says_why() -> None:
     test = make().good.test.model_copy(update={"class_ratio": 100.0, "balanced_accuracy": 0.5})
-    report = make().but("good", test=test, warning="classes differ in size: so and so.")
+    report = make().but("good", test=test, warnings=["classes differ in size: so and so"])
     page = replace(report, heading=replace(report.heading, test=test)).page()
     assert '<p class="headline">50.0% <small>balanced accuracy on 200 held-out images' in page
     assert '<p class="wrong">Classes differ in size: so and so.</p>' in page

@@ -1,0 +1,239 @@
+"""Do the held-out images come from elsewhere than those that the model learns from?
+
+Two tests. Is the model right less often on held-out images than in cross-validation? And can a classifier tell held-out
+images from the others by their features (Lopez-Paz & Oquab 2017)?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import linalg
+from scipy.stats import rankdata
+
+from headstart.auditing.folder import ShiftRecord
+from headstart.auditing.neighbours import Neighbours
+from headstart.auditing.seen import Seen
+
+_AXES = 8  # principal components of each level that the classifier reads
+_MAX_IMAGES = 4000  # of either side
+_N_PERMUTATIONS = 999
+_FOLDS = 5
+_RIDGE = 1e-2  # share of the components' mean variance
+_BLOCK = 250  # permutations at a time
+
+
+class TwoSample(NamedTuple):
+    """How well a classifier tells the two sides apart."""
+
+    auc: float  # 0.5: not at all
+    auc_low: float  # 95 % interval (Hanley & McNeil 1982)
+    auc_high: float
+    p_value: float  # the chance of such an AUC or a larger one where the sides are alike
+    n_known: int
+    n_held_out: int
+
+
+class Drop(NamedTuple):
+    """The accuracy in cross-validation beside that on held-out images."""
+
+    known: float
+    held_out: float
+    p_value: float  # that the held-out accuracy is so much lower by chance
+
+
+def two_sample(
+    features: np.ndarray,
+    levels: Sequence[slice],
+    labels: np.ndarray,
+    groups: np.ndarray,
+    is_held_out: np.ndarray,
+    seed: int,
+) -> TwoSample | None:
+    """Return whether held-out images differ from others of their class; None where a side has too few.
+
+    `features` float [N, D], the columns of each level, `labels` int [N], `groups` [N], `is_held_out` bool [N]. Class
+    means are taken off, since another mix of classes is no other source. A ridge regression on the principal components
+    of each level gives each image a score out of fold; another light or sharpness shows in the early levels. The
+    p-value is that of permutations of whole groups within classes: exact, however few images there are.
+    """
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if min(len(np.unique(group_of[is_held_out])), len(np.unique(group_of[~is_held_out]))) < 2 * _FOLDS:
+        return None
+    draw = np.random.default_rng(seed)
+    values = _within_classes(features, labels)
+    components = np.concatenate([_components(values[:, columns]) for columns in levels], axis=1)
+    first = np.zeros(len(sizes), np.int64)
+    first[group_of[::-1]] = np.arange(len(groups))[::-1]
+    sides = np.empty((len(groups), _N_PERMUTATIONS + 1), bool)
+    sides[:, 0] = is_held_out
+    for number in range(1, _N_PERMUTATIONS + 1):
+        sides[:, number] = _permuted(is_held_out[first], labels[first], sizes, draw)[group_of]
+    folds = draw.permutation(np.arange(len(sizes)) % _FOLDS)[group_of]
+    aucs = np.concatenate(
+        [_aucs(components, sides[:, start : start + _BLOCK], folds) for start in range(0, sides.shape[1], _BLOCK)]
+    )
+    n_held_out = int(is_held_out.sum())
+    auc, half = float(aucs[0]), 1.96 * _error(float(aucs[0]), n_held_out, len(labels) - n_held_out)
+    return TwoSample(
+        auc,
+        max(0.0, auc - half),
+        min(1.0, auc + half),
+        float((1 + (aucs[1:] >= auc - 1e-12).sum()) / (1 + _N_PERMUTATIONS)),
+        len(labels) - n_held_out,
+        n_held_out,
+    )
+
+
+def sample(is_held_out: np.ndarray, seed: int) -> np.ndarray:
+    """Return the sorted numbers of the images that the test looks at: all, or `_MAX_IMAGES` of either side."""
+    draw = np.random.default_rng(seed)
+    sides = [np.flatnonzero(is_held_out == side) for side in (False, True)]
+    some = [draw.choice(each, min(len(each), _MAX_IMAGES), replace=False) for each in sides]
+    return np.sort(np.concatenate(some))
+
+
+def drop(known: np.ndarray, known_groups: np.ndarray, held_out: np.ndarray, held_out_groups: np.ndarray) -> Drop:
+    """Return whether the answers on held-out images, bool [M], are right less often than in cross-validation, bool [N].
+
+    A group counts for as much as its answers differ within it: permutations of whole groups between the sides.
+    """
+    both = np.concatenate([known, held_out]).astype(np.float64)
+    names = np.concatenate([np.char.add("k", known_groups.astype(str)), np.char.add("h", held_out_groups.astype(str))])
+    _, group_of, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    right = np.bincount(group_of, both)
+    is_held_out = np.zeros(len(sizes), bool)
+    is_held_out[group_of[len(known) :]] = True
+    draw = np.random.default_rng(0)
+
+    def lower(side: np.ndarray) -> float:
+        return float(right[~side].sum() / sizes[~side].sum() - right[side].sum() / sizes[side].sum())
+
+    seen = lower(is_held_out)
+    drawn = [lower(draw.permutation(is_held_out)) for _ in range(_N_PERMUTATIONS)]
+    p_value = (1 + sum(each >= seen - 1e-12 for each in drawn)) / (1 + _N_PERMUTATIONS)
+    return Drop(float(known.mean()), float(held_out.mean()), float(p_value))
+
+
+def _within_classes(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    values = features.astype(np.float64)
+    values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-9)
+    for label in np.unique(labels):
+        values[labels == label] -= values[labels == label].mean(0)
+    return np.asarray(values)
+
+
+def _components(values: np.ndarray) -> np.ndarray:
+    """Return the first principal components, [N, at most _AXES], the first with a variance of 1."""
+    products = values.T @ values if values.shape[1] <= len(values) else values @ values.T
+    last = len(products) - 1
+    lengths, vectors = linalg.eigh(products, subset_by_index=[max(0, last - _AXES + 1), last])
+    found: np.ndarray = values @ vectors if len(products) == values.shape[1] else vectors * np.sqrt(lengths.clip(0))
+    return found / max(float(found.std(0).max()), 1e-12)
+
+
+def _permuted(sides: np.ndarray, labels: np.ndarray, sizes: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Return the sides of the groups, drawn anew within each class and size, so that their numbers stay."""
+    strata = np.stack([labels, sizes], 1)
+    _, stratum = np.unique(strata, axis=0, return_inverse=True)
+    order = np.lexsort((draw.random(len(sides)), stratum.ravel()))
+    held = np.lexsort((np.arange(len(sides)), stratum.ravel()))
+    found = np.empty(len(sides), bool)
+    found[held] = sides[order]
+    return found
+
+
+def _aucs(components: np.ndarray, sides: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return the out-of-fold AUC of each column of bool [N, P]."""
+    targets = np.where(sides, 1.0, -1.0)
+    scores = np.empty(targets.shape)
+    for fold in range(_FOLDS):
+        inside, outside = folds != fold, folds == fold
+        centre = components[inside].mean(0)
+        known = components[inside] - centre
+        gram = known.T @ known
+        gram[np.diag_indices(len(gram))] += _RIDGE * np.trace(gram) / len(gram)
+        means = targets[inside].mean(0)
+        weights = np.linalg.solve(gram, known.T @ (targets[inside] - means))
+        scores[outside] = (components[outside] - centre) @ weights
+    ranks = rankdata(scores, axis=0)
+    n_held_out = sides.sum(0)
+    found: np.ndarray = ((ranks * sides).sum(0) - n_held_out * (n_held_out + 1) / 2) / (
+        n_held_out * (len(sides) - n_held_out)
+    )
+    return found
+
+
+def _error(auc: float, n_one: int, n_other: int) -> float:
+    """Return the standard error of an AUC (Hanley & McNeil 1982, equation 2)."""
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (n_one - 1) * (first - auc**2) + (n_other - 1) * (second - auc**2)
+    return float((max(variance, 0.0) / (n_one * n_other)) ** 0.5)
+
+
+def judged(seen: Seen, near: Neighbours, level: float, seed: int, series: str) -> ShiftRecord:
+    """Return both tests, at half the level each, with the likely reason; `series` says what images belong together."""
+    known, held_out = ~np.isnan(seen.probabilities[:, 0]) & ~seen.is_held_out, seen.is_held_out
+    right, groups = seen.probabilities.argmax(1) == seen.labels, seen.images.groups
+    lower = drop(right[known], groups[known], right[held_out], groups[held_out])
+    some = sample(held_out, seed)
+    apart = two_sample(seen.every[some], seen.levels, seen.labels[some], groups[some], held_out[some], seed)
+    is_lower, differs = lower.p_value <= level / 2, apart is not None and apart.p_value <= level / 2
+    agreements = _agreement(seen, near)
+    return ShiftRecord(
+        cv_accuracy=round(lower.known, 6),
+        held_out_accuracy=round(lower.held_out, 6),
+        drop_p_value=round(lower.p_value, 6),
+        auc=None if apart is None else round(apart.auc, 6),
+        auc_low=None if apart is None else round(apart.auc_low, 6),
+        auc_high=None if apart is None else round(apart.auc_high, 6),
+        auc_p_value=None if apart is None else round(apart.p_value, 6),
+        neighbour_agreement=round(agreements[0], 6),
+        held_out_neighbour_agreement=round(agreements[1], 6),
+        level=level,
+        is_lower=is_lower,
+        differs=differs,
+        verdict=_verdict(lower, apart if differs else None, is_lower, agreements, series),
+    )
+
+
+def _verdict(lower: Drop, apart: TwoSample | None, is_lower: bool, agreements: tuple[float, float], series: str) -> str:
+    """Return what was found, and what it may come from."""
+    if not is_lower and not apart:
+        return ""
+    parts = []
+    if is_lower:
+        parts.append(
+            f"the head is right on {lower.held_out:.1%} of the test images and on {lower.known:.1%} in"
+            " cross-validation: more than chance explains"
+        )
+    if apart:
+        parts.append(
+            f"features tell test images from the others of their class (AUC {apart.auc:.2f}, 95% interval"
+            f" {apart.auc_low:.2f} to {apart.auc_high:.2f}; 0.50 if they were alike)"
+        )
+    if apart:
+        why = "another source, such as another camera, site, or way of preparing the files"
+    elif series:
+        why = f"images of one subject on both sides of the folds ({series}): give them a group"
+    elif agreements[1] < agreements[0]:
+        why = (
+            f"labels given by other habits: {agreements[1]:.1%} of the test images have the label of their nearest"
+            f" image, and {agreements[0]:.1%} of the others"
+        )
+    else:
+        why = "images of one subject on both sides of the folds: if there are patients, bursts or series, give a group"
+    return f"{'; '.join(parts)}. Likely reason: {why}"
+
+
+def _agreement(seen: Seen, near: Neighbours) -> tuple[float, float]:
+    """Return how often the nearest known image of a known and of a held-out image has its label."""
+    is_known = ~seen.is_held_out[near.rows]
+    first = is_known.argmax(1)
+    there = is_known.any(1)
+    same = seen.labels[near.rows[np.arange(len(seen)), first]] == seen.labels
+    shares = [same[there & (seen.is_held_out == side)] for side in (False, True)]
+    known, held_out = (float(each.mean()) if len(each) else 1.0 for each in shares)
+    return known, held_out

@@ -1,0 +1,112 @@
+"""Look for what is wrong with the data: near-identical images, wrong labels, a test split from elsewhere, junk.
+
+Reads features, splits, pixels, files and the predictions out of fold; writes artifacts/audit/. The model does not
+depend on it. With audit.on_leak `move` it also adds rows to reviewed.csv, which the next run reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart import reviewed
+from headstart.auditing import classes, duplicates, folder, neighbours, series, shift, told
+from headstart.auditing.folder import AuditRecord, Finding
+from headstart.auditing.seen import Seen
+from headstart.base.dataset import SPLITS
+from headstart.base.errors import DataError, count_and_name
+from headstart.base.files import write_csv
+from headstart.base.progress import say, warn
+from headstart.reviewed import Decision
+
+if TYPE_CHECKING:
+    from headstart.layout import Layout
+    from headstart.params import Params
+
+_NEIGHBOURS = 10  # of each image
+_LEAKS = "leaks.csv"
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Look, write what was found, and warn of what matters."""
+    settings = params.audit
+    if not settings.enabled:
+        folder.write_off(layout.audit)
+        say("off: audit.enabled is false")
+        return
+    seen = Seen.of(layout)
+    near = neighbours.nearest(seen.rows, _NEIGHBOURS)
+    pairs, calibration = duplicates.find(
+        seen.rows, seen.labels, len(seen.classes), near, seen.pixels, seen.backbone, settings.seed
+    )
+    clusters = duplicates.clusters(pairs.rows, len(seen))
+    copies = told.copies(seen, pairs, clusters)
+    suspicious, n_voted = told.labels(seen, near)
+    odd = told.odd(seen, near)
+    groups, grouped = series.proposed(seen, near, clusters, settings.seed)
+    together = "; ".join(groups.basis) if groups else ""
+    record = AuditRecord(
+        n_images=len(seen),
+        n_clusters=len(clusters),
+        n_leaking_clusters=sum(len(set(seen.splits[rows])) > 1 for rows in clusters),
+        n_held_out_leaked=told.n_held_out_leaked(seen, clusters),
+        calibration=calibration,
+        is_exact=near.is_exact,
+        n_labels_by_neighbours=n_voted,
+        n_labels_suspicious=len(suspicious),
+        n_odd=len({each.image_id for each in odd}),
+        overlaps=classes.overlaps(seen),
+        few=classes.few(seen, settings.interval_width),
+        shift=shift.judged(seen, near, settings.false_alarm, settings.seed, together),
+        groups=groups,
+    )
+    findings = [*copies, *suspicious, *odd]
+    if record.n_leaking_clusters and settings.on_leak == "error":
+        raise _refused(record, findings, layout)
+    folder.write(layout.audit, findings, record, grouped)
+    if record.n_leaking_clusters and settings.on_leak == "move":
+        _move(seen, clusters, layout)
+    for warning in record.warnings:
+        warn(warning)
+    for line in record.lines:
+        say(line)
+
+
+def _refused(record: AuditRecord, findings: Sequence[Finding], layout: Layout) -> DataError:
+    """Return the error for audit.on_leak `error`, after it wrote which images leak."""
+    file = layout.failed / _LEAKS
+    leaks = [each for each in findings if each.kind == "leak"]
+    write_csv(file, folder.table(leaks))
+    return DataError(
+        f"{record.n_leaking_clusters} pictures are in more than one split, nearly the same"
+        f" ({count_and_name(each.path for each in leaks)}). None was expected, since audit.on_leak is error. They are"
+        f" in {file.relative_to(layout.root)}. Set audit.on_leak to move in params.yaml, or remove them."
+    )
+
+
+def _move(seen: Seen, clusters: Sequence[np.ndarray], layout: Layout) -> None:
+    """Decide, for the next run, that each cluster stays in one split: the most held-out one that has an image of it."""
+    is_given = seen.has_given_test
+    decisions = []
+    for rows in clusters:
+        splits = set(seen.splits[rows])
+        if len(splits) > 1:
+            first = min(seen.images.image_ids[row] for row in rows)
+            side = max(splits, key=SPLITS.index) if is_given else ""
+            decisions += [
+                Decision(
+                    seen.images.image_ids[row],
+                    seen.images.paths[row],
+                    "change",
+                    group=f"alike {first[:12]}",
+                    split=side,
+                )
+                for row in rows
+            ]
+    n_added = reviewed.add(layout.reviewed, decisions)
+    warn(
+        f"{n_added} images that are nearly the same across splits are put together in {reviewed.NAME}; the next run has"
+        " each of these pictures in one split"
+    )

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from headstart.auditing import neighbours
+
+ROWS = np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32)
+
+
+def test_the_exact_search_finds_what_scikit_learn_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK", 64)
+    found = neighbours.nearest(ROWS, 5)
+    expected = NearestNeighbors(n_neighbors=6, metric="cosine", algorithm="brute").fit(ROWS)
+    distances, rows = expected.kneighbors(ROWS)
+    assert (found.rows == rows[:, 1:]).all()
+    np.testing.assert_allclose(found.cosines, 1 - distances[:, 1:], atol=1e-5)
+    assert found.is_exact
+
+
+def test_the_approximate_search_finds_planted_pairs_and_never_the_row_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "EXACT_UP_TO", 1000)
+    random = np.random.default_rng(1)
+    rows = random.normal(size=(3000, 160)).astype(np.float32)
+    rows[2000:] = rows[:1000] + 0.05 * random.normal(size=(1000, 160)).astype(np.float32)
+    found = neighbours.nearest(rows, 3)
+    assert not found.is_exact
+    assert (found.rows[2000:, 0] == np.arange(1000)).mean() > 0.97
+    assert not (found.rows == np.arange(3000)[:, None]).any()
+
+
+def test_few_rows_have_few_neighbours() -> None:
+    assert neighbours.nearest(ROWS[:3], 10).rows.shape == (3, 2)
+
+
+def test_the_vote_is_of_the_neighbours_labels() -> None:
+    near = neighbours.Neighbours(np.array([[1, 2], [0, 2], [0, 1]]), np.array([[1.0, 0.5]] * 3, np.float32), True)
+    votes = neighbours.vote(near, np.array([0, 1, 1]), 3)
+    np.testing.assert_allclose(votes, [[0, 1, 0], [2 / 3, 1 / 3, 0], [2 / 3, 1 / 3, 0]], atol=2e-3)
+
+
+def test_cosines_of_pairs_are_exact() -> None:
+    pairs = np.array([[0, 1], [5, 7]])
+    expected = [ROWS[a] @ ROWS[b] / np.linalg.norm(ROWS[a]) / np.linalg.norm(ROWS[b]) for a, b in pairs]
+    np.testing.assert_allclose(neighbours.cosines(ROWS, pairs), expected, atol=1e-6)
