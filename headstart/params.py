@@ -44,6 +44,8 @@ class Data(_Section):
     root: Annotated[str, Field(min_length=1)]
     layout: FolderLayout
     bits: Bits
+    normalise_labels: bool
+    allow_outside: bool
 
 
 class Cluster(_Section):
@@ -66,6 +68,8 @@ class Validate(_Section):
     max_quarantined_fraction: Fraction
     min_images: Annotated[int, Field(ge=1)]
     thorough: bool
+    max_file_mb: Positive
+    timeout_s: Positive
 
 
 class Split(_Section):

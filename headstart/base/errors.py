@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST = 400  # characters of an offender in a message; the name of a file has at most 255 bytes
+
 
 class HeadstartError(Exception):
     """The base class of errors that a user can cause and correct."""
@@ -40,6 +42,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def count_and_name(offenders: Iterable[str], limit: int = 3) -> str:
-    """Return the first `limit` offenders in the form of a message: `a, b, c, ...`."""
+    """Return the first `limit` offenders in the form of a message: `a, b, c, ...`, each cut to a line's length."""
     items = list(offenders)
-    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+    return ", ".join(on_one_line(item) for item in items[:limit]) + (", ..." if len(items) > limit else "")
+
+
+def on_one_line(text: str) -> str:
+    """Return a text that others have written without what would move a terminal's cursor, cut where it is long."""
+    plain = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}..."

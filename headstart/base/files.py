@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,10 @@ from headstart.base.errors import CheckError
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
+
+
+# What begins a formula in some spreadsheet, also in full width, behind apostrophes that it may have by itself.
+_FORMULA = "'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 
 
 class Place(NamedTuple):
@@ -129,9 +134,20 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_csv(path: Path, table: pl.DataFrame) -> None:
-    """Write a CSV file with a header."""
+    """Write a CSV file with a header. No text in it is a formula for a spreadsheet: see `guarded`."""
+    import polars as pl
+
+    text = pl.col(pl.String)
     with replacing(path) as beside:
-        table.write_csv(beside)
+        table.with_columns(text.str.replace(f"^({_FORMULA})", "'$1")).write_csv(beside)
+
+
+def guarded(text: str) -> str:
+    """Return a text that a spreadsheet shows as it is: behind an apostrophe where it would begin a formula.
+
+    `read_csv` takes the apostrophe away.
+    """
+    return f"'{text}" if re.match(_FORMULA, text) else text
 
 
 def read_csv(path: Path, stage: str) -> pl.DataFrame:
@@ -139,7 +155,8 @@ def read_csv(path: Path, stage: str) -> pl.DataFrame:
     import polars as pl
 
     try:
-        return pl.read_csv(existing(path, stage), infer_schema_length=None)
+        table = pl.read_csv(existing(path, stage), infer_schema_length=None)
+        return table.with_columns(pl.col(pl.String).str.replace(f"^'({_FORMULA})", "$1"))
     except pl.exceptions.PolarsError as error:
         raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {stage}`.") from None
 

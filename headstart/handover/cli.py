@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headstart.base.errors import CheckError, count_and_name
+from headstart.base.files import guarded
 from headstart.base.terminal import styled
 from headstart.handover import integrity, runtimes
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
@@ -166,8 +167,11 @@ def _csv(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
     def write(named: Named) -> None:
         values = [value for each in named.answer.ranked for value in each]
         values += [""] * (len(names) - len(values))  # the model has fewer classes than `top`
-        labels = ["|".join(named.answer.label_set or ())] if with_set else []
-        writer.writerow([named.path, *values, str(named.answer.abstains).lower(), named.answer.novelty, *labels])
+        values = [guarded(value) if isinstance(value, str) else value for value in values]
+        labels = [guarded("|".join(named.answer.label_set or ()))] if with_set else []
+        writer.writerow(
+            [guarded(named.path), *values, str(named.answer.abstains).lower(), named.answer.novelty, *labels]
+        )
 
     return write
 

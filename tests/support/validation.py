@@ -25,13 +25,27 @@ def run(
     bits: Literal["auto"] | int = "auto",
     folders: str = "auto",
     thorough: bool = False,
+    allow_outside: bool = False,
+    normalise_labels: bool = False,
+    max_file_mb: float = 256.0,
+    timeout_s: float = 60.0,
 ) -> pl.DataFrame:
     values = params_file.load(ROOT / "params.yaml")
     values = values.model_copy(
         update={
-            "data": params.Data(root=str(root), bits=bits, layout=folders),
+            "data": params.Data(
+                root=str(root),
+                bits=bits,
+                layout=folders,
+                allow_outside=allow_outside,
+                normalise_labels=normalise_labels,
+            ),
             "validate_": params.Validate(
-                max_quarantined_fraction=max_quarantined_fraction, min_images=min_images, thorough=thorough
+                max_quarantined_fraction=max_quarantined_fraction,
+                min_images=min_images,
+                thorough=thorough,
+                max_file_mb=max_file_mb,
+                timeout_s=timeout_s,
             ),
         }
     )
