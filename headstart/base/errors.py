@@ -48,6 +48,18 @@ def count_and_name(offenders: Iterable[str], limit: int = 3) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """Return a text that others have written without what would move a terminal's cursor, cut where it is long."""
-    plain = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """Return a text that others have written as `printable`, cut where it is long."""
+    plain = printable(text[: _LONGEST + 1])
     return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}..."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with an escape in place of each character that could move a cursor, change colours or turn words.
+
+    So a name that others have chosen cannot write over what a terminal shows. `keep`: characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
+    )
