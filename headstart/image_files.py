@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from headstart.base.errors import printable
 from headstart.base.files import is_local
 from headstart.base.reading import OPEN_SCHEMES, kind_of
 
@@ -43,7 +44,7 @@ ABSENT, SPECIAL, UNKNOWN, OUTSIDE = "absent", "special", "unknown scheme", "outs
 class Odd(NamedTuple):
     """A name below the folder that is not read."""
 
-    path: str
+    path: str  # bytes that are no UTF-8 are surrogates, as in os.fsdecode
     reason: str
     is_folder: bool = False
 
@@ -178,8 +179,8 @@ class _Walk:
                 self._linked.append(folder)
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if shown(entry.name) != entry.name:
-                    self._special.append(Odd(shown(name), "a name that is not UTF-8"))
+                if not _is_utf8(entry.name):
+                    self._special.append(Odd(name, "a name that is not UTF-8"))
                 elif entry.is_symlink():
                     if self._is_folder_to_read(name, entry):
                         yield name
@@ -202,7 +203,7 @@ class _Walk:
             self._special.append(Odd(name, f"a link to {kind_of(mode)}"))
         elif not self._follows_out and not self._bounds.holds(real):
             self._outside.append(
-                Odd(name, f"a link to {'the folder' if is_folder else 'the file'} {shown(real)}", is_folder)
+                Odd(name, f"a link to {'the folder' if is_folder else 'the file'} {printable(real)}", is_folder)
             )
         elif is_folder:
             return True
@@ -215,6 +216,9 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
-def shown(name: str) -> str:
-    """Return a name in UTF-8, with an escape for each byte that is none."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

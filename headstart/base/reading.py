@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Schemes of the public network and of object stores, whose hosts are the user's own settings and not a manifest's.
 OPEN_SCHEMES = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss", "memory")
 _PART = 1 << 20
+_MAX_BYTES = ", which validate.max_file_mb allows"
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -53,7 +54,7 @@ def read(where: str, folder: Path, limits: Limits) -> bytes:
     """
     path = located(where, folder)
     if is_local(path):
-        return _of_file(path, limits.max_bytes)
+        return of_file(path, limits.max_bytes, _MAX_BYTES)
     remote = cast("UPath", path)
     if remote.protocol in ("http", "https"):
         is_of_user = not is_local(folder)  # a page in data.root itself
@@ -73,15 +74,19 @@ def is_public(address: str) -> bool:
     return bool((inner or ip).is_global and not ip.is_multicast)
 
 
-def _of_file(path: Path, max_bytes: int) -> bytes:
+def of_file(path: Path, max_bytes: int, named: str = "") -> bytes:
+    """Return the bytes of a regular file; NotReadError if it is none, or larger. `named`: the limit, for the message.
+
+    OSError, or ValueError for a name that cannot be, if it cannot be read.
+    """
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(number, "rb") as file:
         seen = os.fstat(number)
         if not stat.S_ISREG(seen.st_mode):
             raise NotReadError(f"{kind_of(seen.st_mode)}, no regular file")
-        _check_size(seen.st_size, max_bytes)
+        _check_size(seen.st_size, max_bytes, named)
         data = file.read(max_bytes + 1)
-    _check_size(len(data), max_bytes)
+    _check_size(len(data), max_bytes, named)
     return data
 
 
@@ -92,7 +97,7 @@ def _of_stream(path: UPath, limits: Limits) -> bytes:
         while part := file.read(_PART):
             parts.append(part)
             n_bytes += len(part)
-            _check_size(n_bytes, limits.max_bytes)
+            _check_size(n_bytes, limits.max_bytes, _MAX_BYTES)
             if time.monotonic() > end:
                 raise NotReadError(_too_late(limits.timeout_s))
     return b"".join(parts)
@@ -118,7 +123,7 @@ async def _get(url: str, limits: Limits) -> bytes:
             async for part in answer.content.iter_chunked(_PART):
                 parts.append(part)
                 n_bytes += len(part)
-                _check_size(n_bytes, limits.max_bytes)
+                _check_size(n_bytes, limits.max_bytes, _MAX_BYTES)
     except TimeoutError:
         raise NotReadError(_too_late(limits.timeout_s)) from None
     except aiohttp.ClientConnectorError as error:
@@ -164,9 +169,9 @@ def _public_socket(address: Any) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-def _check_size(n_bytes: int, max_bytes: int) -> None:
+def _check_size(n_bytes: int, max_bytes: int, named: str) -> None:
     if n_bytes > max_bytes:
-        raise NotReadError(f"more than {max_bytes / 1e6:g} MB, which validate.max_file_mb allows")
+        raise NotReadError(f"more than {max_bytes / 1e6:g} MB{named}")
 
 
 def _too_late(timeout_s: float) -> str:

@@ -170,7 +170,11 @@ def _bytes_of(path: str | Path) -> bytes:
 
 def file_of(path: Path) -> Path:
     """Return the model.onnx that `path` is or holds; CheckError if there is none."""
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file():
+    try:
+        file = path / MODEL if path.is_dir() else path
+        is_there = file.is_file()
+    except OSError:  # a name that is too long
+        file, is_there = path, False
+    if not is_there:
         raise CheckError(f"{file} does not exist. A model.onnx, or a folder with one, was expected.")
     return file

@@ -102,10 +102,9 @@ def named(words: Sequence[str]) -> list[tuple[str, Path]]:
     found: dict[str, Path] = {}
     for word in words:
         name, equals, rest = word.partition("=")
-        path = Path(rest if equals and not Path(word).exists() else word)
+        path = Path(rest if equals and not _exists(word) else word)
         if path == Path(word):
-            folder = path if path.is_dir() else path.parent
-            name = folder.resolve().name
+            name = file_of(path).parent.resolve().name
         if not name or "/" in name:
             raise CheckError(f"'{name}' cannot be the name of a model. Write NAME=FOLDER, such as birds={path}.")
         if name in found:
@@ -114,6 +113,13 @@ def named(words: Sequence[str]) -> list[tuple[str, Path]]:
             )
         found[name] = path
     return list(found.items())
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # too long to be the name of a file
+        return False
 
 
 def _sound(name: str, path: Path, in_batches: bool) -> Served:
