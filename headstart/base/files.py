@@ -167,7 +167,10 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
     with replacing(path) as beside:
+        beside.touch()  # the library gives a new file no reader but its owner
+        mode = beside.stat().st_mode
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside)
+        beside.chmod(mode)
 
 
 def bundled_with_scikit_learn(name: str) -> Path:
