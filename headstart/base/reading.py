@@ -7,12 +7,16 @@ network, unless `data.allow_outside` says otherwise.
 from __future__ import annotations
 
 import errno
+import hashlib
 import ipaddress
 import os
 import socket
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -79,15 +83,28 @@ def of_file(path: Path, max_bytes: int, named: str = "") -> bytes:
 
     OSError, or ValueError for a name that cannot be, if it cannot be read.
     """
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(number, "rb") as file:
-        seen = os.fstat(number)
-        if not stat.S_ISREG(seen.st_mode):
-            raise NotReadError(f"{kind_of(seen.st_mode)}, no regular file")
-        _check_size(seen.st_size, max_bytes, named)
+    with _opened(path) as file:
+        _check_size(os.fstat(file.fileno()).st_size, max_bytes, named)
         data = file.read(max_bytes + 1)
     _check_size(len(data), max_bytes, named)
     return data
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a regular file; errors as of `of_file`."""
+    with _opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file; NotReadError, without waiting, for a FIFO and the like."""
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(number, "rb") as file:
+        mode = os.fstat(number).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotReadError(f"{kind_of(mode)}, no regular file")
+        yield file
 
 
 def _of_stream(path: UPath, limits: Limits) -> bytes:
