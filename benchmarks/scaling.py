@@ -60,7 +60,7 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         folder = layout.images
         known = tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").rows()
         listing = list_images(layout.data_root, values.data.root, values.data.layout)
-        limits = Limits(round(values.validate_.max_file_mb * 1e6), values.validate_.timeout_s, outside=False)
+        limits = Limits(values.validate_.max_mb * 1_000_000, values.validate_.timeout_s, outside=False)
         resizing = pixels.planned(layout, images.ALL_BITS)
         kind = engines.kind("onnxruntime")
         engine = engines.opened(kind, layout.backbone)

@@ -67,9 +67,9 @@ class Validate(_Section):
 
     max_quarantined_fraction: Fraction
     min_images: Annotated[int, Field(ge=1)]
-    thorough: bool
-    max_file_mb: Positive
+    max_mb: Annotated[int, Field(ge=1)]
     timeout_s: Positive
+    thorough: bool
 
 
 class Split(_Section):

@@ -224,7 +224,7 @@ def check_usable(usable: Sequence[Looked], aside: Sequence[Aside], max_fraction:
 def run(params: Params, layout: Layout) -> None:
     """Find, decode and check the images, and write the results; nothing of it is written unless the checks pass."""
     shown, wanted, cache = params.data.root, params.validate_, layout.cache
-    limits = Limits(round(wanted.max_file_mb * 1e6), wanted.timeout_s, params.data.allow_outside)
+    limits = Limits(wanted.max_mb * 1_000_000, wanted.timeout_s, params.data.allow_outside)
     try:
         listing = list_images(layout.data_root, shown, params.data.layout, params.data.allow_outside)
     except NoImageError as error:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import ipaddress
 import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from headstart.base.files import is_local, located
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 # Schemes of the public network and of object stores, whose hosts are the user's own settings and not a manifest's.
 OPEN_SCHEMES = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss", "memory")
 _PART = 1 << 20
-_MAX_BYTES = ", which validate.max_file_mb allows"
+_MAX_BYTES = ", which validate.max_mb allows"
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -51,14 +49,32 @@ class NotReadError(Exception):
     """The bytes are not read; the message is the reason, in a few words."""
 
 
-def read(where: str, folder: Path, limits: Limits) -> bytes:
-    """Return the bytes of a file name, relative to `folder`, or of a URL; NotReadError if a limit forbids it.
+class Source(NamedTuple):
+    """A file name, relative to `folder`, or a URL: it is opened and read as a path is, within the limits."""
 
-    OSError, or whatever the file system of a URL raises, if it cannot be read.
-    """
+    where: str
+    folder: Path
+    limits: Limits
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """Return the file, or all that a URL has given; NotReadError if a limit forbids it.
+
+        OSError, or whatever the file system of a URL raises, if it cannot be read.
+        """
+        path = located(self.where, self.folder)
+        return _regular(path) if is_local(path) else io.BytesIO(_of_url(self.where, self.folder, self.limits))
+
+
+def read(where: str, folder: Path, limits: Limits) -> bytes:
+    """Return the bytes of a file name, relative to `folder`, or of a URL; errors as of `Source.open`."""
     path = located(where, folder)
     if is_local(path):
         return of_file(path, limits.max_bytes, _MAX_BYTES)
+    return _of_url(where, folder, limits)
+
+
+def _of_url(where: str, folder: Path, limits: Limits) -> bytes:
+    path = located(where, folder)
     remote = cast("UPath", path)
     if remote.protocol in ("http", "https"):
         is_of_user = not is_local(folder)  # a page in data.root itself
@@ -83,7 +99,7 @@ def of_file(path: Path, max_bytes: int, named: str = "") -> bytes:
 
     OSError, or ValueError for a name that cannot be, if it cannot be read.
     """
-    with _opened(path) as file:
+    with _regular(path) as file:
         _check_size(os.fstat(file.fileno()).st_size, max_bytes, named)
         data = file.read(max_bytes + 1)
     _check_size(len(data), max_bytes, named)
@@ -92,19 +108,19 @@ def of_file(path: Path, max_bytes: int, named: str = "") -> bytes:
 
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a regular file; errors as of `of_file`."""
-    with _opened(path) as file:
+    with _regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
+def _regular(path: Path) -> io.BufferedReader:
     """Open a regular file; NotReadError, without waiting, for a FIFO and the like."""
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(number, "rb") as file:
-        mode = os.fstat(number).st_mode
-        if not stat.S_ISREG(mode):
-            raise NotReadError(f"{kind_of(mode)}, no regular file")
-        yield file
+    file = os.fdopen(number, "rb")
+    mode = os.fstat(file.fileno()).st_mode
+    if not stat.S_ISREG(mode):
+        file.close()
+        raise NotReadError(f"{kind_of(mode)}, no regular file")
+    return file
 
 
 def _of_stream(path: UPath, limits: Limits) -> bytes:

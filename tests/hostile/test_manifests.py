@@ -292,7 +292,7 @@ def packed_bomb(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("answer", [body_without_end, lying_length, packed_bomb], ids=lambda answer: answer.__name__)
 def test_a_body_without_end_is_cut_at_the_limit(folder: Path, rude: Callable[[Answer], str], answer: Answer) -> None:
-    with pytest.raises(NotReadError, match=r"more than 1 MB, which validate\.max_file_mb allows"):
+    with pytest.raises(NotReadError, match=r"more than 1 MB, which validate\.max_mb allows"):
         read(rude(answer), folder, OPEN)
 
 

@@ -57,10 +57,7 @@ FILES = {
     "a binary tag": (replaced("epochs: 10\n", "epochs: !!binary aGVsbG8=\n"), "finetune.epochs is b'hello'"),
     "a section twice": (SOUND.encode() + b"split:\n  seed: 1\n", "params.yaml is not valid YAML at line "),
     "a name twice": (replaced("epochs: 10\n", "epochs: 10\n  epochs: 11\n"), "params.yaml is not valid YAML at line "),
-    "an infinite size": (
-        replaced("max_file_mb: 256.0 ", "max_file_mb: .inf "),
-        "validate.max_file_mb is inf: a finite",
-    ),
+    "an infinite time": (replaced(TIMEOUT, "timeout_s: .inf #"), "validate.timeout_s is inf: a finite number"),
     "no time": (replaced(TIMEOUT, "timeout_s: .nan #"), "validate.timeout_s is nan: "),
     "time that runs back": (replaced(TIMEOUT, "timeout_s: -.inf #"), "validate.timeout_s is -inf: "),
     "means that are none": (

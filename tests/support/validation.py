@@ -24,11 +24,9 @@ def run(
     min_images: int = 1,
     bits: Literal["auto"] | int = "auto",
     folders: str = "auto",
-    thorough: bool = False,
     allow_outside: bool = False,
     normalise_labels: bool = False,
-    max_file_mb: float = 256.0,
-    timeout_s: float = 60.0,
+    **rules: object,
 ) -> pl.DataFrame:
     values = params_file.load(ROOT / "params.yaml")
     values = values.model_copy(
@@ -40,12 +38,8 @@ def run(
                 allow_outside=allow_outside,
                 normalise_labels=normalise_labels,
             ),
-            "validate_": params.Validate(
-                max_quarantined_fraction=max_quarantined_fraction,
-                min_images=min_images,
-                thorough=thorough,
-                max_file_mb=max_file_mb,
-                timeout_s=timeout_s,
+            "validate_": values.validate_.model_copy(
+                update={"max_quarantined_fraction": max_quarantined_fraction, "min_images": min_images, **rules}
             ),
         }
     )
