@@ -87,6 +87,22 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is such a file or folder; False too where the name is too long for one."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; False too where the name is too long for one."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def is_public(address: str) -> bool:
     """Return whether an IP address belongs to the public network, and not to this machine or one around it."""
     ip: Any = ipaddress.ip_address(address.partition("%")[0])

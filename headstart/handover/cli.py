@@ -23,7 +23,7 @@ import numpy as np
 
 from headstart.base.errors import CheckError, count_and_name, printable
 from headstart.base.files import guarded
-from headstart.base.reading import NotReadError, of_file
+from headstart.base.reading import NotReadError, exists, is_folder, of_file
 from headstart.base.terminal import styled
 from headstart.handover import integrity, runtimes
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
@@ -99,21 +99,13 @@ def _named(words: Iterable[str]) -> Iterator[str]:
         if word == "-":
             lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in sys.stdin)
             yield from (line for line in lines if line.strip())
-        elif _is(path.is_dir):
+        elif is_folder(path):
             yield from _in_folder(path)
-        elif not _is(path.exists) and glob.has_magic(word):
+        elif not exists(path) and glob.has_magic(word):
             found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's glob takes no absolute pattern
             yield from sorted(each for each in found if Path(each).is_file())
         else:
             yield word
-
-
-def _is(asked: Callable[[], bool]) -> bool:
-    """Return what a path says of itself; False where it is too long to be one."""
-    try:
-        return asked()
-    except OSError:
-        return False
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
