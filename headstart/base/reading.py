@@ -67,10 +67,8 @@ class Source(NamedTuple):
 
 def read(where: str, folder: Path, limits: Limits) -> bytes:
     """Return the bytes of a file name, relative to `folder`, or of a URL; errors as of `Source.open`."""
-    path = located(where, folder)
-    if is_local(path):
-        return of_file(path, limits.max_bytes, _MAX_BYTES)
-    return _of_url(where, folder, limits)
+    with Source(where, folder, limits).open() as file:
+        return _bounded(file, limits.max_bytes, _MAX_BYTES)
 
 
 def _of_url(where: str, folder: Path, limits: Limits) -> bytes:
@@ -116,8 +114,13 @@ def of_file(path: Path, max_bytes: int, named: str = "") -> bytes:
     OSError, or ValueError for a name that cannot be, if it cannot be read.
     """
     with _regular(path) as file:
-        _check_size(os.fstat(file.fileno()).st_size, max_bytes, named)
-        data = file.read(max_bytes + 1)
+        return _bounded(file, max_bytes, named)
+
+
+def _bounded(file: BinaryIO, max_bytes: int, named: str) -> bytes:
+    _check_size(file.seek(0, os.SEEK_END), max_bytes, named)  # what a file says of its size may be less than it gives
+    file.seek(0)
+    data = file.read(max_bytes + 1)
     _check_size(len(data), max_bytes, named)
     return data
 
@@ -131,12 +134,11 @@ def digest_of(path: Path) -> str:
 def _regular(path: Path) -> io.BufferedReader:
     """Open a regular file; NotReadError, without waiting, for a FIFO and the like."""
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    file = os.fdopen(number, "rb")
-    mode = os.fstat(file.fileno()).st_mode
+    mode = os.fstat(number).st_mode
     if not stat.S_ISREG(mode):
-        file.close()
+        os.close(number)
         raise NotReadError(f"{kind_of(mode)}, no regular file")
-    return file
+    return os.fdopen(number, "rb")
 
 
 def _of_stream(path: UPath, limits: Limits) -> bytes:

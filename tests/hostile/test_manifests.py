@@ -114,8 +114,11 @@ def test_memory_of_a_process_ends_at_the_limit_where_it_is_allowed(folder: Path,
 
 def test_a_file_that_becomes_a_fifo_is_not_waited_for(folder: Path) -> None:
     os.mkfifo(folder / "fifo.png")
-    with pytest.raises(NotReadError, match="a FIFO, no regular file"):
-        read("fifo.png", folder, GUARDED)
+    open_files = len([*Path("/proc/self/fd").iterdir()])
+    for name, said in (("fifo.png", "a FIFO"), (".", "a folder"), ("/dev/null", "a device")):
+        with pytest.raises(NotReadError, match=f"{said}, no regular file"):
+            read(name, folder, GUARDED)
+    assert len([*Path("/proc/self/fd").iterdir()]) == open_files
 
 
 # Schemes and addresses
