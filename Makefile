@@ -5,6 +5,8 @@ STAMP  := .venv/.ready
 TESTS  := .venv/.ready-tests
 INSTALL = $(EXTRAS) $(if $(TORCH),--torch $(TORCH))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# A value for the shell as it was typed: make run DATA="it's".
+quoted = '$(subst ','\'',$(1))'
 # No telemetry leaves; DVC's own is off in .dvc/config, Prefect's server's in prefect.toml.
 export DO_NOT_TRACK := 1
 .ONESHELL:
@@ -15,24 +17,24 @@ help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(STAMP)        ## run the pipeline; `make run DATA=folder` on your own images
-	@python -m headstart run $(if $(DATA),--data '$(DATA)')
+	@python -m headstart run $(if $(DATA),--data=$(call quoted,$(DATA)))
 
 flow: $(STAMP)       ## the same run under Prefect
 	@python -m headstart flow
 
 serve: $(STAMP)      ## the same on a schedule, with Prefect's page: `make serve CRON='0 3 * * *' TIMEZONE=Europe/Berlin`
-	@python -m headstart schedule $(if $(CRON),--cron '$(CRON)') $(if $(TIMEZONE),--timezone '$(TIMEZONE)')
+	@python -m headstart schedule $(if $(CRON),--cron=$(call quoted,$(CRON))) $(if $(TIMEZONE),--timezone=$(call quoted,$(TIMEZONE)))
 
 accept: $(STAMP)     ## tag this commit's model as the accepted one; `make accept VERSION=v1.2.0`
 	@python -m headstart accept $(VERSION)
 
 share: $(STAMP)      ## write a copy of the report that names its commit: `make share TO=report.html`
-	@test -n "$(TO)" || { echo 'share needs a file to write: make share TO=report.html'; exit 1; }
-	@python -m headstart share '$(TO)'
+	@test -n $(call quoted,$(TO)) || { echo 'share needs a file to write: make share TO=report.html'; exit 1; }
+	@python -m headstart share -- $(call quoted,$(TO))
 
 sign: $(STAMP)       ## sign the model with your key: `make sign KEY=key.pem`; needs `make setup EXTRAS=sign`
-	@test -n "$(KEY)" || { echo 'sign needs a private key: make sign KEY=key.pem'; exit 1; }
-	@python -m headstart sign artifacts/model --key '$(KEY)'
+	@test -n $(call quoted,$(KEY)) || { echo 'sign needs a private key: make sign KEY=key.pem'; exit 1; }
+	@python -m headstart sign artifacts/model --key=$(call quoted,$(KEY))
 
 push: $(STAMP)       ## send data, features and models to DVC's remote
 	dvc push
@@ -47,9 +49,9 @@ test-all: $(TESTS)   ## the test suite and the slow trials
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'slow or not slow'
 
 bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
-	@test -n "$(DATA)" || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }
+	@test -n $(call quoted,$(DATA)) || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }
 	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch; do
-	    python -m benchmarks.$$name --data '$(DATA)'
+	    python -m benchmarks.$$name --data=$(call quoted,$(DATA))
 	done
 	python -m benchmarks.row_cache
 	python -m benchmarks.audit
@@ -59,7 +61,7 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	python -m benchmarks.flow_overhead
 	python -m benchmarks.latency
 	python -m benchmarks.runtimes
-	python -m benchmarks.serving --data '$(DATA)'
+	python -m benchmarks.serving --data=$(call quoted,$(DATA))
 
 latency: $(STAMP)    ## how fast the finished model answers, beside PyTorch
 	python -m benchmarks.latency

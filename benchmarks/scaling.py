@@ -23,6 +23,7 @@ import polars as pl
 from benchmarks.harness import ROOT, arguments, assign, machine, multiplied, project, result, run, table
 from headstart import images, params_file
 from headstart.base import tables
+from headstart.base.reading import Limits
 from headstart.embedding import engines, pixels
 from headstart.layout import Layout
 from headstart.listing import list_images
@@ -59,6 +60,7 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         folder = layout.images
         known = tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").rows()
         listing = list_images(layout.data_root, values.data.root, values.data.layout)
+        limits = Limits(values.validate_.max_mb * 1_000_000, values.validate_.timeout_s, outside=False)
         resizing = pixels.planned(layout, images.ALL_BITS)
         kind = engines.kind("onnxruntime")
         engine = engines.opened(kind, layout.backbone)
@@ -66,7 +68,9 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         engine(batch)
         n_features = backbone_folder.read(layout.backbone).n_features
         return {
-            "validate_ms": milliseconds(lambda found: validate.look(folder, found), listing.found),
+            "validate_ms": milliseconds(
+                lambda found: validate.look(folder, found, images.ALL_BITS, limits), listing.found
+            ),
             "transform_ms": milliseconds(lambda item: resizing(dict([item])), known),
             "decode_ms": milliseconds(lambda item: images.decode((folder / item[1]).read_bytes()), known),
             "embed_ms": milliseconds(lambda _: engine(batch), range(40)) / kind.batch_size,

@@ -11,6 +11,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from headstart.base import validation
+from headstart.base.markdown import plain
 from headstart.base.validation import ValidationSummary
 from headstart.evaluation import accepted
 from headstart.evaluation import folder as evaluation
@@ -46,13 +47,13 @@ def score_rows(
 
 def validation_sheet(summary: ValidationSummary, quarantined: list[tuple[str, str]]) -> str:
     """Return Markdown: the number of images of each class, and the files set aside with their reasons."""
-    lines = [f"{summary.n_images} images of {summary.n_classes} classes, read as {summary.form}", ""]
+    lines = [f"{summary.n_images} images of {summary.n_classes} classes, read as {plain(summary.form)}", ""]
     lines += ["| class | images |", "|---|---|"]
-    lines += [f"| {name} | {count} |" for name, count in list(summary.images_per_class.items())[:_MAX_ROWS]]
+    lines += [f"| {plain(name)} | {count} |" for name, count in list(summary.images_per_class.items())[:_MAX_ROWS]]
     lines += ["", f"{len(quarantined)} {'file was' if len(quarantined) == 1 else 'files were'} set aside."]
     if quarantined:
         lines += ["", "| file | reason |", "|---|---|"]
-        lines += [f"| {path} | {reason} |" for path, reason in quarantined[:_MAX_ROWS]]
+        lines += [f"| {plain(path)} | {plain(reason)} |" for path, reason in quarantined[:_MAX_ROWS]]
     return "\n".join(lines)
 
 

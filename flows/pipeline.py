@@ -32,6 +32,7 @@ from prefect.states import Completed, Failed
 from headstart.base.errors import HeadstartError
 from headstart.commands import record
 from headstart.layout import Layout, find_root
+from headstart.listing import check_files
 
 from . import artifacts, notify
 from .checkout import free, held
@@ -98,6 +99,7 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
                 describe(values, request.note)
                 if request.pull:
                     as_task_run("pull", lambda: pull(repo))
+                check_files(Layout.of(root, values).data_root, values.data.root)  # DVC would wait for a FIFO for ever
                 if request.only_new_data and not has_new_data(repo):
                     return Completed(name="Cached", message=f"the images at {values.data.root} have not changed")
                 with posting() as posters:

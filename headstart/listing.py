@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import polars as pl
 
 from headstart import class_folders
 from headstart.base.errors import DataError, count_and_name, did_you_mean
-from headstart.base.files import is_local, located
+from headstart.base.files import is_local
 from headstart.base.tables import SPLIT_NAMES
 from headstart.base.validation import Aside
 from headstart.class_folders import Reading
+from headstart.image_files import ABSENT, OUTSIDE, SPECIAL, UNKNOWN, Below, Places, below, no_image
 from headstart.images import EXTENSIONS, not_read
 
 if TYPE_CHECKING:
     from upath import UPath
 
 _COLUMNS = ("path", "label", "split", "group")
-
-# What nobody takes for a broken image. Files and folders of systems, in lower case:
-_OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
-_DOCUMENTS = {
-    *(".md", ".rst", ".txt", ".pdf", ".html", ".htm", ".doc", ".docx", ".xls", ".xlsx", ".log"),
-    *(".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".dvc"),
-    *(".py", ".ipynb", ".sh", ".db", ".sqlite", ".sha256", ".md5", ".zip", ".tar", ".gz", ".url", ".lnk"),
-}
-_DOCUMENT_NAMES = {
-    "readme",
-    "license",
-    "licence",
-    "copying",
-    "notice",
-    "authors",
-    "changelog",
-    "makefile",
-    "sha256sums",
-}
+_LONGEST_LABEL = 255  # as the name of a folder
+_MANY = 100_000  # values that are remembered while a manifest is read
+_PARQUET_S = 300  # five million rows take five
+_READS_PARQUET = """
+import sys, polars
+try:
+    polars.read_parquet(sys.argv[1]).write_ipc(sys.argv[2])
+except BaseException as error:
+    print((str(error).splitlines() or [""])[0][:150])
+    sys.exit(1)
+"""
 
 
 class NoImageError(DataError):
@@ -70,33 +65,43 @@ class Listing:
     folder: Path  # to which paths are relative
     found: list[Found]
     stray: list[Aside]  # all other files below the folder
+    linked: Sequence[str] = ()  # folders that lie elsewhere, into which DVC does not look
 
 
-def list_images(root: Path, shown: str, layout: str = class_folders.AUTO) -> Listing:
+def list_images(root: Path, shown: str, layout: str = class_folders.AUTO, outside: bool = False) -> Listing:
     """List the files of `root`, class folders that are read by `layout`, or a manifest. Messages name it `shown`.
 
-    DataError if it is neither, or if its folders can be read in two ways.
+    DataError if it is neither, if its folders can be read in two ways, or if it leads elsewhere without `outside`.
     """
-    if root.is_file() and root.suffix.lower() in (".csv", ".parquet"):
+    try:
+        is_manifest = root.is_file() and root.suffix.lower() in (".csv", ".parquet")
+        is_folder, is_there = root.is_dir(), root.exists()
+    except OSError as error:  # such as a name that is too long
+        raise DataError(
+            f"data.root is '{shown[:60]}', which cannot be read ({error.strerror}). A folder of class folders, or a"
+            " .csv or .parquet manifest was expected. Set data.root in params.yaml."
+        ) from None
+    if is_manifest:
         if layout != class_folders.AUTO:
             raise DataError(
                 f"data.layout is '{layout}', and data.root is '{shown}', a manifest, which has columns in place of"
                 " folders. auto was expected. Set data.layout in params.yaml."
             )
-        return _list_manifest(root, shown)
-    if not root.is_dir():
-        wrong = "is a file of another kind" if root.exists() else "does not exist"
+        return _list_manifest(root, shown, outside)
+    if not is_folder:
+        wrong = "is a file of another kind" if is_there else "does not exist"
         raise DataError(
             f"data.root is '{shown}', which {wrong}. A folder of class folders, or a .csv or .parquet manifest was"
             " expected. Set data.root in params.yaml."
         )
-    return _list_folders(root, shown, layout)
+    return _list_folders(root, shown, layout, outside)
 
 
-def _list_folders(root: Path, shown: str, layout: str) -> Listing:
-    found, stray, images = [], [], []
-    for path in _files_below(root):
-        if said := _is_no_image(path):
+def _list_folders(root: Path, shown: str, layout: str, outside: bool) -> Listing:
+    names, stray, linked = _names_below(root, shown, outside)
+    found, images = [], []
+    for path in names:
+        if said := no_image(path):
             stray.append(Aside(path, said, counted=False))
         elif said := not_read(path):
             stray.append(Aside(path, said))
@@ -116,7 +121,44 @@ def _list_folders(root: Path, shown: str, layout: str) -> Listing:
             found.append(Found(path, *place))
     if not found:
         raise _no_image(shown, reading, stray)
-    return Listing(reading.form, root, found, stray)
+    return Listing(reading.form, root, found, stray, linked)
+
+
+def _names_below(root: Path, shown: str, outside: bool) -> tuple[Sequence[str], list[Aside], Sequence[str]]:
+    """Return the files below a folder, the names that are set aside at once, and the linked folders that are read."""
+    if not is_local(root):
+        remote = cast("UPath", root)
+        found = remote.fs.find(remote.path)
+        return sorted(PurePosixPath(each).relative_to(remote.path).as_posix() for each in found), [], []
+    there = below(root, outside)
+    _check_special(there, shown)
+    leading_out = [each for each in there.outside if not no_image(each.path)]
+    if away := [f"{each.path}: {each.reason}" for each in leading_out if each.is_folder]:
+        raise DataError(
+            f"{len(away)} folders in '{shown}' lie elsewhere ({count_and_name(away)}). Folders inside data.root were"
+            " expected. Set data.allow_outside to true in params.yaml if these are yours: `headstart set"
+            " data.allow_outside=true`."
+        )
+    way_in = "which is not in data.root; set data.allow_outside to true if it is yours"
+    stray = [Aside(each.path, f"{each.reason}, {way_in}") for each in leading_out]
+    stray += [Aside(each.path, each.reason, counted=False) for each in there.again]
+    return there.files, stray, there.linked
+
+
+def check_files(root: Path, shown: str) -> None:
+    """Raise DataError as `list_images` does where a folder holds what DVC cannot read; nothing is opened."""
+    if is_local(root) and root.is_dir():
+        _check_special(below(root, follows_out=False), shown)
+
+
+def _check_special(there: Below, shown: str) -> None:
+    """Raise DataError where a folder holds what is neither a file nor a folder: DVC fails there, or waits for ever."""
+    if odd := [f"{each.path}: {each.reason}" for each in there.special]:
+        raise DataError(
+            f"{len(odd)} names in '{shown}' are neither a file nor a folder that can be read ({count_and_name(odd)})."
+            " Only such, with names in UTF-8, were expected: DVC fails at others, or waits for them. Remove or rename"
+            " them, or move them out of the folder."
+        )
 
 
 def _no_image(shown: str, reading: Reading, stray: list[Aside]) -> NoImageError:
@@ -130,13 +172,26 @@ def _no_image(shown: str, reading: Reading, stray: list[Aside]) -> NoImageError:
     )
 
 
-def _list_manifest(path: Path, shown: str) -> Listing:
+def _list_manifest(path: Path, shown: str, outside: bool) -> Listing:
+    table = _read_manifest(path, shown)
+    _check_manifest(table, shown)
+    folder = path.parent
+    found = list(_rows(table))
+    _check_places(found, folder, shown, outside)
+    given = " and ".join(name for name in ("split", "group") if name in table.columns)
+    return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
+
+
+def _read_manifest(path: Path, shown: str) -> pl.DataFrame:
+    """Return the columns of a manifest that are used, as text, without blank lines."""
     try:
-        data = io.BytesIO(path.read_bytes())
-        table = pl.read_csv(data, infer_schema=False) if path.suffix.lower() == ".csv" else pl.read_parquet(data)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        data = path.read_bytes()
+        is_csv = path.suffix.lower() == ".csv"
+        table = pl.read_csv(io.BytesIO(data), infer_schema=False) if is_csv else _from_parquet(data)
+    except (Exception, pl.exceptions.PanicException) as error:  # or whatever the file system of a URL raises
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"data.root is '{shown}', which cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})."
+            f"data.root is '{shown}', which cannot be read as {path.suffix[1:]} ({said[:200]})."
             " Correct the file, or set data.root in params.yaml."
         ) from None
     table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
@@ -144,74 +199,122 @@ def _list_manifest(path: Path, shown: str) -> Listing:
     if absent:
         raise DataError(
             f"data.root is '{shown}', which lacks {len(absent)} columns ({', '.join(absent)}); it has"
-            f" {', '.join(table.columns) or 'none'}. path, label, and optionally split and group were expected."
-            f"{did_you_mean(absent[0], table.columns)} Rename them in the manifest."
+            f" {count_and_name(table.columns, 20) or 'none'}. path, label, and optionally split and group were"
+            f" expected.{did_you_mean(absent[0], table.columns)} Rename them in the manifest."
+        )
+    here = [name for name in _COLUMNS if name in table.columns]
+    if odd := [f"{name}: {table.schema[name]}" for name in here if not _is_text(table, name)]:
+        raise DataError(
+            f"{len(odd)} columns of '{shown}' hold no text ({count_and_name(odd)}). Text, or numbers in place of a"
+            " label or a group, was expected. Write the column as text."
         )
     kinds = table.schema.items()
     others = [name for name, kind in kinds if name not in _COLUMNS and not kind.is_nested() and kind != pl.Binary]
-    table = table.select(pl.col(name).cast(pl.String) for name in (*_COLUMNS, *others) if name in table.columns)
+    floats = [name for name in here[1:] if table.schema[name].is_float()]
+    table = table.with_columns(pl.col(name).fill_nan(None) for name in floats)
+    return table.select(pl.col(name).cast(pl.String) for name in (*here, *others))
+
+
+def _from_parquet(data: bytes) -> pl.DataFrame:
+    """Return the table of a parquet file. A process of its own reads it, which damaged ones can end, or hold up."""
+    with TemporaryDirectory() as name:
+        given, made = Path(name) / "given.parquet", Path(name) / "made.arrow"
+        given.write_bytes(data)
+        command = [sys.executable, "-P", "-c", _READS_PARQUET, str(given), str(made)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_PARQUET_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise DataError(f"it was not read within {_PARQUET_S} s") from None
+        if done.returncode or not made.is_file():
+            raise DataError(f"it is damaged: {done.stdout.decode(errors='replace').strip() or 'its reader died'}")
+        return pl.read_ipc(io.BytesIO(made.read_bytes()))
+
+
+def _is_text(table: pl.DataFrame, name: str) -> bool:
+    kind = table.schema[name]
+    is_word = kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)
+    return is_word or (name in ("label", "group") and (kind.is_numeric() or kind == pl.Boolean or kind.is_temporal()))
+
+
+def _check_manifest(table: pl.DataFrame, shown: str) -> None:
+    """Raise DataError where a value is missing, too long, unknown or repeated."""
+    if not table.height:
+        raise DataError(f"'{shown}' has no rows. One row per image was expected. Set data.root in params.yaml.")
     for name in ("path", "label"):
         if n_empty := table.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")).height:
             raise DataError(
                 f"{n_empty} rows of '{shown}' have no {name}. One in every row was expected. Correct the manifest."
             )
+    long = table.filter(pl.col("label").str.len_chars() > _LONGEST_LABEL)["label"].unique(maintain_order=True)
+    if len(long):
+        named = count_and_name(f"{label[:40]}... of {len(label)} characters" for label in long)
+        raise DataError(
+            f"{len(long)} labels in '{shown}' are longer than {_LONGEST_LABEL} characters ({named}). Names of classes"
+            " were expected. Correct the manifest."
+        )
     for name in ("split", "group"):
         if name in table.columns and 0 < (n_empty := table[name].null_count()) < table.height:
             raise DataError(
                 f"{n_empty} of {table.height} rows of '{shown}' have no {name}. A value in all rows or in none was"
                 " expected. Fill the column, or remove it."
             )
-    if "split" in table.columns and (other := sorted(set(table["split"].drop_nulls()) - set(SPLIT_NAMES))):
+    if "split" in table.columns and (other := sorted(set(table["split"].drop_nulls().unique()) - set(SPLIT_NAMES))):
         raise DataError(
             f"the column split of '{shown}' holds {len(other)} unknown names ({count_and_name(other)})."
             " train, val and test were expected. Correct the manifest."
         )
-    repeated = table.filter(pl.col("path").is_duplicated())["path"].unique(maintain_order=True).to_list()
-    if repeated:
+    repeated = table.filter(pl.col("path").is_duplicated())["path"].unique(maintain_order=True)
+    if len(repeated):
         raise DataError(
-            f"'{shown}' names {len(repeated)} paths more than once ({count_and_name(repeated)})."
+            f"'{shown}' names {len(repeated)} paths more than once ({count_and_name(repeated.head(4).to_list())})."
             " One row per image was expected. Remove the others."
         )
-    folder = path.parent
-    rows = table.to_dicts()
-    files = {row["path"]: located(row["path"], folder) for row in rows}
-    # `look` reports URLs that cannot be read: a check here would take as long as reading them.
-    if absent := [name for name, file in files.items() if is_local(file) and not file.is_file()]:
-        raise DataError(
-            f"{len(absent)} of {len(rows)} paths in '{shown}' do not exist ({count_and_name(absent)}). Paths relative"
-            f" to the manifest's folder, absolute ones, or URLs were expected. Correct the manifest."
-        )
-    if not rows:
-        raise DataError(f"'{shown}' has no rows. One row per image was expected. Set data.root in params.yaml.")
-    found = [Found(row["path"], row["label"], row.get("split"), row.get("group"), _filled(row, others)) for row in rows]
-    given = " and ".join(name for name in ("split", "group") if name in table.columns)
-    return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
 
 
-def _filled(row: dict[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value.strip()) for name in columns if (value := row[name]) and value.strip())
+def _rows(table: pl.DataFrame) -> Iterator[Found]:
+    """Yield the rows of a manifest. Equal labels, splits and slices are one object, for rows may be millions."""
+    names = [name for name in table.columns if name not in _COLUMNS]
+    blank = pl.lit(None, pl.String)
+    wanted = [pl.col(name) if name in table.columns else blank.alias(name) for name in (*_COLUMNS, *names)]
+    told: dict[tuple[str | None, ...], tuple[tuple[str, str], ...]] = {}
+    same: dict[str, str] = {}
+    for path, label, split, group, *others in table.lazy().select(wanted).collect().iter_rows():
+        values = tuple(others)
+        if values not in told:
+            if len(told) > _MANY:
+                told.clear()
+            given = zip(names, values, strict=True)
+            told[values] = tuple((name, value.strip()) for name, value in given if value and value.strip())
+        if len(same) > _MANY:
+            same.clear()
+        yield Found(path, same.setdefault(label, label), split and same.setdefault(split, split), group, told[values])
 
 
-def _is_no_image(path: str) -> str | None:
-    """Return why nobody takes this file for an image: what systems and tools leave behind, and documents."""
-    parts = path.split("/")
-    suffix = PurePosixPath(parts[-1]).suffix.lower()
-    if hidden := next((part for part in parts if _is_hidden(part)), None):
-        return f"hidden: '{hidden}'"
-    is_document = suffix in _DOCUMENTS or (not suffix and parts[-1].lower() in _DOCUMENT_NAMES)
-    return f"no image: '{suffix or parts[-1]}'" if is_document else None
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _OF_SYSTEMS
-
-
-def _files_below(root: Path) -> list[str]:
-    if not is_local(root):
-        remote = cast("UPath", root)
-        return sorted(PurePosixPath(each).relative_to(remote.path).as_posix() for each in remote.fs.find(remote.path))
-    found = []
-    for folder, _, names in os.walk(root, followlinks=True):
-        inside = Path(folder).relative_to(root).as_posix()
-        found += names if inside == "." else [f"{inside}/{name}" for name in names]
-    return sorted(found)
+def _check_places(found: Sequence[Found], folder: Path, shown: str, outside: bool) -> None:
+    """Raise DataError where a path is not there, is no file, or leads where a manifest may not lead by itself."""
+    wrong: dict[str, list[str]] = {}
+    places = Places(folder, outside)
+    for each in found:
+        if said := places.wrong(each.path):
+            wrong.setdefault(said, []).append(each.path)
+    told = {
+        ABSENT: (
+            "do not exist",
+            "Paths relative to the manifest's folder, or URLs were expected. Correct the manifest.",
+        ),
+        SPECIAL: ("are no files", "Files, or links to files, were expected. Correct the manifest."),
+        UNKNOWN: (
+            "have a scheme that is not known here",
+            "http, https, s3, gs, or another that fsspec knows, was expected. Correct the manifest.",
+        ),
+        OUTSIDE: (
+            "lead out of its folder",
+            "Paths below the manifest's folder, or URLs of the public network were expected. Set data.allow_outside to"
+            " true in params.yaml if these are yours: `headstart set data.allow_outside=true`.",
+        ),
+    }
+    for kind, (what, remedy) in told.items():
+        if names := wrong.get(kind):
+            raise DataError(
+                f"{len(names)} of {len(found)} paths in '{shown}' {what} ({count_and_name(names)}). {remedy}"
+            )

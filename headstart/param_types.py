@@ -22,7 +22,8 @@ def finite(value: float) -> float:
 Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(finite)]
 ProperFraction = Annotated[float, Field(gt=0, lt=1), AfterValidator(finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(finite)]
-Triple = tuple[float, float, float]
+Finite = Annotated[float, AfterValidator(finite)]
+Triple = tuple[Finite, Finite, Finite]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from headstart.base.errors import ParamError, did_you_mean
+from headstart.base.errors import ParamError, did_you_mean, on_one_line
 from headstart.param_types import (
     LINEAR_KINDS,
     Bits,
@@ -44,6 +44,8 @@ class Data(_Section):
     root: Annotated[str, Field(min_length=1)]
     layout: FolderLayout
     bits: Bits
+    normalise_labels: bool
+    allow_outside: bool
 
 
 class Cluster(_Section):
@@ -65,6 +67,8 @@ class Validate(_Section):
 
     max_quarantined_fraction: Fraction
     min_images: Annotated[int, Field(ge=1)]
+    max_mb: Annotated[int, Field(ge=1)]
+    timeout_s: Positive
     thorough: bool
 
 
@@ -299,13 +303,15 @@ def parse(values: object, where: str = "params.yaml", remedy: str = "") -> Param
 def _explain(error: Any, n_errors: int, where: str, remedy: str) -> str:
     name = ".".join(part for part in error["loc"] if isinstance(part, str))  # without positions in lists
     is_short_list = error["type"] == "missing" and not isinstance(error["loc"][-1], str)
-    if error["type"] == "extra_forbidden":
-        text = f"{name} is not a parameter.{did_you_mean(name, names())} Mend its name in {where}."
+    if error["type"] == "invalid_key":
+        name = ".".join(map(str, error["loc"]))
+    if error["type"] in ("extra_forbidden", "invalid_key"):
+        text = f"{on_one_line(name)} is not a parameter.{did_you_mean(name, names())} Mend its name in {where}."
     elif error["type"] == "missing" and not is_short_list:
         text = f"{name} is missing. Every parameter must be given. Add it to {where}, or restore the file with git."
     else:
         said = "more values are expected" if is_short_list else error["msg"].removeprefix("Value error, ")
-        text = f"{name} is {error['input']!r}: {said}. {remedy}"
+        text = f"{name} is {on_one_line(repr(error['input']))}: {said}. {remedy}"
         if isinstance(error["input"], BaseModel | dict):  # a rule about a whole section states its own values
             text = f"{name}: {said}. {remedy}"
     return text + (f" ({n_errors - 1} more like it.)" if n_errors > 1 else "")

@@ -7,9 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from headstart.base.errors import ParamError, did_you_mean
+from headstart.base.errors import ParamError, did_you_mean, on_one_line
 from headstart.base.files import write_text
 from headstart.params import Params, parse
+
+_MOST_BYTES = 2_000_000  # a weight for each of fifty thousand classes
+_MOST_VALUES = 100_000
+_OPENING, _MOST_OPENED = (b"[", b"{", b"- -", b"? ?"), 1000
+# What ruamel raises beside its own errors: a date that does not exist, a number of too many digits, no end of lists.
+_NO_VALUE = (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError)
 
 
 def load(path: Path) -> Params:
@@ -48,9 +54,12 @@ def assigned(path: Path, assignments: list[str]) -> tuple[str, Params]:
             hint = did_you_mean(name, _dotted(document))
             raise ParamError(f"{name} is not a parameter.{hint} See {path.name} for all of them.")
         try:
-            section[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe").load(text)
-        except (YAMLError, ValueError):  # ValueError: a date that does not exist
-            raise ParamError(f"{name}={text} is not a YAML value. Quote it, or give another.") from None
+            _check_depth(text.encode())
+            # pure: the C parser ends the process where lists are nested deeply
+            section[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe", pure=True).load(text)
+            _check_extent(section[last], name)
+        except (*_NO_VALUE, YAMLError):
+            raise ParamError(f"{name}={on_one_line(text)} is not a YAML value. Quote it, or give another.") from None
     params = parse(document, path.name, remedy)
     return _text(document), params
 
@@ -115,12 +124,51 @@ def _read(path: Path) -> Any:
 
     if not path.is_file():
         raise ParamError(f"{path} does not exist. Run from the folder that holds params.yaml.")
+    if (n_bytes := path.stat().st_size) > _MOST_BYTES:
+        raise ParamError(
+            f"{path.name} has {n_bytes / 1e6:.1f} MB. At most {_MOST_BYTES / 1e6:g} MB were expected. Restore it with"
+            " git."
+        )
+    data = path.read_bytes()
     try:
-        return _yaml().load(path.read_text(encoding="utf-8"))
-    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
+        _check_depth(data)
+        document = _yaml().load(data.decode())
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ParamError(
+            f"{path.name} is not UTF-8 at line {line}. Save it as UTF-8, or restore it with git."
+        ) from None
+    except RecursionError:
+        raise ParamError(f"{path.name} is nested too deeply. Sections of values were expected. Mend it.") from None
+    except (*_NO_VALUE, YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise ParamError(f"{path.name} is not valid YAML{line}. Mend it, or restore it with git.") from None
+        line_told = f" at line {mark.line + 1}" if mark else ""
+        raise ParamError(f"{path.name} is not valid YAML{line_told}. Mend it, or restore it with git.") from None
+    _check_extent(document, path.name)
+    return document
+
+
+def _check_depth(data: bytes) -> None:
+    """Raise RecursionError for a text that may be nested deeply, on which ruamel spends the square of its depth."""
+    if sum(map(data.count, _OPENING)) > _MOST_OPENED:
+        raise RecursionError
+
+
+def _check_extent(document: Any, where: str) -> None:
+    """Raise ParamError where aliases make a short text a document without measure: it is too long to be looked at."""
+    waiting, n_values = [document], 0
+    while waiting:
+        value = waiting.pop()
+        n_values += 1
+        if n_values + len(waiting) > _MOST_VALUES:
+            raise ParamError(
+                f"{where} holds more than {_MOST_VALUES} values. Aliases that repeat one another make so many. Write"
+                " the values themselves."
+            )
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _dotted(document: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from headstart.base.errors import DataError, count_and_name, did_you_mean
-from headstart.base.files import write_text
+from headstart.base.files import guarded, unguarded, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ def read(file: Path) -> dict[str, Decision]:
         )
     found: dict[str, Decision] = {}
     for number, row in enumerate(reader, 2):
-        values = {name: _unguarded((row.get(name) or "").strip()) for name in Decision._fields}
+        values = {name: unguarded((row.get(name) or "").strip()) for name in Decision._fields}
         if not any(values.values()):
             continue
         decision = _checked(values, f"{file.name}, line {number}")
@@ -68,7 +68,7 @@ def write(file: Path, decisions: Iterable[Decision]) -> None:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(Decision._fields)
-    writer.writerows([_guarded(cell) for cell in each] for each in sorted(decisions, key=lambda one: (one.path, one)))
+    writer.writerows([guarded(cell) for cell in each] for each in sorted(decisions, key=lambda one: (one.path, one)))
     write_text(file, buffer.getvalue())
 
 
@@ -112,12 +112,3 @@ def _checked(values: dict[str, str], where: str) -> Decision:
         )
         raise DataError(f"{where}: {wanted}. Mend the line.")
     return Decision(**values)  # type: ignore[arg-type]
-
-
-def _guarded(cell: str) -> str:
-    """Return the cell with an apostrophe before what a spreadsheet would run as a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "'")) else cell
-
-
-def _unguarded(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") else cell

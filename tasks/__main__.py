@@ -108,7 +108,7 @@ def check_data(root: Path, values: Params) -> None:
 
     layout = Layout.of(root, values)
     if layout.data_root != layout.digits:  # `sample` writes the default dataset later
-        list_images(layout.data_root, layout.data, values.data.layout)
+        list_images(layout.data_root, layout.data, values.data.layout, values.data.allow_outside)
 
 
 def _note_time(stage: str, seconds: float, layout: Layout) -> None:

@@ -12,18 +12,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from headstart import known_files, reviewed
+from headstart import known_files, label_names, reviewed
 from headstart.base import tables, validation
 from headstart.base.cores import n_cores
 from headstart.base.errors import DataError, count_and_name
-from headstart.base.files import located
 from headstart.base.progress import bar, say, warn
+from headstart.base.reading import Limits, NotReadError, read
 from headstart.base.validation import Aside, ValidationSummary
 from headstart.images import ALL_BITS, UnreadableError, decode
 from headstart.known_files import Contents, KnownFiles, clock_ns, stamp
@@ -54,10 +55,12 @@ class Looked(NamedTuple):
     copy_in_train: bool = False  # whether a copy of this held-out file is in the given train
 
 
-def look(folder: Path, found: Found, bits: int = ALL_BITS) -> Looked:
+def look(folder: Path, found: Found, bits: int, limits: Limits) -> Looked:
     """Read and decode one file, whose values have `bits` bits where it has 16 bits a channel."""
     try:
-        data = located(found.path, folder).read_bytes()
+        data = read(found.path, folder, limits)
+    except NotReadError as reason:
+        return Looked(found, "", "", 0, 0, 0, None, str(reason))
     except Exception as error:  # OSError, or anything that the file system of a URL raises
         said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return Looked(found, "", "", 0, 0, 0, None, f"cannot be read: {said}"[:200])
@@ -70,33 +73,35 @@ def look(folder: Path, found: Found, bits: int = ALL_BITS) -> Looked:
     return Looked(found, image_id, image.format, width_px, height_px, len(data), image.bits, None)
 
 
-def remembered(known: KnownFiles, found: Found, bits: int) -> Looked | None:
-    """Return what is known of a usable file that has not changed since it was opened."""
+def remembered(known: KnownFiles, found: Found, bits: int, limits: Limits) -> Looked | None:
+    """Return what is known of a usable file that has not changed since it was opened, and may still be read."""
     contents = known.of(found.path, bits)
-    return contents and Looked(found, *contents, None)
+    return Looked(found, *contents, None) if contents and contents.n_bytes <= limits.max_bytes else None
 
 
-def look_and_keep(known: KnownFiles, found: Found, bits: int) -> Looked:
+def look_and_keep(known: KnownFiles, found: Found, bits: int, limits: Limits) -> Looked:
     """Open a file, and note what is in it if it can be used."""
     began_ns, seen = clock_ns(), stamp(found.path, known.folder)
-    item = look(known.folder, found, bits)
+    item = look(known.folder, found, bits, limits)
     if item.reason is None:
         known.keep(found.path, bits, seen, began_ns, Contents(*item[1:7]))
     return item
 
 
-def look_at_all(listing: Listing, bits: int | None, known: KnownFiles) -> tuple[list[Looked], int | None]:
+def look_at_all(
+    listing: Listing, bits: int | None, known: KnownFiles, limits: Limits
+) -> tuple[list[Looked], int | None]:
     """Return the contents of all files, and how many of 16 bits a channel their values have.
 
     `bits` None: as many as the images together use. The result is None where no file has 16 bits a channel.
     """
 
     def look_at(files: Sequence[Found], of_bits: int) -> list[Looked]:
-        there = [(found, remembered(known, found, of_bits)) for found in files]
+        there = [(found, remembered(known, found, of_bits, limits)) for found in files]
         unknown = [found for found, item in there if item is None]
         with bar("checking", len(unknown), "image") as advance, ThreadPoolExecutor(n_cores()) as pool:
             opened = {}
-            for item in pool.map(lambda found: look_and_keep(known, found, of_bits), unknown):
+            for item in pool.map(lambda found: look_and_keep(known, found, of_bits, limits), unknown):
                 opened[item.found] = item
                 advance(1)
         if len(unknown) < len(files):
@@ -248,15 +253,22 @@ def check_usable(usable: Sequence[Looked], aside: Sequence[Aside], max_fraction:
 def run(params: Params, layout: Layout) -> None:
     """Find, decode and check the images, and write the results; nothing of it is written unless the checks pass."""
     shown, wanted, cache = params.data.root, params.validate_, layout.cache
+    limits = Limits(wanted.max_mb * 1_000_000, wanted.timeout_s, params.data.allow_outside)
     try:
-        listing = list_images(layout.data_root, shown, params.data.layout)
+        listing = list_images(layout.data_root, shown, params.data.layout, params.data.allow_outside)
     except NoImageError as error:
         raise _listed(error, layout, error.stray) from None
     say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")
+    if linked := listing.linked:
+        warn(
+            f"{len(linked)} folders in '{shown}' are links ({count_and_name(linked)}). DVC does not look into them:"
+            " after a change there, run `headstart run --force validate`"
+        )
+    listing = _with_names(listing, params.data.normalise_labels)
     known = KnownFiles(listing.folder)
     if not wanted.thorough:
         known = known_files.load(cache, layout.data_root, listing.folder)
-    looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits, known)
+    looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits, known, limits)
     known_files.save(known, cache, layout.data_root)
     decisions = reviewed.read(layout.reviewed)
     looked = set_duplicates_aside(decided(looked, decisions))
@@ -291,6 +303,26 @@ def run(params: Params, layout: Layout) -> None:
         say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
     for note in notes:
         say(note)
+
+
+def _with_names(listing: Listing, normalise: bool) -> Listing:
+    """Return the listing with one label for those that differ in case, spaces or form of Unicode alone, if wanted.
+
+    Otherwise they stay classes of their own, and are told.
+    """
+    found = label_names.twins(item.label for item in listing.found)
+    if not found:
+        return listing
+    named = count_and_name(label_names.told(found))
+    if not normalise:
+        warn(
+            f"{len(found)} labels differ from another in case, spaces or form of Unicode alone ({named}), and are"
+            " classes of their own. If they are the same, set data.normalise_labels to true in params.yaml"
+        )
+        return listing
+    say(f"{len(found)} labels that differ in case, spaces or form of Unicode alone are joined ({named})")
+    images = [item._replace(label=found.get(item.label, item.label)) for item in listing.found]
+    return replace(listing, found=images)
 
 
 def _listed(error: DataError, layout: Layout, aside: Sequence[Aside]) -> DataError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST = 400  # characters of an offender in a message; the name of a file has at most 255 bytes
+
 
 class HeadstartError(Exception):
     """The base class of errors that a user can cause and correct."""
@@ -40,6 +42,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def count_and_name(offenders: Iterable[str], limit: int = 3) -> str:
-    """Return the first `limit` offenders in the form of a message: `a, b, c, ...`."""
+    """Return the first `limit` offenders in the form of a message: `a, b, c, ...`, each cut to a line's length."""
     items = list(offenders)
-    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+    return ", ".join(on_one_line(item) for item in items[:limit]) + (", ..." if len(items) > limit else "")
+
+
+def on_one_line(text: str) -> str:
+    """Return a text that others have written as `printable`, cut where it is long."""
+    plain = printable(text[: _LONGEST + 1])
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}..."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with an escape in place of each character that could move a cursor, change colours or turn words.
+
+    So a name that others have chosen cannot write over what a terminal shows. `keep`: characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in keep else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    byte = ord(character) - 0xDC00  # of a file's name that is no UTF-8, as Python keeps it
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,10 @@ from headstart.base.errors import CheckError
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
+
+
+# What begins a formula in some spreadsheet, also in full width, behind apostrophes that it may have by itself.
+_FORMULA = "'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 
 
 class Place(NamedTuple):
@@ -129,9 +134,25 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_csv(path: Path, table: pl.DataFrame) -> None:
-    """Write a CSV file with a header."""
+    """Write a CSV file with a header. No text in it is a formula for a spreadsheet: see `guarded`."""
+    import polars as pl
+
+    text = pl.col(pl.String)
     with replacing(path) as beside:
-        table.write_csv(beside)
+        table.with_columns(text.str.replace(f"^({_FORMULA})", "'$1")).write_csv(beside)
+
+
+def guarded(text: str) -> str:
+    """Return a text that a spreadsheet shows as it is: behind an apostrophe where it would begin a formula.
+
+    `read_csv` and `unguarded` take the apostrophe away.
+    """
+    return f"'{text}" if re.match(_FORMULA, text) else text
+
+
+def unguarded(text: str) -> str:
+    """Return the text that `guarded` was given."""
+    return text[1:] if re.match(f"'{_FORMULA}", text) else text
 
 
 def read_csv(path: Path, stage: str) -> pl.DataFrame:
@@ -139,7 +160,8 @@ def read_csv(path: Path, stage: str) -> pl.DataFrame:
     import polars as pl
 
     try:
-        return pl.read_csv(existing(path, stage), infer_schema_length=None)
+        table = pl.read_csv(existing(path, stage), infer_schema_length=None)
+        return table.with_columns(pl.col(pl.String).str.replace(f"^'({_FORMULA})", "$1"))
     except pl.exceptions.PolarsError as error:
         raise CheckError(f"{path} cannot be read ({error}). Run `dvc repro --force {stage}`.") from None
 
@@ -150,7 +172,10 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
     with replacing(path) as beside:
+        beside.touch()  # the library gives a new file no reader but its owner
+        mode = beside.stat().st_mode
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside)
+        beside.chmod(mode)
 
 
 def bundled_with_scikit_learn(name: str) -> Path:

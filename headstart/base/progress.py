@@ -1,7 +1,7 @@
 """A stage's messages and progress: for the terminal, and for the process that started it, as JSON lines in a file.
 
 If `HEADSTART_EVENTS` names a file, every call also appends one line to it, which the Prefect flow reads. The module
-imports only the standard library, tqdm and `terminal`: a stage imports neither prefect nor dvc.
+imports only the standard library, tqdm, `errors` and `terminal`: a stage imports neither prefect nor dvc.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from headstart.base.errors import printable
 from headstart.base.terminal import styled
 
 EVENTS_VARIABLE = "HEADSTART_EVENTS"
@@ -70,6 +71,7 @@ def fail(message: str, may_heal: bool = False, rejected: bool = False) -> None:
 
     `may_heal`: a later attempt may succeed. `rejected`: the stage works, but the accepted model is better.
     """
+    message = printable(message, keep="\n")
     _print(styled(message, "bad", sys.stderr), sys.stderr)
     emit("error", message=message, may_heal=may_heal, rejected=rejected)
 
@@ -97,6 +99,7 @@ def is_heard() -> bool:
 
 
 def _tell(level: str, message: str, file: TextIO) -> None:
+    message = printable(message, keep="\n")  # names of files and labels are part of it
     if is_heard():  # the listener logs it to the same terminal
         emit("log", level=level, message=message)
     else:

@@ -5,6 +5,7 @@ A paragraph is one line, because Prefect's page keeps line breaks.
 
 from __future__ import annotations
 
+from headstart.base.markdown import plain
 from headstart.evaluation.folder import Choice
 from headstart.handover.folder import ModelRecord
 from headstart.images import ALL_BITS
@@ -57,15 +58,15 @@ def card(
         facts=facts,
         test=test,
         n_classes=len(facts.classes),
-        classes=", ".join(facts.classes),
+        classes=", ".join(map(plain, facts.classes)),
         source=f" ({facts.licence_source})" if facts.licence_source else "",
         how=how,
         head=head_words,
         choosing=choosing,
         calibration=choice.calibration.told,
         n_train=choice.n_images,
-        dataset=dataset,
-        form=form,
+        dataset=plain(dataset),
+        form=plain(form),
         selective="" if test.coverage == 0 else f", {test.selective_accuracy:.2%} of them correctly",
         int8=int8,
         sets=_sets(facts),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import glob
+import io
 import json
 import sys
 import time
@@ -20,12 +21,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headstart.base.errors import CheckError, count_and_name
+from headstart.base.errors import CheckError, count_and_name, printable
+from headstart.base.files import guarded
+from headstart.base.reading import NotReadError, exists, is_folder, of_file
 from headstart.base.terminal import styled
 from headstart.handover import integrity, runtimes
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
 from headstart.handover.verify import verify
+from headstart.image_files import below, no_image
 from headstart.images import EXTENSIONS, UnreadableError
+
+_MOST_BYTES = 1 << 30  # of one image file
+_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 BAD_IMAGES = 2  # exit status if some images could not be read and the others were answered
 
@@ -39,6 +46,9 @@ class Named(NamedTuple):
 
 def predict(arguments: argparse.Namespace) -> int:
     """Print the most probable classes of each image; unreadable images are reported on stderr and skipped."""
+    for stream in (sys.stdin, sys.stdout):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     model = Model(arguments.model)
     if arguments.set and model.set_coverage is None:
         raise CheckError(
@@ -50,7 +60,7 @@ def predict(arguments: argparse.Namespace) -> int:
         raise CheckError("no image was found. Files, folders, patterns, or - for a list on stdin were expected.")
     write = {"table": _table, "json": _json_lines, "csv": _csv}["json" if arguments.json else arguments.format]
     n_bad = 0
-    printer = write(max(map(len, paths)), arguments.top, arguments.set)
+    printer = write(max(len(printable(path)) for path in paths), arguments.top, arguments.set)
     shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
     with ThreadPoolExecutor() as pool, _progress(len(paths)) if shows_progress else nullcontext() as show:
         for first in range(0, len(paths), arguments.batch):
@@ -87,21 +97,29 @@ def _named(words: Iterable[str]) -> Iterator[str]:
     for word in words:
         path = Path(word)
         if word == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
-        elif path.is_dir():
-            files = sorted(each for each in path.rglob("*") if each.is_file())
-            _tell_skipped(path, [each for each in files if each.suffix.lower() not in EXTENSIONS])
-            yield from (str(each) for each in files if each.suffix.lower() in EXTENSIONS)
-        elif not path.exists() and glob.has_magic(word):
+            lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in sys.stdin)
+            yield from (line for line in lines if line.strip())
+        elif is_folder(path):
+            yield from _in_folder(path)
+        elif not exists(path) and glob.has_magic(word):
             found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's glob takes no absolute pattern
             yield from sorted(each for each in found if Path(each).is_file())
         else:
             yield word
 
 
-def _tell_skipped(folder: Path, others: list[Path]) -> None:
+def _in_folder(folder: Path) -> Iterator[str]:
+    """Yield the images below a folder as training lists them, also those that turn out to be none; tell the others."""
+    there = below(folder, follows_out=True)
+    names = [*there.files, *(each.path for each in there.special)]
+    chosen = sorted(name for name in names if name.lower().endswith(EXTENSIONS) and not no_image(name))
+    _tell_skipped(folder, sorted({*names} - {*chosen}))
+    yield from (str(folder / name) for name in chosen)
+
+
+def _tell_skipped(folder: Path, others: Sequence[str]) -> None:
     if others:
-        names = count_and_name(each.relative_to(folder).as_posix() for each in others)
+        names = count_and_name(others)
         files = "file that is no image is" if len(others) == 1 else "files that are no images are"
         print(f"predict: {len(others)} {files} skipped in {folder}: {names}", file=sys.stderr)
 
@@ -109,9 +127,11 @@ def _tell_skipped(folder: Path, others: list[Path]) -> None:
 def _pixels(model: Model, path: str) -> np.ndarray | str:
     """Return uint8 [H, W, 3], or an error message."""
     try:
-        return model.decode(Path(path).read_bytes())
-    except (UnreadableError, OSError) as error:
-        return f"{path}: {error.strerror if isinstance(error, OSError) else error}."
+        is_pipe = path.startswith(_PIPES)  # that the shell has made, as in <(command)
+        return model.decode(Path(path).read_bytes() if is_pipe else of_file(Path(path), _MOST_BYTES))
+    except (UnreadableError, NotReadError, OSError, ValueError) as error:  # ValueError: a NUL in the name
+        said = error.strerror if isinstance(error, OSError) else error
+        return f"{printable(path)}: {said}."
 
 
 def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | str], top: int) -> Iterator[Named | str]:
@@ -129,12 +149,12 @@ def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | s
 
 def _table(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
     def write(named: Named) -> None:
-        path, answer = named
-        (label, probability), *others = ((label, f"{probability:.4f}") for label, probability in answer.ranked)
+        path, answer = printable(named.path), named.answer
+        (label, probability), *others = ((printable(label), f"{value:.4f}") for label, value in answer.ranked)
         words = [f"{path:<{width}}", f"{styled(label, 'strong', sys.stdout)} {probability}"]
         words += [f"{label} {probability}" for label, probability in others]
         if with_set:
-            words.append("{" + ", ".join(answer.label_set or ()) + "}")
+            words.append("{" + ", ".join(map(printable, answer.label_set or ())) + "}")
         if answer.abstains:
             words.append(styled("abstains", "warning", sys.stdout))
         if answer.novelty is not None and answer.novelty > NOVEL_ABOVE:
@@ -152,9 +172,14 @@ def _json_lines(width: int, top: int, with_set: bool) -> Callable[[Named], None]
         line |= {"abstains": answer.abstains, "novelty": answer.novelty}
         if with_set:
             line["label_set"] = answer.label_set
-        print(json.dumps(line, ensure_ascii=False))
+        print(json.dumps(line, ensure_ascii=not _is_text(path)))
 
     return write
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name is UTF-8; its other bytes are surrogates, which JSON has to escape."""
+    return not any("\ud800" <= each <= "\udfff" for each in name)
 
 
 def _csv(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
@@ -166,8 +191,11 @@ def _csv(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
     def write(named: Named) -> None:
         values = [value for each in named.answer.ranked for value in each]
         values += [""] * (len(names) - len(values))  # the model has fewer classes than `top`
-        labels = ["|".join(named.answer.label_set or ())] if with_set else []
-        writer.writerow([named.path, *values, str(named.answer.abstains).lower(), named.answer.novelty, *labels])
+        values = [guarded(value) if isinstance(value, str) else value for value in values]
+        labels = [guarded("|".join(named.answer.label_set or ()))] if with_set else []
+        writer.writerow(
+            [guarded(named.path), *values, str(named.answer.abstains).lower(), named.answer.novelty, *labels]
+        )
 
     return write
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from headstart.base.errors import CheckError
+from headstart.base.reading import NotReadError, digest_of, of_file
 from headstart.handover.model import file_of
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, MODEL, RECORD, SUMS
+
+_MOST_BYTES = 10_000_000  # of SHA256SUMS
 
 
 def check_signature(folder: Path, named: str | None, key: Path | None) -> None:
@@ -54,18 +56,18 @@ def check_sums(folder: Path) -> list[str]:
     """
     listed = folder / SUMS
     try:
-        promised = [line.split("  ", 1) for line in listed.read_text(encoding="utf-8").splitlines()]
-        digest_of = {name: digest for digest, name in promised}
-    except (OSError, ValueError) as error:
+        promised = [line.split("  ", 1) for line in of_file(listed, _MOST_BYTES).decode().splitlines()]
+        digests = {name: digest for digest, name in promised}
+    except (NotReadError, OSError, ValueError) as error:
         raise CheckError(f"{listed} cannot be read ({error}). The folder that `export` wrote was expected.") from None
-    if missing := sorted({MODEL, RECORD, f"{CONFORMANCE}/{EXPECTED}"} - digest_of.keys()):
+    if missing := sorted({MODEL, RECORD, f"{CONFORMANCE}/{EXPECTED}"} - digests.keys()):
         raise CheckError(f"{listed} does not list {', '.join(missing)}. Copy the whole folder again.")
-    for name, digest in digest_of.items():
+    for name, digest in digests.items():
         if not is_inside(name):
             raise CheckError(f"{listed} lists '{name}'. A file inside the folder was expected. Do not use this model.")
         try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except (OSError, ValueError) as error:
+            found = digest_of(folder / name)
+        except (NotReadError, OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) else error
             raise CheckError(f"{folder / name} cannot be read ({said}). Copy the whole folder again.") from None
         if found != digest:
@@ -73,7 +75,7 @@ def check_sums(folder: Path) -> list[str]:
                 f"{folder / name} has SHA-256 {found[:12]}.., but {SUMS} lists {digest[:12]}... The exported file was"
                 " expected. Copy the whole folder again."
             )
-    return list(digest_of)
+    return list(digests)
 
 
 def is_inside(name: str) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from headstart.base.errors import CheckError
 from headstart.base.label_sets import members
+from headstart.base.reading import exists, is_folder
 from headstart.images import ALL_BITS, UnreadableError, decode, from_pillow
 from headstart.onnx.model_folder import MODEL
 from headstart.onnx.runtime import session
@@ -170,7 +171,7 @@ def _bytes_of(path: str | Path) -> bytes:
 
 def file_of(path: Path) -> Path:
     """Return the model.onnx that `path` is or holds; CheckError if there is none."""
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file():
+    file = path / MODEL if is_folder(path) else path
+    if not exists(file) or not file.is_file():
         raise CheckError(f"{file} does not exist. A model.onnx, or a folder with one, was expected.")
     return file

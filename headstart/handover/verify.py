@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headstart.base.errors import CheckError, count_and_name
+from headstart.base.reading import NotReadError, of_file
 from headstart.handover import runtimes
 from headstart.handover.integrity import check_signature, check_sums
 from headstart.handover.model import Model, file_of
@@ -22,6 +23,7 @@ from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
 # Of a probability, in a runtime that is not onnxruntime: sums of float32 in another order.
 ELSEWHERE = 1e-3
 LOOSEST = 0.05  # that `export` writes: for features in bfloat16
+_MOST_BYTES = 1 << 30  # of a file of the folder that is read into memory
 _SOON_S = 5.0  # an image that took less is run a second time, and the second time counts
 
 
@@ -117,8 +119,8 @@ def replay(runtime: runtimes.Runtime, model: Model, folder: Path, vectors: Any, 
 def _pixels(model: Model, file: Path) -> np.ndarray:
     """Return uint8 [H, W, 3]."""
     try:
-        return model.decode(file.read_bytes())
-    except (UnreadableError, OSError) as error:
+        return model.decode(of_file(file, _MOST_BYTES))
+    except (UnreadableError, NotReadError, OSError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise CheckError(f"{file}: {said}. An image was expected. Copy the whole folder again.") from None
 
@@ -160,6 +162,6 @@ def _answers(file: Path, classes: Sequence[str], listed: set[str]) -> Any:
 def read_json(path: Path) -> Any:
     """Return what a JSON file of the model folder holds; CheckError if there is none."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(of_file(path, _MOST_BYTES))
+    except (NotReadError, OSError, ValueError, RecursionError) as error:
         raise CheckError(f"{path} cannot be read ({error}). The folder that `export` wrote was expected.") from None

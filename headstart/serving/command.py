@@ -6,6 +6,8 @@ import argparse
 
 from headstart.base.errors import CheckError
 
+_LAST_PORT = 65_535
+
 
 def serve(arguments: argparse.Namespace) -> int:
     """Answer over HTTP until SIGINT or SIGTERM; CheckError if the extra `serve` is not installed."""
@@ -23,7 +25,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add = command.add_argument
     add("models", nargs="+", metavar="[NAME=]MODEL", help="artifacts/model, or a model.onnx; several are told by name")
     add("--host", default="127.0.0.1", help="0.0.0.0: reachable from other machines (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, help="0: any free port (default: 8000)")
+    add("--port", type=_port, default=8000, help="0: any free port (default: 8000)")
     batch = "wait so long for other images, which then go through the network together (default: 0, each on its own)"
     add("--batch-ms", type=_not_negative, default=0, metavar="MS", help=batch)
     add("--max-mb", type=_positive, default=20, metavar="MB", help="largest image file accepted (default: 20)")
@@ -38,6 +40,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--send-seconds", type=_seconds, default=20, metavar="S", help=send)
     add("--answer-seconds", type=_seconds, default=30, metavar="S", help="until an answer (default: 30)")
     command.set_defaults(run=serve)
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{value} is not a port. 0 to {_LAST_PORT} was expected")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from headstart.base.cores import n_cores
 from headstart.base.errors import CheckError, HeadstartError
 from headstart.base.files import sha256_of
+from headstart.base.reading import exists, is_folder
 from headstart.handover.model import Model, file_of
 from headstart.onnx.model_folder import RECORD, SUMS
 from headstart.serving.pieces import Pieces
@@ -102,9 +103,9 @@ def named(words: Sequence[str]) -> list[tuple[str, Path]]:
     found: dict[str, Path] = {}
     for word in words:
         name, equals, rest = word.partition("=")
-        path = Path(rest if equals and not Path(word).exists() else word)
+        path = Path(rest if equals and not exists(Path(word)) else word)
         if path == Path(word):
-            folder = path if path.is_dir() else path.parent
+            folder = path if is_folder(path) else path.parent
             name = folder.resolve().name
         if not name or "/" in name:
             raise CheckError(f"'{name}' cannot be the name of a model. Write NAME=FOLDER, such as birds={path}.")

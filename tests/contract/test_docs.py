@@ -70,3 +70,16 @@ def test_the_pages_are_searched() -> None:
     code = "\n".join(map(code_of, PAGES))
     for expected in ("make run", "headstart set", "finetune.enabled=true", "split.seed"):
         assert expected in code
+
+
+def test_the_tests_that_the_page_on_reliability_names_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    sources = {file: file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py")}
+    functions = {name for text in sources.values() for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
+    named = set(re.findall(r"\b(test_\w+)(?=`)", text))
+    assert len(named) > 20
+    assert named - functions == set()
+    files = set(re.findall(r"`(tests/[\w/.]+\.py)", text)) | {
+        f"tests/hostile/{name}" for name in re.findall(r"`(test_\w+\.py)", text)
+    }
+    assert {name for name in files if not (ROOT / name).is_file()} == set()

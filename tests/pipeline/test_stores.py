@@ -211,7 +211,9 @@ def test_images_and_stores_at_urls_give_the_same_bytes(project: Project, server:
         rows.append(f"{server.url}{name},{path.parent.name}")
     (project.root / "urls.csv").write_text("\n".join(rows) + "\n")
     store = project.root.parent / "store"
-    project.must("python", "-m", "tasks", "set", "data.root=urls.csv", f"cluster.store=file://{store}")
+    project.must(
+        "python", "-m", "tasks", "set", "data.root=urls.csv", "data.allow_outside=true", f"cluster.store=file://{store}"
+    )
     said = project.must("dvc", "repro")
     assert "'urls.csv' is read as manifest: 24 image files" in said
     assert "embed: 24 images computed, 0 reused" in said

@@ -24,14 +24,22 @@ def run(
     min_images: int = 1,
     bits: Literal["auto"] | int = "auto",
     folders: str = "auto",
-    thorough: bool = False,
+    allow_outside: bool = False,
+    normalise_labels: bool = False,
+    **rules: object,
 ) -> pl.DataFrame:
     values = params_file.load(ROOT / "params.yaml")
     values = values.model_copy(
         update={
-            "data": params.Data(root=str(root), bits=bits, layout=folders),
-            "validate_": params.Validate(
-                max_quarantined_fraction=max_quarantined_fraction, min_images=min_images, thorough=thorough
+            "data": params.Data(
+                root=str(root),
+                bits=bits,
+                layout=folders,
+                allow_outside=allow_outside,
+                normalise_labels=normalise_labels,
+            ),
+            "validate_": values.validate_.model_copy(
+                update={"max_quarantined_fraction": max_quarantined_fraction, "min_images": min_images, **rules}
             ),
         }
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from headstart import known_files, params_file
+from headstart.base.reading import Limits
 from headstart.layout import Layout
 from headstart.params import Params
 from tasks import validate
@@ -50,9 +51,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     paths: list[str] = []
     look = validate.look
 
-    def noted(folder: Path, found: validate.Found, bits: int) -> validate.Looked:
+    def noted(folder: Path, found: validate.Found, bits: int, limits: Limits) -> validate.Looked:
         paths.append(found.path)
-        return look(folder, found, bits)
+        return look(folder, found, bits, limits)
 
     monkeypatch.setattr(validate, "look", noted)
     return paths

@@ -13,7 +13,11 @@ from headstart.report.artefacts import Artefacts
 # The parameters that the model and its scores follow from: whole sections, and single ones of others. A test holds both
 # to headstart/params.py.
 WHOLE = ("validate_", "split", "backbone", "embed", "train_head", "finetune", "evaluate")
-SINGLE = {"data": ("layout", "bits"), "transform": ("fit",), "export": ("int8", "int8_max_accuracy_drop")}
+SINGLE = {
+    "data": ("layout", "bits", "normalise_labels", "allow_outside"),
+    "transform": ("fit",),
+    "export": ("int8", "int8_max_accuracy_drop"),
+}
 
 
 class Digest(NamedTuple):

@@ -77,3 +77,10 @@ def test_a_single_number_keeps_having_no_dimension(tmp_path: Path) -> None:
     found = load_file(tmp_path / "a.safetensors")
     assert found["n"].shape == ()
     assert np.array_equal(found["matrix"], np.eye(3)[:, ::2])
+
+
+def test_every_file_is_as_open_to_others_as_the_system_says(tmp_path: Path) -> None:
+    files.write_safetensors(tmp_path / "a.safetensors", {"a": np.zeros(3)})
+    files.write_text(tmp_path / "b.txt", "b")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
