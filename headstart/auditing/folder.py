@@ -34,6 +34,8 @@ class Finding(NamedTuple):
     label: str
     other_image_id: str | None  # the image that it is compared with; of `label`, the nearest of the suggested class
     other_path: str | None
+    same_image_id: str | None  # of `label`, the nearest image with the label that is given
+    same_path: str | None
     suggested: str | None  # another label
     cluster: int | None  # near-identical images have one number
     score: float  # correlation of aligned pixels; -margin of the label; robust deviations of odd images
@@ -231,6 +233,8 @@ def _columns(pa: Any) -> dict[str, Any]:
         "label": text(),
         "other_image_id": text(nullable=True),
         "other_path": text(nullable=True),
+        "same_image_id": text(nullable=True),
+        "same_path": text(nullable=True),
         "suggested": text(nullable=True),
         "cluster": pa.Column(pl.Int32, nullable=True),
         "score": pa.Column(pl.Float64),

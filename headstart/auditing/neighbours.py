@@ -69,6 +69,24 @@ def cosines(features: Rows, pairs: np.ndarray) -> np.ndarray:
     return found
 
 
+def nearest_of(features: Rows, rows: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return int64 [R]: for each of the `rows`, the nearest other row with the label that is `wanted` [R]; -1: none.
+
+    `features` [N, D], `labels` int [N]. The features of `rows` are in memory, those of the others block by block.
+    """
+    own = unit(features[rows])
+    best, found = np.full(len(rows), -np.inf), np.full(len(rows), -1)
+    for start in range(0, features.shape[0], _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, features.shape[0]))
+        products = own @ unit(features[block]).T
+        products[(labels[block] != wanted[:, None]) | (block == rows[:, None])] = -np.inf
+        at = products.argmax(1)
+        value = products[np.arange(len(rows)), at]
+        is_nearer = value > best
+        best[is_nearer], found[is_nearer] = value[is_nearer], block[at[is_nearer]]
+    return found
+
+
 def vote(neighbours: Neighbours, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Return float64 [N, C]: the share of each class among an image's nearest, weighted by their cosines."""
     n_rows, k = neighbours.rows.shape

@@ -9,13 +9,14 @@ import numpy as np
 from headstart.auditing import label_errors, quality
 from headstart.auditing.duplicates import Pairs
 from headstart.auditing.folder import Finding, Kind, Severity
-from headstart.auditing.neighbours import Neighbours, vote
+from headstart.auditing.neighbours import Neighbours, nearest_of, vote
 from headstart.auditing.seen import Seen
 from headstart.base.dataset import TEST, VAL
 from headstart.base.progress import bar
 
 _SURE, _LIKELY = 0.8, 0.3  # by which another label is more probable
 _FIRST = {TEST: 0, VAL: 1}  # whose images the others of a cluster are compared with
+_MAX_COMPARED = 500  # suspicious labels, the most suspicious, that are shown beside the nearest images of both labels
 _FAR = 8.0  # robust deviations of an odd image that is surely odd
 
 
@@ -50,8 +51,12 @@ def labels(seen: Seen, near: Neighbours) -> tuple[list[Finding], int]:
     probabilities = np.where(lacks[:, None], votes, seen.probabilities)
     margins = label_errors.margin(probabilities, seen.labels)
     others = label_errors.suggested(probabilities, seen.labels)
+    suspicious = np.argsort(margins, kind="stable")[: int((margins < 0).sum())]
+    some = suspicious[:_MAX_COMPARED]
+    twins = dict(zip(some.tolist(), nearest_of(seen.rows, some, seen.labels, others[some]).tolist(), strict=True))
+    alike = dict(zip(some.tolist(), nearest_of(seen.rows, some, seen.labels, seen.labels[some]).tolist(), strict=True))
     found = []
-    for row in np.flatnonzero(margins < 0):
+    for row in suspicious.tolist():
         given, other = seen.classes[seen.labels[row]], seen.classes[others[row]]
         by = "its nearest images" if lacks[row] else "a head that was not fitted on it"
         score = float(-margins[row])
@@ -60,8 +65,8 @@ def labels(seen: Seen, near: Neighbours) -> tuple[list[Finding], int]:
             f"{by}: {other} {probabilities[row, others[row]]:.0%}, {given} {probabilities[row, seen.labels[row]]:.0%}"
         )
         to_do = f"look at it: is it {other}?"
-        twin = next((int(each) for each in near.rows[row] if seen.labels[each] == others[row]), None)
-        found.append(_finding(seen, "label", int(row), twin, score, severity, reason, to_do, suggested=other))
+        twin, same = twins.get(row, -1), alike.get(row, -1)
+        found.append(_finding(seen, "label", row, twin, score, severity, reason, to_do, suggested=other, same=same))
     return found, int(lacks.sum())
 
 
@@ -75,7 +80,7 @@ def odd(seen: Seen, near: Neighbours) -> list[Finding]:
     for each in quality.odd(measures, widths, heights, distances):
         severity: Severity = "medium" if each.deviations > _FAR else "low"
         to_do = "look at it: does it show its class? If not, drop it"
-        found.append(_finding(seen, "odd", each.row, None, each.deviations, severity, each.reason, to_do))
+        found.append(_finding(seen, "odd", each.row, -1, each.deviations, severity, each.reason, to_do))
     return found
 
 
@@ -104,14 +109,16 @@ def _finding(
     seen: Seen,
     kind: Kind,
     row: int,
-    other: int | None,
+    other: int,
     score: float,
     severity: Severity,
     reason: str,
     to_do: str,
     suggested: str | None = None,
     cluster: int | None = None,
+    same: int = -1,
 ) -> Finding:
+    """Return a finding about the image of number `row`; a number of -1 is no image."""
     ids, paths = seen.images.image_ids, seen.images.paths
     return Finding(
         kind,
@@ -119,8 +126,10 @@ def _finding(
         paths[row],
         str(seen.splits[row]),
         seen.classes[seen.labels[row]],
-        None if other is None else ids[other],
-        None if other is None else paths[other],
+        None if other < 0 else ids[other],
+        None if other < 0 else paths[other],
+        None if same < 0 else ids[same],
+        None if same < 0 else paths[same],
         suggested,
         cluster,
         round(score, 6),

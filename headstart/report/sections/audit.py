@@ -17,8 +17,8 @@ _KINDS: Mapping[Kind, tuple[str, str]] = {
     "conflict": ("Nearly the same picture under two labels", "One of the labels is wrong."),
     "label": (
         "Labels that may be wrong",
-        "By heads that were not fitted on the image, the most suspicious first; beside it the nearest image of the"
-        " label that they suggest. It is a ranking: only looking tells which are wrong.",
+        "By heads that were not fitted on the image, the most suspicious first; beside it the nearest image"
+        " of the label that they suggest, then of its own. It is a ranking: only looking tells which are wrong.",
     ),
     "odd": ("Odd images", "Far outside this dataset in one way, the farthest first."),
     "copy": ("Nearly the same picture in one split", "Harmless, but in one group no fold would separate them."),
@@ -30,6 +30,7 @@ class Row(NamedTuple):
 
     image: Shown
     other: Shown | None
+    same: Shown | None  # the nearest image with the label that is given
     suggested: str | None
     reason: str
     split: str
@@ -72,6 +73,7 @@ class Audit:
                 Row(
                     shown(each["image_id"]),
                     shown(each["other_image_id"]) if each["other_image_id"] else None,
+                    shown(each["same_image_id"]) if each["same_image_id"] else None,
                     each["suggested"],
                     each["reason"],
                     each["split"],

@@ -44,3 +44,16 @@ def test_cosines_of_pairs_are_exact() -> None:
     pairs = np.array([[0, 1], [5, 7]])
     expected = [ROWS[a] @ ROWS[b] / np.linalg.norm(ROWS[a]) / np.linalg.norm(ROWS[b]) for a, b in pairs]
     np.testing.assert_allclose(neighbours.cosines(ROWS, pairs), expected, atol=1e-6)
+
+
+def test_the_nearest_of_a_label_is_the_nearest_of_all_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK", 64)
+    labels = np.arange(len(ROWS)) % 3
+    rows, wanted = np.array([4, 7, 100]), np.array([0, 1, 2])
+    units = neighbours.unit(ROWS)
+    expected = []
+    for row, label in zip(rows, wanted, strict=True):
+        allowed = np.flatnonzero((labels == label) & (np.arange(len(ROWS)) != row))
+        expected.append(allowed[(units[allowed] @ units[row]).argmax()])
+    assert neighbours.nearest_of(ROWS, rows, labels, wanted).tolist() == expected
+    assert neighbours.nearest_of(ROWS, rows, labels, np.full(3, 9)).tolist() == [-1, -1, -1]

@@ -93,3 +93,28 @@ def test_a_drop_of_accuracy_is_told_from_chance() -> None:
     in_groups = np.repeat(np.arange(5), 20).astype(str)  # one of five subjects is wrong altogether
     one_bad = in_groups != "3"
     assert shift.drop(known, groups, one_bad, in_groups).p_value > 0.01
+
+
+LOWER = shift.Drop(0.9, 0.75, 0.001)
+APART = shift.TwoSample(0.8, 0.75, 0.85, 0.001, 300, 100)
+
+
+@pytest.mark.parametrize(
+    ("apart", "is_lower", "agreements", "series", "said"),
+    [
+        (None, False, (0.9, 0.9), "", ""),
+        (APART, False, (0.9, 0.9), "", "another source"),
+        (APART, True, (0.9, 0.7), "4 clusters", "another source"),
+        (None, True, (0.9, 0.7), "4 clusters", "images of one subject on both sides of the folds (4 clusters)"),
+        (None, True, (0.9, 0.7), "", "labels given by other habits: 70.0% of the test images"),
+        (None, True, (0.9, 0.9), "", "if there are patients, bursts or series, give a group"),
+    ],
+)
+def test_the_verdict_names_the_likely_reason_with_the_evidence(
+    apart: shift.TwoSample | None, is_lower: bool, agreements: tuple[float, float], series: str, said: str
+) -> None:
+    found = shift._verdict(LOWER, apart, is_lower, agreements, series)
+    assert said in found
+    assert bool(found) == bool(said)
+    assert ("right on 75.0% of the test images and on 90.0% in cross-validation" in found) == is_lower
+    assert ("AUC 0.80" in found) == (apart is not None)
