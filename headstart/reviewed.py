@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -30,29 +34,26 @@ class Decision(NamedTuple):
     split: str = ""  # train, val or test, where the data give splits
 
 
+class About(NamedTuple):
+    """What the data say of an image."""
+
+    path: str
+    label: str
+    group: str  # image_id if it is in none
+    given_split: str | None
+
+
 EMPTY = ",".join(Decision._fields) + "\n"  # the file before anything is decided
 
 
 def read(file: Path) -> dict[str, Decision]:
     """Return the decisions by image_id, none if there is no file; DataError for a row that says nothing clear."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        rows = cells(file, Decision._fields, ("image_id", "decision"))
     except FileNotFoundError:
         return {}
-    except UnicodeDecodeError:
-        raise DataError(f"{file.name} is not UTF-8 text, as expected. Save it as UTF-8.") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or []
-    if missing := [name for name in ("image_id", "decision") if name not in header]:
-        raise DataError(
-            f"{file.name} has no column {' and '.join(missing)}. The columns {', '.join(Decision._fields)} were"
-            " expected. Mend its first line, or restore the file with git."
-        )
     found: dict[str, Decision] = {}
-    for number, row in enumerate(reader, 2):
-        values = {name: unguarded((row.get(name) or "").strip()) for name in Decision._fields}
-        if not any(values.values()):
-            continue
+    for number, values in rows:
         decision = _checked(values, f"{file.name}, line {number}")
         if found.get(decision.image_id, decision) != decision:
             raise DataError(
@@ -63,22 +64,131 @@ def read(file: Path) -> dict[str, Decision]:
     return found
 
 
+def cells(file: Path, columns: Sequence[str], needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines of a CSV that a person may have edited: number and cells, '' where there is none.
+
+    Cells are as they were before `spreadsheet` guarded them. A semicolon may stand for the comma, as some spreadsheets
+    have it. FileNotFoundError if there is no file; DataError for another kind of file.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{file.name} is not UTF-8 text, as expected. Save it as UTF-8.") from None
+    first = text.partition("\n")[0]
+    separator = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    found = []
+    try:
+        header = reader.fieldnames or []
+        if missing := [name for name in needed if name not in header]:
+            raise DataError(
+                f"{file.name} has no column {' and '.join(missing)}. The columns {', '.join(columns)} were expected."
+                " Mend its first line, or restore the file."
+            )
+        for row in reader:
+            values = {name: unguarded(row.get(name) or "") for name in columns}
+            if any(value.strip() for value in values.values()):
+                found.append((reader.line_num, values))
+    except csv.Error as error:
+        raise DataError(f"{file.name}, line {reader.line_num}: {error}. A CSV was expected. Mend it.") from None
+    return found
+
+
+def spreadsheet(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a CSV that shows every cell as text: none is a formula."""
+    buffer = io.StringIO(newline="")
+    plain, quoted = (csv.writer(buffer, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    plain.writerow(columns)
+    for row in rows:
+        cells = [guarded(cell) for cell in row]
+        has_return = any("\r" in cell for cell in cells)  # which Python 3.11 would not quote
+        (quoted if has_return else plain).writerow(cells)
+    return buffer.getvalue()
+
+
 def write(file: Path, decisions: Iterable[Decision]) -> None:
     """Write the decisions, sorted by path; a spreadsheet shows every cell as text."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(Decision._fields)
-    writer.writerows([guarded(cell) for cell in each] for each in sorted(decisions, key=lambda one: (one.path, one)))
-    write_text(file, buffer.getvalue())
+    rows = sorted(decisions, key=lambda one: (one.path, one))
+    write_text(file, spreadsheet(Decision._fields, rows))
+
+
+@contextmanager
+def changing(file: Path) -> Iterator[dict[str, Decision]]:
+    """Yield the decisions, and write what becomes of them; what another process writes meanwhile has to wait.
+
+    On an exception the file stays as it is.
+    """
+    with _alone(file.parent):
+        decisions = read(file)
+        before = dict(decisions)
+        yield decisions
+        if decisions != before:
+            write(file, decisions.values())
 
 
 def add(file: Path, decisions: Sequence[Decision]) -> int:
     """Add decisions about images that have none, and return how many were added."""
-    known = read(file)
-    new = [each for each in decisions if each.image_id not in known]
-    if new:
-        write(file, [*known.values(), *new])
+    with changing(file) as known:
+        new = {each.image_id: each for each in decisions if each.image_id not in known}
+        known |= new
     return len(new)
+
+
+class Grouping:
+    """The groups of all images, with what was decided about them, and how images become one group."""
+
+    def __init__(self, images: Mapping[str, About], decisions: Mapping[str, Decision]) -> None:
+        self._images, self.decisions = images, dict(decisions)
+        self._members: dict[str, set[str]] = defaultdict(set)
+        for image_id in images:
+            self._members[self._group(image_id)].add(image_id)
+
+    def join(self, image_ids: Iterable[str], name: str = "alike") -> dict[str, Decision]:
+        """Return the decisions that make images one group, in one split: the most held-out one that the data give them.
+
+        Splits that the data do not give are left to `split`, which keeps groups whole. What was decided before stays:
+        another label, and that an image is dropped. Images that share a group with one of these come along, so that no
+        group is torn. A new group's name begins with `name`.
+        """
+        from headstart.base.tables import SPLIT_NAMES  # with polars, as in `_checked`
+
+        used = sorted(image_id for image_id in image_ids if image_id in self._images and not self._is_dropped(image_id))
+        touched = {self._group(image_id) for image_id in used}
+        whole = {image_id for group in touched for image_id in self._members[group]}
+        named = sorted(touched - self._images.keys(), key=lambda group: (-len(self._members[group]), group))
+        if len(whole) < 2:
+            return {}
+        target = named[0] if named else f"{name} {used[0][:12]}"
+        given = {image_id: self._given_split(image_id) for image_id in whole if not self._is_dropped(image_id)}
+        sides = {split for split in given.values() if split}
+        side = max(sides, key=SPLIT_NAMES.index) if len(sides) > 1 else ""
+        moved = {
+            image_id: self._moved(image_id, target, side)
+            for image_id in sorted(given)
+            if image_id in used or self._group(image_id) != target or (side and given[image_id] != side)
+        }
+        self.decisions |= moved
+        for group in touched:
+            self._members.pop(group)
+        self._members[target] = whole
+        return moved
+
+    def _moved(self, image_id: str, group: str, side: str) -> Decision:
+        about, before = self._images[image_id], self.decisions.get(image_id)
+        label = "" if before is None else about.label if before.decision == "keep" else before.label
+        split = side or ("" if before is None else before.split)
+        return Decision(image_id, about.path, "change", label, group, split)
+
+    def _group(self, image_id: str) -> str:
+        before = self.decisions.get(image_id)
+        return (before and before.group) or self._images[image_id].group
+
+    def _given_split(self, image_id: str) -> str | None:
+        before = self.decisions.get(image_id)
+        return (before and before.split) or self._images[image_id].given_split
+
+    def _is_dropped(self, image_id: str) -> bool:
+        return image_id in self.decisions and self.decisions[image_id].decision == "drop"
 
 
 def absent(decisions: Mapping[str, Decision], image_ids: Iterable[str]) -> list[Decision]:
@@ -90,6 +200,7 @@ def absent(decisions: Mapping[str, Decision], image_ids: Iterable[str]) -> list[
 def _checked(values: dict[str, str], where: str) -> Decision:
     from headstart.base.tables import SPLIT_NAMES  # with polars, which those who only need the file's name lack
 
+    values |= {name: values[name].strip() for name in ("image_id", "decision", "split")}  # a label may end in a space
     choice, split = values["decision"], values["split"]
     if len(values["image_id"]) != 64 or set(values["image_id"]) - set("0123456789abcdef"):
         raise DataError(
@@ -103,7 +214,7 @@ def _checked(values: dict[str, str], where: str) -> Decision:
         )
     if split and split not in SPLIT_NAMES:
         raise DataError(f"{where}: split is '{split[:80]}'. One of {', '.join(SPLIT_NAMES)} was expected. Mend it.")
-    changes = [name for name in ("label", "group", "split") if values[name]]
+    changes = [name for name in ("label", "group", "split") if values[name].strip()]
     if (choice == "change") != bool(changes):
         wanted = (
             "a label, a group or a split was expected beside `change`"
@@ -112,3 +223,20 @@ def _checked(values: dict[str, str], where: str) -> Decision:
         )
         raise DataError(f"{where}: {wanted}. Mend the line.")
     return Decision(**values)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which leaves no file behind; where the system has none, go on without."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

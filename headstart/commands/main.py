@@ -39,6 +39,7 @@ COMMANDS = {
     "set": Command(_PROJECT, "check parameters and write them to params.yaml", "commands.run", "assign", True),
     "status": Command(_PROJECT, "say what the next run would do", "commands.run", "status"),
     "report": Command(_PROJECT, "open the report of the last run", "commands.run", "report"),
+    "review": Command(_PROJECT, "look at what the audit found, and decide about it", "commands.review", "review"),
     "share": Command(_PROJECT, "write a copy of the report that names its commit", "flows.share", "main", True),
     "describe": Command(
         _PROJECT, "describe the images of the last run as a Croissant dataset", "commands.describe", "describe"
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="run the stages even if nothing has changed")
     add("status").add_argument("--json", action="store_true", help="one object, for programs")
     add("report").add_argument("--path", action="store_true", help="print its path alone")
+    _add_review(add("review"))
     described = add("describe")
     described.add_argument("folder", type=Path, metavar="TO", help="a folder for croissant.json and images.json")
     described.add_argument("--licence", metavar="SPDX", help="of the images, such as CC-BY-4.0")
@@ -92,6 +94,29 @@ def parser() -> argparse.ArgumentParser:
     shell.add_argument("shell", choices=sorted(completion.SHELLS), help="such as bash")
     shell.set_defaults(run=lambda options: completion.show(options.shell, top, _own_words()))
     return top
+
+
+def _add_review(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("folder", nargs="?", metavar="AUDIT", help="artifacts/audit of a project (default: of the current folder's)")
+    way = command.add_mutually_exclusive_group()
+    accept = "decide for all at once: each leaking picture in one split; each proposed group one"
+    way.add_argument("--accept", choices=("leaks", "groups"), help=accept)
+    table = "write the findings as a table, to fill in the column `decision` in a spreadsheet"
+    way.add_argument("--csv", type=Path, metavar="FILE", help=table)
+    way.add_argument("--from", type=Path, dest="source", metavar="FILE", help="read such a table back")
+    way.add_argument("--list", action="store_true", help="print the findings that are not decided")
+    add("--all", action="store_true", help="with --list: those that are decided too")
+    add("--port", type=_port, default=0, help="of the page (default: a free one)")
+    add("--no-browser", action="store_true", help="print the page's address, and open nothing")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(
+            f"'{text[:20]}' is no port. A number of 0 to 65535 was expected; 0: a free one"
+        )
+    return int(text)
 
 
 def _size(text: str) -> float:
@@ -117,14 +142,14 @@ def own_parsers() -> list[str]:
 
 def text_of_help() -> str:
     """Return the help: every command on one line, by what it is about."""
-    lines = ["usage: headstart COMMAND ...", "", "A folder of labelled images in, one checked ONNX model out.", ""]
+    usage = "usage: headstart COMMAND ...; `headstart COMMAND --help` has the options"
+    lines = [usage, "", "A folder of labelled images in, one checked ONNX model out.", ""]
     for group in (_PROJECT, _PREFECT):
         lines += [f"{group}:"]
         lines += [f"  {name:<11} {command.words}" for name, command in COMMANDS.items() if command.group == group]
     lines += [f"{_MODEL}:", *(f"  {name:<11} {words}" for name, words in MODEL_COMMANDS.items())]
     lines += ["This command:", f"  {_SHELL:<11} print the completion for bash, zsh or fish"]
-    lines += ["  --version   print the version and the digest of the code", ""]
-    return "\n".join([*lines, "`headstart COMMAND --help` has the options of a command."])
+    return "\n".join([*lines, "  --version   print the version and the digest of the code"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,119 @@
+"""`headstart review`: what the audit found, on a local page, in a table or in the terminal, and what is decided."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+
+from headstart import params_file, reviewed
+from headstart.base.errors import ParamError
+from headstart.layout import Layout, find_root
+from headstart.reviewing import desk, sheet
+from headstart.reviewing.cases import Cases
+
+_ADDRESS = "127.0.0.1"  # other machines cannot reach it
+_STOPS_WITHIN_S = 2
+
+
+def review(options: argparse.Namespace) -> int:
+    """Do what the options ask for, by default show the page until Ctrl-C; return 0."""
+    layout = _layout(options.folder)
+    cases = Cases.of(layout)
+    if cases.n_gone:
+        print(
+            f"review: {cases.n_gone} findings concern images that are no longer there, and are left out."
+            " `headstart run` looks anew"
+        )
+    if options.accept:
+        _accept(cases, layout, options.accept)
+    elif options.csv:
+        sheet.write(options.csv, cases, reviewed.read(layout.reviewed))
+        print(f"review: {len(cases.all)} findings are in {options.csv}. Fill in the column decision, then")
+        print(f"        `headstart review --from {options.csv}`")
+    elif options.source:
+        n_lines, n_gone = sheet.read(options.source, cases, layout.reviewed)
+        gone = f"; {n_gone} lines are about findings that are no longer there, and were left out" if n_gone else ""
+        print(f"review: {n_lines} decisions are taken over into {reviewed.NAME}{gone}")
+    elif options.list:
+        print("\n".join(sheet.table(cases, reviewed.read(layout.reviewed), options.all)))
+    else:
+        _serve(cases, layout, options)
+    return 0
+
+
+def _layout(folder: str | None) -> Layout:
+    """Return the layout of the project that an audit belongs to; ParamError if it is none."""
+    root = find_root(Path(folder or "."))
+    layout = Layout.of(root, params_file.load(root / "params.yaml"))
+    if folder and Path(folder).resolve() not in (root, layout.artifacts, layout.audit):
+        raise ParamError(
+            f"{folder} is no audit. The folder {layout.audit.relative_to(root)} of a project was expected."
+        )
+    return layout
+
+
+def _accept(cases: Cases, layout: Layout, what: str) -> None:
+    done = {"leaks": desk.accept_leaks, "groups": desk.accept_groups}[what](cases, layout.reviewed)
+    if not done.n_images:
+        print(f"review: there was nothing to decide: no {what} that are open")
+        return
+    left = f"; {done.n_left} images stay as they were decided" if done.n_left else ""
+    print(
+        f"review: {done.n_images} images are put together in {done.n_groups} groups in {reviewed.NAME}{left}. The next"
+        " run keeps each group in one split: `headstart run`"
+    )
+
+
+def _serve(cases: Cases, layout: Layout, options: argparse.Namespace) -> None:
+    import uvicorn
+
+    from headstart.reviewing.application import application
+
+    where = desk.Desk(cases, layout.reviewed)
+    where.decisions()  # an error in the file is told before the page opens
+    with _listening(options.port) as listening:
+        port, token = listening.getsockname()[1], secrets.token_urlsafe(16)
+        url = f"http://{_ADDRESS}:{port}/{token}/"
+        print(
+            f"review: {len(cases.all)} findings, at {url}"
+            f"\n        Ctrl-C ends this; what is decided is in {reviewed.NAME}"
+        )
+        sys.stdout.flush()
+        has_display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        if has_display and sys.stdout.isatty() and not options.no_browser:
+            webbrowser.open(url)
+        config = uvicorn.Config(
+            application(where, layout, token, port),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOPS_WITHIN_S,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+    n_decisions = len(where.decisions())
+    print(
+        f"review: {reviewed.NAME} has {n_decisions} decisions" + ("; `headstart run` uses them" if n_decisions else "")
+    )
+
+
+def _listening(port: int) -> socket.socket:
+    """Return a socket that waits for browsers of this machine; ParamError if the port is taken or forbidden."""
+    listening = socket.socket()
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((_ADDRESS, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise ParamError(
+            f"port {port} cannot be used ({error.strerror}). A free one was expected. Leave out --port, and one is"
+            " chosen."
+        ) from None
+    return listening
