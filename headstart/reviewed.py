@@ -90,7 +90,7 @@ def cells(file: Path, columns: Sequence[str], needed: Sequence[str]) -> list[tup
             if any(value.strip() for value in values.values()):
                 found.append((reader.line_num, values))
     except csv.Error as error:
-        raise DataError(f"{file.name}, line {reader.line_num}: {error}. A CSV was expected. Mend it.") from None
+        raise DataError(f"{file.name}, line {reader.line_num + 1}: {error}. A CSV was expected. Mend it.") from None
     return found
 
 

@@ -23,7 +23,7 @@ from headstart import images
 from headstart.base.errors import CheckError, HeadstartError
 from headstart.base.files import located
 from headstart.base.validation import ValidationSummary
-from headstart.reviewed import Decision
+from headstart.reviewed import Choice, Decision
 from headstart.reviewing.answers import Action, Answer, Changes
 from headstart.reviewing.desk import ChangedError, Desk, Done
 
@@ -56,7 +56,7 @@ class Shown(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    decision: str
+    decision: Choice
     label: str
     group: str
     split: str
@@ -94,9 +94,9 @@ def application(desk: Desk, layout: Layout, token: str, port: int) -> ASGIApp:
         if not 0 <= said.number < len(desk.cases.all):
             raise CheckError(f"there is no finding {said.number}. Reload the page.")
         paths = desk.cases.images
-        shown = {
-            each: each_shown and Decision(each, paths[each].path, **each_shown.model_dump())
-            for each, each_shown in said.shown.items()
+        shown: dict[str, Decision | None] = {
+            each: None if decision is None else Decision(each, paths[each].path, **decision.model_dump())
+            for each, decision in said.shown.items()
             if each in paths
         }
         answer = Answer(said.action, said.label)

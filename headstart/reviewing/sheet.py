@@ -61,7 +61,7 @@ def read(file: Path, cases: Cases, decisions_file: Path) -> tuple[int, int]:
         rows = reviewed.cells(file, COLUMNS, _NEEDED)
     except FileNotFoundError:
         raise ParamError(f"{file} does not exist. Write it first: `headstart review --csv {file}`.") from None
-    of = {}
+    of: dict[tuple[str, str, str], Case] = {}
     for case in cases.all:
         of.setdefault((case.finding.kind, case.finding.image_id, case.finding.other_image_id or ""), case)
     lines, n_gone = [], 0
@@ -87,8 +87,8 @@ def read(file: Path, cases: Cases, decisions_file: Path) -> tuple[int, int]:
         if others:
             raise DataError(
                 f"{len(others)} images were decided otherwise since {file.name} was written ({count_and_name(others)})."
-                f" Nothing is changed. Look at them in {decisions_file.name}, write the table anew with --csv, and fill it"
-                " in again."
+                f" Nothing is changed. Look at them in {decisions_file.name}, write the table anew with --csv, and"
+                " fill it in again."
             )
         return sum(_carried_out(cases, decisions, line) for line in lines), n_gone
 
