@@ -47,13 +47,16 @@ _MAKEFILE = """\
 # The usual commands by name. An environment in .venv is used if there is one, else the one that is active.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
-.PHONY: help run flow serve status report accept push
+.PHONY: help run review flow serve status report accept push
 
 help:      ## list the targets
 \t@grep -hE '^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/: +## /\\t/' | expand -t 10
 
 run:       ## run the pipeline; `make run DATA=folder` on other images
 \t@headstart run $(if $(DATA),--data '$(DATA)')
+
+review:    ## look at what the audit found, on a local page, and decide about it
+\t@headstart review
 
 flow:      ## the same run under Prefect
 \t@headstart flow

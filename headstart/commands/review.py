@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import secrets
 import socket
 import sys
-import webbrowser
 from pathlib import Path
 
 from headstart import params_file, reviewed
 from headstart.base.errors import ParamError
+from headstart.commands.run import open_in_browser
 from headstart.layout import Layout, find_root
 from headstart.reviewing import desk, sheet
 from headstart.reviewing.cases import Cases
@@ -85,9 +84,8 @@ def _serve(cases: Cases, layout: Layout, options: argparse.Namespace) -> None:
             f"\n        Ctrl-C ends this; what is decided is in {reviewed.NAME}"
         )
         sys.stdout.flush()
-        has_display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        if has_display and sys.stdout.isatty() and not options.no_browser:
-            webbrowser.open(url)
+        if not options.no_browser:
+            open_in_browser(url)
         config = uvicorn.Config(
             application(where, layout, token, port),
             log_level="warning",

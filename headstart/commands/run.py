@@ -220,7 +220,13 @@ def report(options: argparse.Namespace) -> int:
     if not path.is_file():
         raise ParamError(f"{path} does not exist, since no run has finished. Run `headstart run`.")
     print(path)
-    has_display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if has_display and sys.stdout.isatty() and not options.path:
-        webbrowser.open(path.as_uri())
+    if not options.path:
+        open_in_browser(path.as_uri())
     return 0
+
+
+def open_in_browser(url: str) -> None:
+    """Open a page if a person sits at a display here."""
+    has_display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if has_display and sys.stdout.isatty():
+        webbrowser.open(url)

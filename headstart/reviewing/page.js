@@ -242,7 +242,7 @@ at("labelling").addEventListener("submit", event => {
       at("label").value = begun[0];
       return;
     }
-    at("new-class").textContent = label.trim() ? `'${label}' is no class so far. Enter again makes it one.` : "The name of a class is expected.";
+    at("new-class").textContent = label.trim() ? `'${label}' is no class so far. Give it once more to make it one.` : "The name of a class is expected.";
     at("new-class").hidden = false;
     confirmed = label;
     return;
