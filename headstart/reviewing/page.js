@@ -155,9 +155,15 @@ function say(text, isBad = false) {
   at("said").className = isBad ? "bad" : "good";
 }
 
-// One request after another, so that two quick keys do not race.
-let queue = Promise.resolve();
+// One request after another. While a decision is being written no other is taken: its finding has not been seen yet.
+let queue = Promise.resolve(), isWriting = false;
 const inTurn = work => (queue = queue.then(work).catch(failed));
+
+function write(work) {
+  if (isWriting) return;
+  isWriting = true;
+  inTurn(work).finally(() => { isWriting = false; });
+}
 
 async function failed(error) {
   say(error.message, true);
@@ -182,12 +188,11 @@ function act(action) {
 }
 
 function decide(action, label = "", mayBeNew = false) {
-  const number = current;
-  return inTurn(async () => {
-    const {image_id, other_image_id, path} = state.cases[number];
-    const ids = [image_id, other_image_id].filter(Boolean);
-    const seen = Object.fromEntries(ids.map(id => [id, state.decisions[id] ?? null]));
-    const list = shown();
+  const number = current, list = shown();
+  const {image_id, other_image_id, path} = state.cases[number];
+  const ids = [image_id, other_image_id].filter(Boolean);
+  const seen = Object.fromEntries(ids.map(id => [id, state.decisions[id] ?? null]));
+  write(async () => {
     take(await ask("decide", {number, action, label, may_be_new: mayBeNew, shown: seen}));
     if (mayBeNew && !state.classes.includes(label)) state.classes.push(label);
     say(`${path}: ${SAID[action]}${label && `, ${label}`}`);
@@ -198,7 +203,7 @@ function decide(action, label = "", mayBeNew = false) {
 }
 
 function undo() {
-  return inTurn(async () => {
+  write(async () => {
     const answer = await ask("undo", {});
     take(answer);
     if (answer.number !== null) {
@@ -212,7 +217,7 @@ function undo() {
 
 async function refresh() {
   Object.assign(state, await ask("decisions"));
-  show();
+  if (at("labelling").hidden) show();  // else what is typed would be lost
 }
 
 function open(action) {
@@ -229,6 +234,7 @@ function open(action) {
 }
 
 function close() {
+  at("label").blur();  // the browser does so too, but later, and the next key would be lost
   at("labelling").hidden = true;
 }
 
