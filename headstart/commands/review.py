@@ -78,6 +78,7 @@ def _serve(cases: Cases, layout: Layout, options: argparse.Namespace) -> None:
     where.decisions()  # an error in the file is told before the page opens
     with _listening(options.port) as listening:
         port, token = listening.getsockname()[1], secrets.token_urlsafe(16)
+        app = application(where, layout, token, port)
         url = f"http://{_ADDRESS}:{port}/{token}/"
         print(
             f"review: {len(cases.all)} findings, at {url}"
@@ -87,7 +88,7 @@ def _serve(cases: Cases, layout: Layout, options: argparse.Namespace) -> None:
         if not options.no_browser:
             open_in_browser(url)
         config = uvicorn.Config(
-            application(where, layout, token, port),
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -60,7 +60,8 @@ def test_findings_are_decided_by_keyboard(tmp_path: Path) -> None:
         expect(question).to_contain_text("Nearly the same picture in two splits")
         expect(page.locator("#held-out")).to_be_visible()
         expect(page.locator("figure img")).to_have_count(2)
-        page.wait_for_function("[...document.images].every(each => each.complete && each.naturalWidth === 160)")
+        for number in range(2):
+            expect(page.locator("figure img").nth(number)).to_have_js_property("naturalWidth", 160)
         page.keyboard.press("a")
         expect(said).to_have_text("photos/ants/0.png: accepted")
         assert decisions(layout) == together
