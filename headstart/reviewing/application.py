@@ -173,8 +173,7 @@ class Pictures:
 
     def __init__(self, layout: Layout, desk: Desk) -> None:
         self._layout = layout
-        found = [case.finding for case in desk.cases.all]
-        ids = {each.image_id for each in found} | {each.other_image_id for each in found if each.other_image_id}
+        ids = {image_id for case in desk.cases.all for image_id in case.pictures}
         self._paths = {image_id: desk.cases.images[image_id].path for image_id in ids}
         self._bits = ValidationSummary.of(layout).bits or images.ALL_BITS
 
@@ -208,7 +207,7 @@ def _state(desk: Desk, layout: Layout) -> dict[str, Any]:
         "images": {
             image_id: {"path": about.path, "label": about.label, "split": cases.split_of[image_id]}
             for case in cases.all
-            for image_id in {case.finding.image_id, case.finding.other_image_id or case.finding.image_id}
+            for image_id in case.pictures
             for about in [cases.images[image_id]]
         },
         "decisions": _told({**desk.decisions()}),

@@ -25,7 +25,14 @@ class Case(NamedTuple):
 
     number: int  # its place in `Cases.all`
     finding: Finding
-    cluster: tuple[str, ...]  # image_id of all pictures that are nearly the same as this one, and its own
+    # image_id of all pictures that are nearly the same as this one, and its own
+    cluster: tuple[str, ...]
+
+    @property
+    def pictures(self) -> list[str]:
+        """The image_id of its image, and of those that are shown beside it."""
+        each = self.finding
+        return [image_id for image_id in (each.image_id, each.other_image_id, each.same_image_id) if image_id]
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Cases:
         rows = data.table.select("image_id", "path", "label", "group").iter_rows()
         images = {each: About(path, label, group, given.get(each)) for each, path, label, group in rows}
         found = [Finding(**row) for row in folder.findings(layout.audit).iter_rows(named=True)]
-        here = [each for each in found if {each.image_id, each.other_image_id or each.image_id} <= images.keys()]
+        here = [each for each in found if {*Case(0, each, ()).pictures} <= images.keys()]
         here.sort(key=lambda each: (KINDS.index(each.kind), SEVERITIES.index(each.severity)))  # else as they were
         members = _clusters(here)
         return cls(

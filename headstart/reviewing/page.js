@@ -106,10 +106,10 @@ function show() {
   const more = found.cluster > 2 ? ` The picture is there ${found.cluster} times; what is put together are all of them.` : "";
   at("question").textContent = found.kind === "label" ? `Is it ${found.label}, or ${found.suggested}?` : QUESTIONS[found.kind];
   at("question").append(element("div", `${found.reason}.${more}`, "soft"));
-  const ids = [found.image_id, found.other_image_id].filter(Boolean);
-  at("held-out").hidden = !ids.slice(0, PAIRS.includes(found.kind) ? 2 : 1).some(id => state.images[id].split === "test");
-  const titles = PAIRS.includes(found.kind) ? ["the first", "the second"] : ["this picture", `the nearest ${found.suggested}`];
-  at("pictures").replaceChildren(...ids.map((id, place) => figure(id, titles[place])));
+  const ids = [found.image_id, found.other_image_id, found.same_image_id];
+  at("held-out").hidden = !ids.slice(0, PAIRS.includes(found.kind) ? 2 : 1).some(id => state.images[id]?.split === "test");
+  const titles = PAIRS.includes(found.kind) ? ["the first", "the second"] : ["this picture", `the nearest ${found.suggested}`, `the nearest ${found.label}`];
+  at("pictures").replaceChildren(...ids.flatMap((id, place) => id ? [figure(id, titles[place])] : []));
   const others = state.cases.filter((each, number) => number !== current && each.image_id === found.image_id);
   at("others").replaceChildren(...others.map(each => element("li", `Also found: ${each.reason}${answerOf(each) && ` (${answerOf(each)})`}`)));
   at("buttons").replaceChildren(...actions(found).map(([action, words, key], place) => {

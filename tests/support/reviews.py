@@ -62,6 +62,8 @@ def audited(root: Path, rows: Rows = PLAIN, found: list[Told] = FOUND) -> Layout
             rows[path][0],
             other and id_of[other],
             other,
+            None,
+            None,
             suggested,
             cluster,
             score,
