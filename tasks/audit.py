@@ -15,11 +15,10 @@ from headstart import reviewed
 from headstart.auditing import classes, duplicates, folder, neighbours, series, shift, told
 from headstart.auditing.folder import AuditRecord, Finding
 from headstart.auditing.seen import Seen
-from headstart.base.dataset import SPLITS
 from headstart.base.errors import DataError, count_and_name
 from headstart.base.files import write_csv
 from headstart.base.progress import say, warn
-from headstart.reviewed import Decision
+from headstart.reviewed import Decision, Grouping
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -87,26 +86,15 @@ def _refused(record: AuditRecord, findings: Sequence[Finding], layout: Layout) -
 
 
 def _move(seen: Seen, clusters: Sequence[np.ndarray], layout: Layout) -> None:
-    """Decide, for the next run, that each cluster stays in one split: the most held-out one that has an image of it."""
-    is_given = seen.has_given_test
-    decisions = []
-    for rows in clusters:
-        splits = set(seen.splits[rows])
-        if len(splits) > 1:
-            first = min(seen.images.image_ids[row] for row in rows)
-            side = max(splits, key=SPLITS.index) if is_given else ""
-            decisions += [
-                Decision(
-                    seen.images.image_ids[row],
-                    seen.images.paths[row],
-                    "change",
-                    group=f"alike {first[:12]}",
-                    split=side,
-                )
-                for row in rows
-            ]
-    n_added = reviewed.add(layout.reviewed, decisions)
+    """Decide, for the next run, that each cluster across splits is one group: see `reviewed.Grouping`."""
+    moved: dict[str, Decision] = {}
+    with reviewed.changing(layout.reviewed) as decisions:
+        grouping = Grouping(seen.about, decisions)
+        for rows in clusters:
+            if len(set(seen.splits[rows])) > 1:
+                moved |= grouping.join(seen.images.image_ids[row] for row in rows)
+        decisions |= moved
     warn(
-        f"{n_added} images that are nearly the same across splits are put together in {reviewed.NAME}; the next run has"
-        " each of these pictures in one split"
+        f"{len(moved)} images that are nearly the same across splits, or in a group with these, are put together in"
+        f" {reviewed.NAME}; the next run has each of these pictures in one split"
     )

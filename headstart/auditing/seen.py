@@ -19,6 +19,7 @@ from headstart.embedding.batches import CPU_BATCH, Engine
 from headstart.embedding.features import Columns
 from headstart.embedding.pixels import Source, threads
 from headstart.onnx import backbone_folder, head_folder, runtime
+from headstart.reviewed import About
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,9 +78,10 @@ class Seen:
         return tables.read(self.layout.manifest, tables.MANIFEST, "validate")
 
     @property
-    def has_given_test(self) -> bool:
-        """Whether the data say which images are held out."""
-        return bool(self._manifest["given_split"].is_in(["val", "test"]).any())
+    def about(self) -> dict[str, About]:
+        """What the manifest says of each image, by image_id."""
+        rows = self._manifest.select("image_id", "path", "label", "group", "given_split").iter_rows()
+        return {image_id: About(*told) for image_id, *told in rows}
 
     @cached_property
     def sizes(self) -> np.ndarray:
