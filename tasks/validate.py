@@ -6,6 +6,8 @@ the list of what it set aside is in artifacts/failed/. A file that has not chang
 opened again; the results are the same as if it were.
 """
 
+# Long: a file's way from its name to manifest or quarantine reads top to bottom here.
+
 from __future__ import annotations
 
 import hashlib
