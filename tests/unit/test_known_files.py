@@ -156,7 +156,7 @@ def test_other_bits_are_another_look(params_of: Params, tmp_path: Path, opened: 
     assert len(opened) == 10
 
 
-@pytest.mark.parametrize("rule", ["max_pixels", "max_seconds", "max_mb", "damaged_jpegs"])
+@pytest.mark.parametrize("rule", ["max_pixels", "max_seconds", "damaged_jpegs"])
 def test_under_other_rules_files_are_opened_again(
     params_of: Params, tmp_path: Path, opened: list[str], rule: str
 ) -> None:
