@@ -1,8 +1,8 @@
 """JPEG decoders on the same files: time, and whether the pixels are Pillow's byte for byte.
 
-`headstart.images.decoding.decode` uses simplejpeg for JPEGs because this says that it is faster and gives
-the same bytes. OpenCV gives them too, no sooner, in a package twenty times as large; torchvision's own decoder is measured
-where it is built in.
+`headstart.images.decoding.decode` uses simplejpeg for JPEGs because this says that it is faster and gives the same
+bytes. OpenCV gives them too, no sooner, in a package twenty times as large; torchvision's own decoder is measured where
+it is built in.
 """
 
 from __future__ import annotations
