@@ -11,7 +11,7 @@ quoted = '$(subst ','\'',$(1))'
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run review flow serve accept share sign push setup test test-all bench latency check lock clean help
+.PHONY: run review flow serve accept share sign push setup test test-all bench corpora latency check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +50,10 @@ test: $(TESTS)       ## the test suite
 
 test-all: $(TESTS)   ## the test suite and the slow trials
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'slow or not slow'
+
+corpora: $(STAMP)    ## read a folder of odd images as `validate` does: `make corpora FOLDER=folder`
+	@test -n "$(FOLDER)" || { echo 'corpora needs a folder of images: make corpora FOLDER=folder'; exit 1; }
+	python -m tools.corpora '$(FOLDER)'
 
 bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
 	@test -n $(call quoted,$(DATA)) || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }

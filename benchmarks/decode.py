@@ -1,8 +1,8 @@
 """JPEG decoders on the same files: time, and whether the pixels are Pillow's byte for byte.
 
-`headstart.images.decode` uses simplejpeg for upright colour JPEGs because this says that it is faster and gives the
-same bytes. OpenCV gives them too, no sooner, in a package twenty times as large; torchvision's own decoder is measured
-where it is built in.
+`headstart.images.decoding.decode` uses simplejpeg for JPEGs because this says that it is faster and gives the same
+bytes. OpenCV gives them too, no sooner, in a package twenty times as large; torchvision's own decoder is measured where
+it is built in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import arguments, machine, result, table
-from headstart import images
+from headstart.images import decoding
 
 
 def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
@@ -52,7 +52,7 @@ def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
         found["torchvision.io"] = torchvision
     except (ImportError, RuntimeError):
         pass
-    found["headstart.images.decode"] = lambda data: images.decode(data).rgb
+    found["headstart.images.decoding.decode"] = lambda data: decoding.decode(data).rgb
     return found
 
 
@@ -88,10 +88,10 @@ def main() -> None:
         same[name] = differences.count(0)
         rows.append([name, float(np.median(times[name])), f"{same[name]} of {len(files)}", max(differences)])
     table(["decoder", "ms an image", "the same bytes as Pillow", "largest difference in levels"], rows)
-    ours = float(np.median(times["headstart.images.decode"]))
+    ours = float(np.median(times["headstart.images.decoding.decode"]))
     pillow = float(np.median(times["Pillow"]))
     result("decode_speedup_over_pillow", pillow / ours, "times", 1.0, pillow / ours > 1)
-    share = same["headstart.images.decode"] / len(files)
+    share = same["headstart.images.decoding.decode"] / len(files)
     result("decode_share_of_images_with_pillows_bytes", share, "", 1.0, share == 1)
 
 

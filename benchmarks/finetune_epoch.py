@@ -24,7 +24,7 @@ from headstart import params, params_file
 from headstart.backbones import networks
 from headstart.backbones.graph import normalisation
 from headstart.base.dataset import Images
-from headstart.images import decode
+from headstart.images.decoding import decode
 from headstart.onnx import pieces, runtime
 from headstart.onnx.resize import resize_graph
 from headstart.store.cache import Cache

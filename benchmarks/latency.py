@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from benchmarks.harness import ROOT, arguments, machine, result, table
-from headstart import images, params_file
+from headstart import params_file
 from headstart.backbones import networks
 from headstart.backbones.preprocessing import Preprocessing
 from headstart.base.cores import n_cores
@@ -24,6 +24,7 @@ from headstart.base.files import located, write_json
 from headstart.evaluation import folder as evaluation
 from headstart.evaluation.candidates import pieces_of
 from headstart.handover import folder, latency
+from headstart.images import decoding
 from headstart.layout import Layout
 from headstart.onnx import finetune_folder, runtime
 from headstart.onnx.model_folder import INT8_MODEL, MODEL
@@ -82,7 +83,7 @@ def main() -> None:
     layout = Layout.of(ROOT, params_file.load(ROOT / "params.yaml"))
     record = folder.read_model(layout.model)
     first = evaluation.predictions(layout.evaluation)["path"][0]
-    rgb = images.decode(located(first, layout.images).read_bytes()).rgb
+    rgb = decoding.decode(located(first, layout.images).read_bytes()).rgb
     eager = in_pytorch(layout)
     files = [MODEL, *([INT8_MODEL] if record.int8 else [])]
     measured = []

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from benchmarks.harness import arguments, machine, result, table
-from headstart import images
+from headstart.images import decoding
 from headstart.onnx import pieces, runtime
 from headstart.onnx.resize import resize_graph
 
@@ -89,7 +89,7 @@ def times(interpolation: str, shape: tuple[int, int], repeats: int) -> dict[str,
 
 def differences(folder: Path) -> list[list[object]]:
     """Return a row for each filter, way and size: the largest difference from Pillow, and the share that differs."""
-    photographs = [images.decode(path.read_bytes()).rgb for path in sorted(folder.rglob("*.jpg"))[:40]]
+    photographs = [decoding.decode(path.read_bytes()).rgb for path in sorted(folder.rglob("*.jpg"))[:40]]
     rows: list[list[object]] = []
     for interpolation in FILTERS:
         for name in ("resize.onnx", "Resize"):

@@ -21,10 +21,11 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import ROOT, arguments, assign, machine, multiplied, project, result, run, table
-from headstart import images, params_file
+from headstart import params_file
 from headstart.base import tables
 from headstart.base.reading import Limits
 from headstart.embedding import engines, pixels
+from headstart.images import decoding, deep, limited
 from headstart.layout import Layout
 from headstart.listing import list_images
 from headstart.onnx import backbone_folder
@@ -61,18 +62,17 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         known = tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").rows()
         listing = list_images(layout.data_root, values.data.root, values.data.layout)
         limits = Limits(values.validate_.max_mb * 1_000_000, values.validate_.timeout_s, outside=False)
-        resizing = pixels.planned(layout, images.ALL_BITS)
+        looking = validate.Looking(limited.Reader(limited.Limits()), folder, limits)
+        resizing = pixels.planned(layout, deep.ALL_BITS)
         kind = engines.kind("onnxruntime")
         engine = engines.opened(kind, layout.backbone)
         batch = resizing(dict(known[: kind.batch_size]))
         engine(batch)
         n_features = backbone_folder.read(layout.backbone).n_features
         return {
-            "validate_ms": milliseconds(
-                lambda found: validate.look(folder, found, images.ALL_BITS, limits), listing.found
-            ),
+            "validate_ms": milliseconds(lambda found: looking(found, deep.ALL_BITS), listing.found),
             "transform_ms": milliseconds(lambda item: resizing(dict([item])), known),
-            "decode_ms": milliseconds(lambda item: images.decode((folder / item[1]).read_bytes()), known),
+            "decode_ms": milliseconds(lambda item: decoding.decode((folder / item[1]).read_bytes()), known),
             "embed_ms": milliseconds(lambda _: engine(batch), range(40)) / kind.batch_size,
             "original_bytes": float(np.mean([(folder / path).stat().st_size for _, path in known])),
             "pixels_bytes": float(np.prod(batch.shape[1:])) + 32,

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from headstart.base.files import is_local, located
-from headstart.images import decoder
+from headstart.images.decoding import decoder
 
 if TYPE_CHECKING:
     from headstart.store.cache import Cache
 
 _STAGE, _TABLE, _DIGEST = "validate", "files.parquet", "files.sha256"
-_VERSION = 1  # of this record; raise it when a file that was usable no longer is, or its facts change
+_VERSION = 2  # of this record; raise it when a file that was usable no longer is, or its facts change
 _TOO_NEW_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
 
 
@@ -96,19 +96,22 @@ def clock_ns() -> int:
     return time.time_ns()
 
 
-def load(cache: Cache, data: Path, folder: Path) -> KnownFiles:
-    """Return what is known of the files of `data`, whose paths are relative to `folder`; nothing if it is damaged."""
+def load(cache: Cache, data: Path, folder: Path, rules: object) -> KnownFiles:
+    """Return what is known of the files of `data`, whose paths are relative to `folder`; nothing if it is damaged.
+
+    `rules`: what decides whether a file can be used. Under others it is opened again.
+    """
     with TemporaryDirectory() as name:
         beside = Path(name) / "known"
-        if not is_local(data) or not cache.take(_STAGE, _made_for(data), beside, _is_sound):
+        if not is_local(data) or not cache.take(_STAGE, _made_for(data, rules), beside, _is_sound):
             return KnownFiles(folder)
         table = pl.read_parquet(beside / _TABLE)
     before = {row[:2]: (Stamp(*row[2:7]), Contents(*row[7:])) for row in table.iter_rows()}
     return KnownFiles(folder, before)
 
 
-def save(known: KnownFiles, cache: Cache, data: Path) -> None:
-    """Keep what is known now, if that is not what was known before."""
+def save(known: KnownFiles, cache: Cache, data: Path, rules: object) -> None:
+    """Keep what is known now, under these rules, if that is not what was known before."""
     if not is_local(data) or known.now == known.before:
         return
     rows = [(*key, *seen, *contents) for key, (seen, contents) in sorted(known.now.items())]
@@ -116,12 +119,12 @@ def save(known: KnownFiles, cache: Cache, data: Path) -> None:
         file = Path(name) / _TABLE
         pl.DataFrame(rows, _SCHEMA, orient="row").write_parquet(file)
         (Path(name) / _DIGEST).write_text(_digest(file), encoding="ascii")
-        cache.put(_STAGE, _made_for(data), Path(name))
+        cache.put(_STAGE, _made_for(data, rules), Path(name))
 
 
-def _made_for(data: Path) -> str:
+def _made_for(data: Path, rules: object) -> str:
     """Return the name of the record: another version of the decoder may find other things in a file."""
-    return hashlib.sha256(f"{_VERSION} {[*_SCHEMA]} {decoder()} {data.resolve()}".encode()).hexdigest()
+    return hashlib.sha256(f"{_VERSION} {[*_SCHEMA]} {decoder()} {rules} {data.resolve()}".encode()).hexdigest()
 
 
 def _is_sound(folder: Path) -> bool:

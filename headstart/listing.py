@@ -20,7 +20,7 @@ from headstart.base.tables import SPLIT_NAMES
 from headstart.base.validation import Aside
 from headstart.class_folders import Reading
 from headstart.image_files import ABSENT, OUTSIDE, SPECIAL, UNKNOWN, Below, Places, below, no_image
-from headstart.images import EXTENSIONS, not_read
+from headstart.images.formats import EXTENSIONS, not_read
 
 if TYPE_CHECKING:
     from upath import UPath

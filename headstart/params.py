@@ -67,8 +67,11 @@ class Validate(_Section):
 
     max_quarantined_fraction: Fraction
     min_images: Annotated[int, Field(ge=1)]
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)]  # Pillow's own limit
+    max_seconds: Annotated[int, Field(ge=1)]
     max_mb: Annotated[int, Field(ge=1)]
     timeout_s: Positive
+    damaged_jpegs: Literal["refuse", "accept"]
     thorough: bool
 
 

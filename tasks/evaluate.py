@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from headstart import images
 from headstart.base import dataset, label_sets, validation
 from headstart.base.cores import n_cores
 from headstart.base.dataset import TEST, TRAIN, VAL, Dataset, Images
@@ -30,6 +29,7 @@ from headstart.evaluation.candidates import CANDIDATES, contest, decide, pieces_
 from headstart.evaluation.confusion_plot import confusion_matrix
 from headstart.evaluation.folder import Candidate, Choice, Comparison, LabelSets, NotComparable, Scores, TestScores
 from headstart.evaluation.predictions import Answers, answers_of, class_records, predictions_table, thinned
+from headstart.images import decoding, deep, formats
 from headstart.onnx import finetune_folder, head_folder, runtime
 from headstart.onnx.model_folder import MODEL
 
@@ -213,7 +213,7 @@ def _compared(
         file = accepted.fetch(reference, layout, Path(name) / MODEL)
         session = runtime.session(file, threads=1)  # the pool below is the parallelism
     facts = session.get_modelmeta().custom_metadata_map
-    classes, bits = json.loads(facts["classes"]), int(facts.get("bits", images.ALL_BITS))
+    classes, bits = json.loads(facts["classes"]), int(facts.get("bits", deep.ALL_BITS))
     if why := accepted.not_comparable(version, data.classes, classes):
         return NotComparable(version=version, why=why)
     rows = list(predictions.select("image_id", "path", "label").iter_rows())
@@ -222,11 +222,11 @@ def _compared(
 
         def is_right(row: tuple[str, str, str]) -> bool:
             image_id, where, label = row
-            data = images.read_unchanged(located(where, images_folder), image_id)
+            data = decoding.read_unchanged(located(where, images_folder), image_id)
             advance(1)
             try:
-                rgb = images.decode(data, bits).rgb
-            except images.UnreadableError:  # its values use more bits than this model has learned from
+                rgb = decoding.decode(data, bits).rgb
+            except formats.UnreadableError:  # its values use more bits than this model has learned from
                 return False
             found = session.run(["label_index"], {"image": rgb[None]})[0]
             return bool(classes[int(found[0])] == label)

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from headstart import images
 from headstart.base import dataset, licences, tables
 from headstart.base.cores import n_cores
 from headstart.base.errors import RejectedError
@@ -27,6 +26,7 @@ from headstart.handover import bom, conformance, folder, hub, latency, parity
 from headstart.handover.card import card
 from headstart.handover.folder import Facts, Int8Model, ModelRecord, Outputs, Probabilities
 from headstart.handover.model import FORMAT
+from headstart.images import decoding, deep
 from headstart.onnx import backbone_folder, head_folder, model_folder, pieces, runtime
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(params: Params, layout: Layout) -> None:
     choice, test = evaluation.choice(layout.evaluation), evaluation.scores(layout.evaluation)
     head = head_folder.read(layout.head)
     validated = ValidationSummary.of(layout)
-    facts = _facts(layout, choice, test, validated.bits or images.ALL_BITS)
+    facts = _facts(layout, choice, test, validated.bits or deep.ALL_BITS)
     chosen = pieces_of(layout, choice.chosen)
     model = _joined(chosen, chosen.network(), facts)
     manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
@@ -74,7 +74,7 @@ def run(params: Params, layout: Layout) -> None:
         write_json(beside / model_folder.BOM, parts)
         _write_sums(beside)
     session = runtime.session(model)
-    image = images.decode(files[0].read_bytes(), facts.bits).rgb[None]
+    image = decoding.decode(files[0].read_bytes(), facts.bits).rgb[None]
     took = latency.measure(model_folder.MODEL, lambda it: session.run(None, {"image": it}), image, n_cores(), _SECONDS)
     say(
         f"model.onnx gives evaluate's labels on {_how_many(len(files), len(predictions))} test images;"

@@ -16,7 +16,7 @@ from headstart.base.progress import bar, say, show_image, warn
 from headstart.base.validation import ValidationSummary
 from headstart.embedding import pixels
 from headstart.embedding.contact_sheet import contact_sheet
-from headstart.images import ALL_BITS
+from headstart.images.deep import ALL_BITS
 from headstart.store import arrays
 from headstart.store.workers import workers
 

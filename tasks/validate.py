@@ -6,13 +6,15 @@ the list of what it set aside is in artifacts/failed/. A file that has not chang
 opened again; the results are the same as if it were.
 """
 
+# Long: a file's way from its name to manifest or quarantine reads top to bottom here.
+
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +28,10 @@ from headstart.base.errors import DataError, count_and_name
 from headstart.base.progress import bar, say, warn
 from headstart.base.reading import Limits, NotReadError, read
 from headstart.base.validation import Aside, ValidationSummary
-from headstart.images import ALL_BITS, UnreadableError, decode
+from headstart.images import limited
+from headstart.images.deep import ALL_BITS
+from headstart.images.formats import UnreadableError
+from headstart.images.limited import Reader
 from headstart.known_files import Contents, KnownFiles, clock_ns, stamp
 from headstart.listing import Found, Listing, NoImageError, list_images
 from headstart.reviewed import Decision
@@ -55,22 +60,33 @@ class Looked(NamedTuple):
     copy_in_train: bool = False  # whether a copy of this held-out file is in the given train
 
 
-def look(folder: Path, found: Found, bits: int, limits: Limits) -> Looked:
-    """Read and decode one file, whose values have `bits` bits where it has 16 bits a channel."""
-    try:
-        data = read(found.path, folder, limits)
-    except NotReadError as reason:
-        return Looked(found, "", "", 0, 0, 0, None, str(reason))
-    except Exception as error:  # OSError, or anything that the file system of a URL raises
-        said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        return Looked(found, "", "", 0, 0, 0, None, f"cannot be read: {said}"[:200])
-    image_id = hashlib.sha256(data).hexdigest()
-    try:
-        image = decode(data, bits)
-    except UnreadableError as reason:
-        return Looked(found, image_id, "", 0, 0, len(data), None, str(reason))
-    height_px, width_px = image.rgb.shape[:2]
-    return Looked(found, image_id, image.format, width_px, height_px, len(data), image.bits, None)
+@dataclass(frozen=True)
+class Looking:
+    """How files are opened."""
+
+    reader: Reader
+    folder: Path  # that paths are relative to
+    limits: Limits
+    accepts_damaged: bool = False  # JPEGs of which a part is lost
+
+    def __call__(self, found: Found, bits: int = ALL_BITS) -> Looked:
+        """Read and decode one file, whose values have `bits` bits where it has 16 bits a channel."""
+        try:
+            data = read(found.path, self.folder, self.limits)
+        except NotReadError as error:
+            return Looked(found, "", "", 0, 0, 0, None, str(error))
+        except Exception as error:  # OSError, or anything that the file system of a URL raises
+            said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            return Looked(found, "", "", 0, 0, 0, None, f"cannot be read: {said}"[:200])
+        image_id = hashlib.sha256(data).hexdigest()
+        try:
+            image = self.reader.facts(data, bits)
+        except UnreadableError as error:
+            return Looked(found, image_id, "", 0, 0, len(data), None, str(error))
+        reason = None
+        if image.damage and not self.accepts_damaged:
+            reason = f"a damaged JPEG, of which a part is lost ({image.damage})"
+        return Looked(found, image_id, image.format, image.width_px, image.height_px, len(data), image.bits, reason)
 
 
 def remembered(known: KnownFiles, found: Found, bits: int, limits: Limits) -> Looked | None:
@@ -79,17 +95,17 @@ def remembered(known: KnownFiles, found: Found, bits: int, limits: Limits) -> Lo
     return Looked(found, *contents, None) if contents and contents.n_bytes <= limits.max_bytes else None
 
 
-def look_and_keep(known: KnownFiles, found: Found, bits: int, limits: Limits) -> Looked:
+def look_and_keep(looking: Looking, known: KnownFiles, found: Found, bits: int) -> Looked:
     """Open a file, and note what is in it if it can be used."""
     began_ns, seen = clock_ns(), stamp(found.path, known.folder)
-    item = look(known.folder, found, bits, limits)
+    item = looking(found, bits)
     if item.reason is None:
         known.keep(found.path, bits, seen, began_ns, Contents(*item[1:7]))
     return item
 
 
 def look_at_all(
-    listing: Listing, bits: int | None, known: KnownFiles, limits: Limits
+    listing: Listing, bits: int | None, known: KnownFiles, looking: Looking
 ) -> tuple[list[Looked], int | None]:
     """Return the contents of all files, and how many of 16 bits a channel their values have.
 
@@ -97,11 +113,11 @@ def look_at_all(
     """
 
     def look_at(files: Sequence[Found], of_bits: int) -> list[Looked]:
-        there = [(found, remembered(known, found, of_bits, limits)) for found in files]
+        there = [(found, remembered(known, found, of_bits, looking.limits)) for found in files]
         unknown = [found for found, item in there if item is None]
         with bar("checking", len(unknown), "image") as advance, ThreadPoolExecutor(n_cores()) as pool:
             opened = {}
-            for item in pool.map(lambda found: look_and_keep(known, found, of_bits, limits), unknown):
+            for item in pool.map(lambda found: look_and_keep(looking, known, found, of_bits), unknown):
                 opened[item.found] = item
                 advance(1)
         if len(unknown) < len(files):
@@ -265,11 +281,14 @@ def run(params: Params, layout: Layout) -> None:
             " after a change there, run `headstart run --force validate`"
         )
     listing = _with_names(listing, params.data.normalise_labels)
+    rules = wanted.max_pixels, wanted.max_seconds, wanted.damaged_jpegs
     known = KnownFiles(listing.folder)
     if not wanted.thorough:
-        known = known_files.load(cache, layout.data_root, listing.folder)
-    looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits, known, limits)
-    known_files.save(known, cache, layout.data_root)
+        known = known_files.load(cache, layout.data_root, listing.folder, rules)
+    with Reader(limited.Limits(wanted.max_pixels, wanted.max_seconds)) as reader:
+        looking = Looking(reader, listing.folder, limits, wanted.damaged_jpegs == "accept")
+        looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits, known, looking)
+    known_files.save(known, cache, layout.data_root, rules)
     decisions = reviewed.read(layout.reviewed)
     looked = set_duplicates_aside(decided(looked, decisions))
     aside = [

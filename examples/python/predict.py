@@ -1,11 +1,24 @@
 """python predict.py MODEL_FOLDER IMAGE...: needs numpy, onnxruntime and Pillow, and nothing of headstart."""
 
+import contextlib
+import io
 import json
 import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
+
+
+def srgb(image: Image.Image) -> Image.Image:
+    """Return an image in RGB or CMYK with its colour profile applied."""
+    profile = image.info.get("icc_profile")
+    with contextlib.suppress(ImageCms.PyCMSError):  # a broken profile, or one of other colours
+        if profile:
+            return ImageCms.profileToProfile(
+                image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+    return image.convert("RGB")
 
 
 def rgb(path: str, bits: int) -> np.ndarray:
@@ -15,8 +28,11 @@ def rgb(path: str, bits: int) -> np.ndarray:
         white = 2**bits - 1
         grey = (np.asarray(image).astype(np.uint32) * 255 + white // 2) // white
         return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    image = image.convert("RGBA")
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+    if image.mode == "CMYK":
+        return np.asarray(srgb(image))
+    opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    opaque.info = image.info
+    return np.asarray(srgb(opaque))
 
 
 folder, *paths = sys.argv[1:]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart import images
 from headstart.base import dataset, tables
 from headstart.base.cores import n_cores
 from headstart.base.dataset import Images
@@ -18,6 +17,7 @@ from headstart.embedding import engines, features, pixels
 from headstart.embedding.batches import CPU_BATCH, Engine
 from headstart.embedding.features import Columns
 from headstart.embedding.pixels import Source, threads
+from headstart.images import decoding
 from headstart.onnx import backbone_folder, head_folder, runtime
 from headstart.reviewed import About
 
@@ -148,4 +148,4 @@ class Seen:
     def file(self, row: int) -> bytes:
         """Return the bytes of the image's file."""
         image_id, where = self.images.image_ids[row], self.images.paths[row]
-        return images.read_unchanged(located(where, self.layout.images), image_id)
+        return decoding.read_unchanged(located(where, self.layout.images), image_id)

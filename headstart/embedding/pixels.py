@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ConfigDict
 
-from headstart import images
 from headstart.base.cores import n_cores
 from headstart.base.errors import CheckError
 from headstart.base.files import Place, located, replacing_folder, sha256_of
 from headstart.base.records import Record
+from headstart.images import decoding, deep
+from headstart.images.headers import examined
+from headstart.images.limited import Pixels
 from headstart.onnx import backbone_folder, runtime
 from headstart.store import arrays
 from headstart.store.cache import Cache
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
 
 _DECODING = "decoding.json"
+_room = Pixels(decoding.MAX_PIXELS)  # of this process: the images of all its threads, however many these are
 
 Source = Callable[[Mapping[str, str]], np.ndarray]  # image_id -> where its bytes are; uint8 [N, S, S, 3] in that order
 
@@ -57,7 +60,7 @@ class Resizing:
     graph: bytes  # resize.onnx
     size_px: int
     folder: Path  # that the images' paths are relative to
-    bits: int = images.ALL_BITS  # that the values of files with 16 bits a channel have
+    bits: int = deep.ALL_BITS  # that the values of files with 16 bits a channel have
 
     def __call__(self, wanted: Mapping[str, str]) -> np.ndarray:
         """Return uint8 [N, S, S, 3], one image after another; DataError where a file is not what was validated."""
@@ -75,8 +78,10 @@ class Resizing:
         return values
 
     def _row(self, image_id: str, where: str) -> np.ndarray:
-        rgb = images.decode(images.read_unchanged(located(where, self.folder), image_id), self.bits).rgb
-        row: np.ndarray = _session(self.graph).run(None, {"image": rgb[None]})[0][0]
+        data = decoding.read_unchanged(located(where, self.folder), image_id)
+        with _room.taken(examined(data).n_pixels or decoding.MAX_PIXELS):
+            rgb = decoding.decode(data, self.bits).rgb
+            row: np.ndarray = _session(self.graph).run(None, {"image": rgb[None]})[0][0]
         return row
 
 
@@ -127,7 +132,7 @@ def write_decoding(layout: Layout, making: Resizing) -> None:
 
 def contract(making: Resizing) -> Contract:
     """Return everything that a row's bytes follow from, except the image."""
-    fingerprinted = fingerprint(resize=making.graph.hex(), decoder=images.decoder(making.bits))
+    fingerprinted = fingerprint(resize=making.graph.hex(), decoder=decoding.decoder(making.bits))
     return Contract(fingerprinted, (making.size_px, making.size_px, 3), "uint8")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from headstart.base.markdown import plain
 from headstart.evaluation.folder import Choice
 from headstart.handover.folder import ModelRecord
-from headstart.images import ALL_BITS
+from headstart.images.deep import ALL_BITS
 from headstart.onnx.backbone_folder import LAST
 from headstart.onnx.head_folder import HeadRecord
 

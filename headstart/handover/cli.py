@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from headstart.base.cores import n_cores
 from headstart.base.errors import CheckError, count_and_name, printable
 from headstart.base.files import guarded
 from headstart.base.reading import NotReadError, exists, is_folder, of_file
@@ -29,9 +30,11 @@ from headstart.handover import integrity, runtimes
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
 from headstart.handover.verify import verify
 from headstart.image_files import below, no_image
-from headstart.images import EXTENSIONS, UnreadableError
+from headstart.images.formats import EXTENSIONS, UnreadableError
+from headstart.images.headers import examined
+from headstart.images.limited import Limits, Reader
 
-_MOST_BYTES = 1 << 30  # of one image file
+_MAX_MB = 1000
 _PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 BAD_IMAGES = 2  # exit status if some images could not be read and the others were answered
@@ -62,10 +65,17 @@ def predict(arguments: argparse.Namespace) -> int:
     n_bad = 0
     printer = write(max(len(printable(path)) for path in paths), arguments.top, arguments.set)
     shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
-    with ThreadPoolExecutor() as pool, _progress(len(paths)) if shows_progress else nullcontext() as show:
+    reader = Reader(Limits(arguments.max_pixels, arguments.max_seconds))
+    with (
+        reader,
+        ThreadPoolExecutor(n_cores()) as pool,
+        _progress(len(paths)) if shows_progress else nullcontext() as show,
+    ):
         for first in range(0, len(paths), arguments.batch):
             chunk = paths[first : first + arguments.batch]
-            for answer in _answers(model, chunk, list(pool.map(partial(_pixels, model), chunk)), arguments.top):
+            small = partial(_pixels, reader, model.bits, arguments.max_mb, arguments.max_pixels // arguments.batch)
+            alone = partial(_pixels, reader, model.bits, arguments.max_mb, arguments.max_pixels)
+            for answer in _answers(model, chunk, list(pool.map(small, chunk)), alone, arguments.top):
                 if isinstance(answer, Named):
                     printer(answer)
                 else:
@@ -124,27 +134,51 @@ def _tell_skipped(folder: Path, others: Sequence[str]) -> None:
         print(f"predict: {len(others)} {files} skipped in {folder}: {names}", file=sys.stderr)
 
 
-def _pixels(model: Model, path: str) -> np.ndarray | str:
-    """Return uint8 [H, W, 3], or an error message."""
+def _pixels(reader: Reader, bits: int, max_mb: int, most: int, path: str) -> np.ndarray | str | None:
+    """Return uint8 [H, W, 3], an error message, or None if it has more than `most` pixels and is to be read alone."""
     try:
         is_pipe = path.startswith(_PIPES)  # that the shell has made, as in <(command)
-        return model.decode(Path(path).read_bytes() if is_pipe else of_file(Path(path), _MOST_BYTES))
+        data = (
+            Path(path).read_bytes() if is_pipe else of_file(Path(path), max_mb * 1_000_000, ", which --max-mb allows")
+        )
+        header = examined(data)
+        header.check(reader.limits.max_pixels)
+        if header.n_pixels > most and not is_pipe:
+            return None
+        with reader.decoded(data, bits) as image:
+            return image.rgb
     except (UnreadableError, NotReadError, OSError, ValueError) as error:  # ValueError: a NUL in the name
         said = error.strerror if isinstance(error, OSError) else error
         return f"{printable(path)}: {said}."
 
 
-def _answers(model: Model, paths: Sequence[str], pixels: Sequence[np.ndarray | str], top: int) -> Iterator[Named | str]:
-    """Yield an answer or an error message per image, in order. Images of one size go through the model together."""
+def _answers(
+    model: Model,
+    paths: Sequence[str],
+    pixels: Sequence[np.ndarray | str | None],
+    alone: Callable[[str], np.ndarray | str | None],
+    top: int,
+) -> Iterator[Named | str]:
+    """Yield an answer or an error message per image, in order. Images of one size go through the model together.
+
+    Where `pixels` is None, the image is large, and `alone` reads it when the others are answered.
+    """
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(pixels):
-        if not isinstance(image, str):
+        if isinstance(image, np.ndarray):
             rows_of.setdefault(image.shape, []).append(row)
     found: dict[int, Answer] = {}
     for rows in rows_of.values():
         found.update(zip(rows, model(np.stack([np.asarray(pixels[row]) for row in rows]), top), strict=True))
     for row, image in enumerate(pixels):
-        yield image if isinstance(image, str) else Named(paths[row], found[row])
+        if row in found:
+            yield Named(paths[row], found[row])
+            continue
+        large = alone(paths[row]) if image is None else image
+        if isinstance(large, np.ndarray):
+            yield Named(paths[row], model(large[None], top)[0])
+        else:
+            yield str(large)
 
 
 def _table(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
@@ -233,6 +267,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument("--json", action="store_true", help="the same as --format json")
     command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images read at a time (default: 8)")
+    usual = Limits()
+    limit = f"most pixels of an image, by its header (default: {usual.max_pixels})"
+    command.add_argument("--max-pixels", type=_positive, default=usual.max_pixels, metavar="N", help=limit)
+    limit = f"of processor time, to decode an image (default: {usual.max_seconds})"
+    command.add_argument("--max-seconds", type=_positive, default=usual.max_seconds, metavar="S", help=limit)
+    limit = f"largest image file (default: {_MAX_MB})"
+    command.add_argument("--max-mb", type=_positive, default=_MAX_MB, metavar="MB", help=limit)
     command.add_argument("--top", type=_positive, default=1, metavar="K", help="the K most probable classes")
     command.add_argument(
         "--set", action="store_true", help="the labels among which the true one is as often as evaluate.coverage says"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from headstart import images
 from headstart.base.cores import n_cores
 from headstart.base.errors import CheckError, count_and_name
 from headstart.base.files import located
 from headstart.handover.folder import Expected, Facts, Vector
+from headstart.images import decoding
 from headstart.onnx import runtime
 from headstart.onnx.model_folder import CONFORMANCE
 
@@ -43,7 +43,7 @@ def check_images(
     rows = list(predictions.select("image_id", "path", "predicted", "probabilities").iter_rows())
 
     def answer(file: Path, image_id: str) -> tuple[np.ndarray, int]:
-        rgb = images.decode(images.read_unchanged(file, image_id), facts.bits).rgb
+        rgb = decoding.decode(decoding.read_unchanged(file, image_id), facts.bits).rgb
         probabilities, label_index = session.run(["probabilities", "label_index"], {"image": rgb[None]})
         advance(1)
         return probabilities[0], int(label_index[0])
@@ -115,9 +115,9 @@ def odd_images(rgb: np.ndarray) -> dict[str, bytes]:
 def _odd_vectors(model: bytes, facts: Facts, folder: Path, surest: str) -> list[Vector]:
     session = runtime.session(model)
     vectors = []
-    for name, data in odd_images(images.decode((folder / surest).read_bytes(), facts.bits).rgb).items():
+    for name, data in odd_images(decoding.decode((folder / surest).read_bytes(), facts.bits).rgb).items():
         (folder / name).write_bytes(data)
-        found = session.run(["probabilities"], {"image": images.decode(data).rgb[None]})[0][0]
+        found = session.run(["probabilities"], {"image": decoding.decode(data).rgb[None]})[0][0]
         probabilities = [float(value) for value in found]
         vectors.append(Vector(file=name, label=facts.classes[int(found.argmax())], probabilities=probabilities))
     return vectors

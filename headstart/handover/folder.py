@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from headstart.base.files import check_digest
 from headstart.base.records import Digest, Record
 from headstart.evaluation.folder import Candidate, LabelSets, TestScores
-from headstart.images import ALL_BITS, LEAST_BITS
+from headstart.images.deep import ALL_BITS, LEAST_BITS
 from headstart.onnx.backbone_folder import PreprocessingRecord
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD
 

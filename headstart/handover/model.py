@@ -13,7 +13,9 @@ from PIL import Image
 from headstart.base.errors import CheckError
 from headstart.base.label_sets import members
 from headstart.base.reading import exists, is_folder
-from headstart.images import ALL_BITS, UnreadableError, decode, from_pillow
+from headstart.images.decoding import decode, from_pillow
+from headstart.images.deep import ALL_BITS
+from headstart.images.formats import UnreadableError
 from headstart.onnx.model_folder import MODEL
 from headstart.onnx.runtime import session
 

@@ -17,7 +17,7 @@ from headstart.base.reading import NotReadError, of_file
 from headstart.handover import runtimes
 from headstart.handover.integrity import check_signature, check_sums
 from headstart.handover.model import Model, file_of
-from headstart.images import UnreadableError
+from headstart.images.formats import UnreadableError
 from headstart.onnx.model_folder import CONFORMANCE, EXPECTED, RECORD, SUMS
 
 # Of a probability, in a runtime that is not onnxruntime: sums of float32 in another order.

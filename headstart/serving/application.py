@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
-from headstart.images import UnreadableError
+from headstart.images.formats import UnreadableError
 from headstart.serving import open_inference
 from headstart.serving.limits import GONE, ClientDisconnect
 from headstart.serving.server import Server
@@ -112,6 +112,7 @@ async def _running(server: Server) -> AsyncIterator[None]:
     finally:
         watching.cancel()
         server.workers.close()
+        server.reader.close()
 
 
 async def _told(request: Request, error: Exception) -> Response:

@@ -31,6 +31,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--max-mb", type=_positive, default=20, metavar="MB", help="largest image file accepted (default: 20)")
     pixels = "most pixels of an image (default: 50000000)"
     add("--max-pixels", type=_positive, default=50_000_000, metavar="N", help=pixels)
+    seconds = "of processor time, to decode an image (default: 10)"
+    add("--max-seconds", type=_positive, default=10, metavar="S", help=seconds)
     waiting = "requests that may wait before others are refused (default: 128)"
     add("--max-waiting", type=_positive, default=128, metavar="N", help=waiting)
     add("--max-connections", type=_positive, default=512, metavar="N", help="open connections (default: 512)")

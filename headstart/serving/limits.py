@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -21,6 +20,7 @@ class Limits(NamedTuple):
 
     max_mb: int = 20  # of a request's body: 413
     max_pixels: int = 50_000_000  # of an image, by its header, and of all that are being decoded at a time: 413
+    max_seconds: int = 10  # of processor time, to decode an image: 422
     max_images: int = 64  # of one request of the Open Inference Protocol: 413
     send_seconds: float = 20  # for a request's header, and again for its body: 408
     answer_seconds: float = 30  # from the body's end to the answer: 503
@@ -106,24 +106,4 @@ class Body:
             raise refused(503, "the server holds as many requests as it can. Try again.", after_s=1, closes=True)
 
 
-class Pixels:
-    """Lets threads decode at a time no more pixels than one image may have, so that cores do not multiply memory."""
-
-    def __init__(self, at_a_time: int) -> None:
-        self._free, self._changed = at_a_time, threading.Condition()
-
-    @contextmanager
-    def taken(self, n_pixels: int) -> Iterator[None]:
-        """Wait until there is room for `n_pixels`, at most the number in all, and hold it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= n_pixels)
-            self._free -= n_pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += n_pixels
-                self._changed.notify_all()
-
-
-__all__ = ["GONE", "Bodies", "ClientDisconnect", "Limits", "Pixels", "refused"]
+__all__ = ["GONE", "Bodies", "ClientDisconnect", "Limits", "refused"]

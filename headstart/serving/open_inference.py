@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 from fastapi import FastAPI, HTTPException, Request, Response
 
-from headstart.images import UnreadableError
+from headstart.images.formats import UnreadableError
 from headstart.serving.inference_protocol import (
     DATATYPES,
     FILE,

@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     limits = Limits(
         max_mb=arguments.max_mb,
         max_pixels=arguments.max_pixels,
+        max_seconds=arguments.max_seconds,
         send_seconds=arguments.send_seconds,
         answer_seconds=arguments.answer_seconds,
         max_waiting=arguments.max_waiting,

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from fastapi import HTTPException, Request
 
-from headstart.handover.model import Model
-from headstart.images import UnreadableError, size_of
-from headstart.serving.limits import Bodies, ClientDisconnect, Limits, Pixels
+from headstart.images import headers, limited
+from headstart.serving.limits import Bodies, ClientDisconnect, Limits
 from headstart.serving.models import Models, Served
 from headstart.serving.telemetry import Metrics, record_of
 from headstart.serving.workers import Done, Workers
@@ -22,7 +21,8 @@ class Server:
     def __init__(self, models: Models, workers: Workers, limits: Limits, metrics: Metrics) -> None:
         self.models, self.workers, self.limits, self.metrics = models, workers, limits, metrics
         self.bodies = Bodies(limits)
-        self._pixels = Pixels(limits.max_pixels)
+        self._pixels = limited.Pixels(limits.max_pixels)
+        self.reader = limited.Reader(limited.Limits(limits.max_pixels, limits.max_seconds), self._pixels)
 
     def model(self, name: str | None) -> Served:
         """Return the model of this name, the first if it is None; HTTPException 404 if there is none."""
@@ -35,7 +35,7 @@ class Server:
 
     async def answered(self, request: Request, served: Served, data: list[bytes] | np.ndarray) -> Done:
         """Return what the model says to files, or to uint8 [N, H, W, 3]; ClientDisconnect if nobody waits for it."""
-        work = asyncio.ensure_future(self.workers.run(served, lambda: self._images(served.alone, data)))
+        work = asyncio.ensure_future(self.workers.run(served, lambda: self._images(served.alone.bits, data)))
         hanging_up = asyncio.ensure_future(_hung_up(request))
         hanging_up.add_done_callback(lambda _: work.cancel())  # what waits in the queue is then not done
         try:
@@ -49,24 +49,17 @@ class Server:
         record_of(request.scope).done = done
         return done
 
-    def _images(self, model: Model, data: list[bytes] | np.ndarray) -> Iterator[np.ndarray]:
+    def _images(self, bits: int, data: list[bytes] | np.ndarray) -> Iterator[np.ndarray]:
         """Yield uint8 [N, H, W, 3] in a thread; the pixels count until the next is asked for."""
         if isinstance(data, np.ndarray):
-            self._check(data.shape[2], data.shape[1] * len(data))
+            n_images, height_px, width_px, _ = data.shape
+            headers.Header("", width_px, height_px * n_images, True).check(self.limits.max_pixels)
             with self._pixels.taken(data.size // 3):
                 yield data
             return
         for file in data:
-            width_px, height_px = size_of(file)
-            self._check(width_px, height_px)
-            with self._pixels.taken(width_px * height_px):
-                yield model.decode(file)[None]
-
-    def _check(self, width_px: int, height_px: int) -> None:
-        """Raise UnreadableError for too many pixels; `Pixels` could never let them in."""
-        most = self.limits.max_pixels
-        if width_px * height_px > most:
-            raise UnreadableError(f"{width_px} x {height_px} pixels, more than {most}")
+            with self.reader.decoded(file, bits) as image:
+                yield image.rgb[None]
 
 
 async def _hung_up(request: Request) -> None:

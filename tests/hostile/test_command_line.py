@@ -14,7 +14,7 @@ import pytest
 
 from headstart.commands import main as cli
 from headstart.image_files import no_image
-from headstart.images import EXTENSIONS
+from headstart.images.formats import EXTENSIONS
 from headstart.listing import list_images
 from tests.support.images import ROOT
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart.base.files import sha256_of
 from headstart.handover import quantization
-from headstart.images import decode
+from headstart.images.decoding import decode
 from headstart.onnx import pieces, runtime
 from tests.support.images import ROOT
 from tests.support.projects import Project

@@ -11,7 +11,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 import headstart
-from headstart.images import decode
+from headstart.images.decoding import decode
 from tests.support.images import encoded, photograph
 from tests.support.serving import PICTURE, SMALL, Serving, served
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from playwright.sync_api import expect
 
-from headstart.images import decode
+from headstart.images.decoding import decode
 from tasks.__main__ import STAGES
 from tests.pipeline.conftest import FIRST_RUN
 from tests.support.browser import opened

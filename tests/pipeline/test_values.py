@@ -13,7 +13,7 @@ from PIL import Image
 
 import headstart
 from headstart.commands import main as cli
-from headstart.images import UnreadableError
+from headstart.images.formats import UnreadableError
 from tests.support.images import deep_png, encoded, photograph
 from tests.support.projects import Project, begun
 from tests.support.serving import served

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart import images
-from headstart.images import UnreadableError, decode
+from headstart.images import decoding
+from headstart.images.decoding import decode
+from headstart.images.formats import UnreadableError
 from tests.support.images import deep_png, deep_tiff, encoded, photograph
 
 RGB = photograph(1)
@@ -111,13 +112,13 @@ def test_bits_have_no_effect_on_ordinary_files() -> None:
 
 def test_pillow_images_are_scaled_alike(tmp_path: Path) -> None:
     grey = Image.fromarray(of_bits(12))
-    assert np.array_equal(images.from_pillow(grey, 12), decode(encoded(grey), 12).rgb)
+    assert np.array_equal(decoding.from_pillow(grey, 12), decode(encoded(grey), 12).rgb)
     (tmp_path / "a.png").write_bytes(deep_png(of_bits(12, channels=3)))
     with Image.open(tmp_path / "a.png") as opened, pytest.raises(UnreadableError, match="pass the path or the bytes"):
-        images.from_pillow(opened, 12)
+        decoding.from_pillow(opened, 12)
 
 
 def test_fewer_bits_are_another_decoder() -> None:
     """Rows of other bits are other rows; those of ordinary files stay what they were."""
-    assert images.decoder() == images.decoder(16)
-    assert len({images.decoder(bits) for bits in range(8, 17)}) == 9
+    assert decoding.decoder() == decoding.decoder(16)
+    assert len({decoding.decoder(bits) for bits in range(8, 17)}) == 9

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from headstart import known_files, params_file
-from headstart.base.reading import Limits
 from headstart.layout import Layout
 from headstart.params import Params
 from tasks import validate
@@ -49,13 +48,13 @@ def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> None:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that were opened since it was last cleared."""
     paths: list[str] = []
-    look = validate.look
+    look = validate.Looking.__call__
 
-    def noted(folder: Path, found: validate.Found, bits: int, limits: Limits) -> validate.Looked:
+    def noted(looking: validate.Looking, found: validate.Found, bits: int) -> validate.Looked:
         paths.append(found.path)
-        return look(folder, found, bits, limits)
+        return look(looking, found, bits)
 
-    monkeypatch.setattr(validate, "look", noted)
+    monkeypatch.setattr(validate.Looking, "__call__", noted)
     return paths
 
 
@@ -155,6 +154,17 @@ def test_other_bits_are_another_look(params_of: Params, tmp_path: Path, opened: 
     other = params_of.model_copy(update={"data": params_of.data.model_copy(update={"bits": 14})})
     run(other, tmp_path / "b")
     assert len(opened) == 10
+
+
+@pytest.mark.parametrize("rule", ["max_pixels", "max_seconds", "damaged_jpegs"])
+def test_under_other_rules_files_are_opened_again(
+    params_of: Params, tmp_path: Path, opened: list[str], rule: str
+) -> None:
+    run(params_of, tmp_path / "a")
+    opened.clear()
+    section = params_of.validate_.model_copy(update={rule: "accept" if rule == "damaged_jpegs" else 99_999})
+    run(params_of.model_copy(update={"validate_": section}), tmp_path / "b")
+    assert len(opened) == 11
 
 
 def test_the_record_counts_as_part_of_the_cache_and_may_be_deleted(params_of: Params, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-// Decodes an image file as headstart/images.py does: the first frame, upright, RGB, transparent pixels white.
+// Decodes an image file as headstart/images does: the first frame, upright, RGB, transparent pixels white.
 
 export class UnreadableError extends Error {}
 
@@ -15,8 +15,8 @@ export async function decoded(file, bits) {
   if (bits < 16 && await isDeep(file)) throw new UnreadableError("deep");
   let bitmap;
   try {
-    // Training ignores colour profiles, so nothing is converted. `imageOrientation` applies EXIF.
-    bitmap = await createImageBitmap(file, {colorSpaceConversion: "none", imageOrientation: "from-image"});
+    // A colour profile is applied, as in training. `imageOrientation` applies EXIF.
+    bitmap = await createImageBitmap(file, {colorSpaceConversion: "default", imageOrientation: "from-image"});
   } catch {
     throw new UnreadableError("unreadable");
   }

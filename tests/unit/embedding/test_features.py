@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart import images, params_file
+from headstart import params_file
 from headstart.base.errors import CheckError
 from headstart.base.files import sha256_of
 from headstart.embedding import engines
 from headstart.embedding.compute import Embedding
 from headstart.embedding.pixels import Resizing, contract
 from headstart.embedding.views import Views
+from headstart.images import decoding
 from headstart.layout import Layout
 from headstart.store.shards import Contract
 from tasks import backbone as stage
@@ -105,7 +106,7 @@ def test_whatever_changes_the_values_changes_the_fingerprint(backbone: Path, tmp
 
 def test_stores_of_earlier_versions_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a row is kept under, spelled out: where it changes, every user computes every row again."""
-    monkeypatch.setattr(images, "decoder", lambda bits: "decoder")
+    monkeypatch.setattr(decoding, "decoder", lambda bits: "decoder")
     resizing = Resizing(b"graph", 256, Path())
     of_pixels = fingerprint_of({"decoder": "decoder", "resize": b"graph".hex()})
     assert contract(resizing) == Contract(of_pixels, (256, 256, 3), "uint8")

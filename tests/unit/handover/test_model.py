@@ -14,7 +14,8 @@ from PIL import Image
 import headstart
 from headstart.base.errors import CheckError
 from headstart.handover.model import Model
-from headstart.images import UnreadableError, decode
+from headstart.images.decoding import decode
+from headstart.images.formats import UnreadableError
 from tests.support.images import ROOT, encoded, photograph
 
 FOLDER = ROOT / "tests" / "models" / "format-1"

@@ -1,4 +1,4 @@
-"""`headstart page`: what it refuses, and that a browser decodes an image file as headstart/images.py does."""
+"""`headstart page`: what it refuses, and that a browser decodes an image file as headstart/images does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playwright.sync_api import Page
 
 from headstart.commands import main as cli
 from headstart.handover.page import site
-from headstart.images import decode
+from headstart.images.decoding import decode
 from tests.support.browser import opened
 from tests.support.images import ROOT, deep_png, encoded, photograph
 from tests.support.web import served

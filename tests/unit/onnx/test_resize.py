@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
-from headstart.images import decode
+from headstart.images.decoding import decode
 from headstart.onnx import pieces, runtime
 from headstart.onnx.backbone_folder import Fit
 from headstart.onnx.resize import resize_graph

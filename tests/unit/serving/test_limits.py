@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from fastapi import HTTPException, Request
 
-from headstart.images import UnreadableError, size_of
-from headstart.serving.limits import Bodies, Limits, Pixels
+from headstart.images.limited import Pixels
+from headstart.serving.limits import Bodies, Limits
 from headstart.serving.models import Served
 from headstart.serving.workers import Workers
-from tests.support.images import encoded, photograph
 
 
 def request_of(*parts: bytes, pause_s: float = 0) -> Request:
@@ -137,14 +136,3 @@ def test_what_cannot_be_answered_in_time_is_refused_and_later_at_once() -> None:
         workers.close()
 
     asyncio.run(run())
-
-
-def test_pixels_are_told_by_the_header_alone() -> None:
-    assert size_of(encoded(photograph(1, 40, 60), "PNG")) == (60, 40)
-    jpeg = encoded(photograph(1, 40, 60), "JPEG", progressive=True)
-    assert size_of(jpeg) == (60, 40)
-    last = jpeg.rindex(b"\xff\xda")
-    assert size_of(jpeg[:last] + jpeg[last:-2] * 100 + jpeg[-2:])[1] >= 5 * 40
-    for bad, reason in {b"": "empty file", b"<html>": "not an image", b"8BPS....": "Photoshop"}.items():
-        with pytest.raises(UnreadableError, match=reason):
-            size_of(bad)
