@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headstart.backbones import weights
+from headstart.backbones import bundled, weights
 from headstart.backbones.groups import Group, layer_groups
 from headstart.backbones.levels import Level, extractor, levels_of
-from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING, Preprocessing
+from headstart.backbones.preprocessing import Preprocessing
 from headstart.backbones.weights import Published
 from headstart.base import files, licences
 from headstart.base.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
@@ -35,12 +35,20 @@ if TYPE_CHECKING:
     Report = Callable[[str], None]
     Judge = Callable[[Licence], None]
 
+_IMAGENET_CLASSES = 1000
 # Names in files that torchvision publishes -> names in its models today, as its own loaders translate them.
 _OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
     (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
 )
+
+
+class End(NamedTuple):
+    """The classifier that a network had."""
+
+    path: str  # of its tensors in the whole model
+    module: Any
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Backbone:
     weights: str
     weights_sha256: str  # of the file; of the state dict's bytes in the order of their names for random weights
     licence: Licence
+    classifier: torch.nn.Linear | None = None  # last features -> ImageNet's 1000 classes, where the weights have it
 
     @property
     def n_features(self) -> int:
@@ -83,14 +92,20 @@ def load(
     `report` receives lines for the user; `judge` may raise to refuse the licence of the weights. ParamError for a
     mistake in params.yaml, in a file or in the network. The global random state stays as it was.
     """
+    if params.is_onnx:
+        raise ParamError(
+            "backbone.name is 'onnx'. Such a graph can be run but not trained: it has no layers that PyTorch knows. A"
+            " network of torchvision or timm was expected. Set backbone.name in params.yaml."
+        )
     with _quiet():
         import torch
 
         canonical = _canonical(params.name)
         library, _, name = canonical.partition("/")
+        carried = bundled.of(canonical) if params.weights == "bundled" else None
         published, own = _torchvision_publishes(name) if library == "torchvision" else _timm_publishes(name, report)
-        if params.weights == "bundled":
-            own = BUNDLED_PREPROCESSING
+        if carried:
+            own = carried.preprocessing
         published, path = weights.choose(params, canonical, published, weights_folder, report, judge)
         preprocessing = _preprocessing(params, own)
         state = weights.read(path) if path else None
@@ -100,11 +115,13 @@ def load(
                 if library == "torchvision":
                     # Published weights fit one size alone.
                     px = own.input_px if params.weights == "default" else params.input_px or own.input_px
-                    module, state, known = _from_torchvision(name, px, state)
+                    module, state, known, end = _from_torchvision(name, px, state)
                 else:
-                    module, state, known = _from_timm(name, params.input_px, state, params.weights)
+                    is_in_order = carried is not None and carried.is_in_order
+                    module, state, known, end = _from_timm(name, params.input_px, state, params.weights, is_in_order)
                 if state:
                     _fill(module, state, known, params.name, published.weights)
+                classifier = _classifier(end, state) if params.weights in ("bundled", "default") else None
                 levels = _levels(module.eval().requires_grad_(False), preprocessing.input_px)
             except HeadstartError:
                 raise
@@ -116,7 +133,7 @@ def load(
                     f" these weights ({said}). {or_else} another backbone.name in params.yaml."
                 ) from error
     digest = files.sha256_of(path) if path else _digest(module)
-    return Backbone(canonical, module, levels, preprocessing, published.weights, digest, published.licence)
+    return Backbone(canonical, module, levels, preprocessing, published.weights, digest, published.licence, classifier)
 
 
 def save(module: torch.nn.Module, path: Path) -> None:
@@ -138,6 +155,11 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
         from safetensors.torch import load_file
 
         known = backbone_folder.read(folder)
+        if known.backbone_safetensors_sha256 is None:
+            raise ParamError(
+                f"the backbone is {known.name}, an ONNX graph, which PyTorch cannot run. Set embed.engine to auto,"
+                " onnxruntime or openvino in params.yaml."
+            )
         path = backbone_folder.piece(folder, backbone_folder.TENSORS)
         preprocessing = Preprocessing.of(known.preprocessing)
         library, _, name = _canonical(known.name).partition("/")
@@ -233,9 +255,9 @@ def _preprocessing(params: parameters.Backbone, own: Preprocessing) -> Preproces
 
 
 def _from_timm(
-    name: str, input_px: int | None, state: State | None, weights: str
-) -> tuple[torch.nn.Module, State | None, set[str]]:
-    """Return the model without its classifier, what is left to be filled into it, and all names of the whole model."""
+    name: str, input_px: int | None, state: State | None, weights: str, is_in_order: bool = False
+) -> tuple[torch.nn.Module, State | None, set[str], End]:
+    """Return the model without its classifier, what is left to be filled in, all names of the whole, the classifier."""
     import timm
 
     cfg: Any = timm.get_pretrained_cfg(name)
@@ -246,14 +268,15 @@ def _from_timm(
         state = None
     else:
         module = timm.create_model(name, pretrained=False, **sized)
-    if state and weights == "bundled":  # the same tensors in the same order, under other names
+    if state and is_in_order:  # the same tensors in the same order, under other names
         state = dict(zip(module.state_dict(), state.values(), strict=True))
     known = set(module.state_dict())
+    end = End(str(cfg.classifier), module.get_classifier())
     module.reset_classifier(0)
-    return module, state, known
+    return module, state, known, end
 
 
-def _from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn.Module, State | None, set[str]]:
+def _from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn.Module, State | None, set[str], End]:
     """Return the same for torchvision, without auxiliary heads either, `state` under the names that it has today."""
     import torch
     from torch import nn
@@ -278,10 +301,29 @@ def _from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn
         n_classes = model.eval()(_noise(1, px)).shape[-1]
     for hook in hooks:
         hook.remove()
-    model.set_submodule([path for path, width in executed if width == n_classes][-1], nn.Identity())
+    path = [path for path, width in executed if width == n_classes][-1]
+    end = End(path, model.get_submodule(path))
+    model.set_submodule(path, nn.Identity())
     for old, new in _OLD_NAMES:
         state = {old.sub(new, key): value for key, value in state.items()} if state else None
-    return model, state, known
+    return model, state, known, end
+
+
+def _classifier(end: End, state: State | None) -> torch.nn.Linear | None:
+    """Return the classifier with its weights, if it is one matrix product to ImageNet's 1000 classes.
+
+    `state`: what the network was filled from; None where the library has filled the whole model itself.
+    """
+    from torch import nn
+
+    if not isinstance(end.module, nn.Linear) or end.module.out_features != _IMAGENET_CLASSES:
+        return None
+    if state:
+        own = {name: state.get(f"{end.path}.{name}") for name in end.module.state_dict()}
+        if any(value is None or value.shape != end.module.state_dict()[name].shape for name, value in own.items()):
+            return None
+        end.module.load_state_dict(own)
+    return end.module.requires_grad_(False)
 
 
 def _fill(module: torch.nn.Module, state: State, known: set[str], name: str, source: str) -> None:
