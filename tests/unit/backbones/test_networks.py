@@ -96,8 +96,8 @@ def test_a_licence_of_bundled_weights_that_their_trainer_has_not_given_is_refuse
 def test_a_network_without_bundled_weights_is_told_which_have_them(tmp_path: Path) -> None:
     assert refusal(tmp_path, name="timm/tf_efficientnet_lite3") == (
         "backbone.weights is 'bundled', and backbone.name is 'timm/tf_efficientnet_lite3', which has no bundled"
-        " weights. One of tf_efficientnet_lite0, tf_efficientnet_lite1, tf_efficientnet_lite2, mobilenet_v2 was expected. Set"
-        " backbone.name, or backbone.weights to default, random, a file or a URL, in params.yaml."
+        " weights. One of tf_efficientnet_lite0, tf_efficientnet_lite1, tf_efficientnet_lite2, mobilenet_v2 was"
+        " expected. Set backbone.name, or backbone.weights to default, random, a file or a URL, in params.yaml."
     )
 
 
