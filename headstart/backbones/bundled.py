@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from headstart.backbones.preprocessing import Preprocessing
 from headstart.base import files
-from headstart.base.errors import ParamError, did_you_mean
+from headstart.base.errors import ParamError
 from headstart.base.licences import UNKNOWN, Licence
 
 _HALF = (0.5, 0.5, 0.5)
@@ -95,7 +95,7 @@ def of(name: str) -> Bundled:
     known = [canonical.partition("/")[2] for canonical in TABLE]
     raise NoneError(
         f"backbone.weights is 'bundled', and backbone.name is '{name}', which has no bundled weights."
-        f"{did_you_mean(name, known)} One of {', '.join(known)} was expected. Set backbone.name, or backbone.weights"
+        f" One of {', '.join(known)} was expected. Set backbone.name, or backbone.weights"
         " to default, random, a file or a URL, in params.yaml."
     )
 
