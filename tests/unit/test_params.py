@@ -323,6 +323,6 @@ def test_a_graph_cannot_be_fine_tuned_and_that_is_told_before_anything_runs() ->
     values["backbone"]["name"] = "onnx"
     assert refusal(values) == (
         "finetune.enabled is true and backbone.name is 'onnx'. Such a graph can be run but not trained: it has no"
-        " layers that PyTorch knows. Set finetune.enabled to false, or backbone.name to a network of torchvision or timm,"
-        " in params.yaml."
+        " layers that PyTorch knows. Set finetune.enabled to false, or backbone.name to a network of torchvision or"
+        " timm, in params.yaml."
     )
