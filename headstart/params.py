@@ -115,12 +115,9 @@ class Backbone(_Section):
 
     @model_validator(mode="after")
     def _has_no_option_without_effect(self) -> Backbone:
-        for name in ("outputs", "channel_order"):
-            if getattr(self, name) is not None and not self.is_onnx:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, and name is {self.name!r}; {name} is for {ONNX} alone, set it"
-                    " to null"
-                )
+        given = [name for name in ("outputs", "channel_order") if getattr(self, name) is not None]
+        if given and not self.is_onnx:
+            raise ValueError(f"name is {self.name!r}, and {given[0]} is for {ONNX} alone, set it to null")
         return self
 
 
