@@ -48,8 +48,8 @@ def from_timm(
     if state and is_in_order:  # the same tensors in the same order, under other names
         state = dict(zip(module.state_dict(), state.values(), strict=True))
     known = set(module.state_dict())
-    end = End(str(cfg.classifier), module.getclassifier_of())
-    module.resetclassifier_of(0)
+    end = End(str(cfg.classifier), module.get_classifier())
+    module.reset_classifier(0)
     return module, state, known, end
 
 
