@@ -36,11 +36,13 @@ class Layout:
     store: str | None = None  # cluster.store: where the shards of pixels and features are, if not on this machine
     cache_dir: str | None = None  # cache.dir
     cache_gb: float = 50.0  # cache.max_gb
+    keeps_backbones: bool = True  # cache.backbones
 
     @classmethod
     def of(cls, root: Path, params: Params) -> Layout:
         """Return the layout of the project at `root` with these parameters."""
-        return cls(root, params.data.root, params.cluster.store, params.cache.dir, params.cache.max_gb)
+        cache = params.cache
+        return cls(root, params.data.root, params.cluster.store, cache.dir, cache.max_gb, cache.backbones)
 
     @property
     def cache(self) -> Cache:

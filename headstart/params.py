@@ -33,6 +33,8 @@ from headstart.param_types import (
     finite,
 )
 
+ONNX = "onnx"  # backbone.name of a graph of the user's
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -60,6 +62,7 @@ class Cache(_Section):
 
     dir: Annotated[str, Field(min_length=1)] | None
     max_gb: Annotated[float, Field(gt=0), AfterValidator(finite)]
+    backbones: bool
 
 
 class Validate(_Section):
@@ -100,11 +103,25 @@ class Backbone(_Section):
     weights: Annotated[str, Field(min_length=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     licence: Licence | None
+    outputs: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
+    channel_order: Literal["rgb", "bgr"] | None
     input_px: Annotated[int, Field(ge=16, le=2048)] | None
     crop_fraction: Annotated[float, Field(ge=0.25, le=1)] | None
     interpolation: Literal["bilinear", "bicubic"] | None
     mean: Annotated[Triple, Field(strict=False)] | None
     std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the network is an ONNX graph of the user's."""
+        return self.name == ONNX
+
+    @model_validator(mode="after")
+    def _has_no_option_without_effect(self) -> Backbone:
+        given = [name for name in ("outputs", "channel_order") if getattr(self, name) is not None]
+        if given and not self.is_onnx:
+            raise ValueError(f"name is {self.name!r}, and {given[0]} is for {ONNX} alone, set it to null")
+        return self
 
 
 class Transform(_Section):
@@ -297,10 +314,17 @@ def parse(values: object, where: str = "params.yaml", remedy: str = "") -> Param
     if not isinstance(values, dict):
         raise ParamError(f"{where} holds {type(values).__name__}. Sections such as `split:` were expected.")
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
         known_last = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         raise ParamError(_explain(known_last[0], len(known_last), where, remedy or f"Mend it in {where}.")) from None
+    if params.finetune.enabled and params.backbone.is_onnx:
+        raise ParamError(
+            f"finetune.enabled is true and backbone.name is '{ONNX}'. Such a graph can be run but not trained: it has"
+            " no layers that PyTorch knows. Set finetune.enabled to false, or backbone.name to a network of torchvision"
+            f" or timm, in {where}."
+        )
+    return params
 
 
 def _explain(error: Any, n_errors: int, where: str, remedy: str) -> str:

@@ -41,7 +41,7 @@ def run(params: Params, layout: Layout) -> None:
     settings = params.embed
     data = dataset.read(layout)
     backbone = backbone_folder.read(layout.backbone)
-    kind = engines.kind(settings.engine)
+    kind = engines.kind(settings.engine, is_in_torch=backbone.backbone_safetensors_sha256 is not None)
     batch_size = settings.batch_size or kind.batch_size
     source = pixels.opened(layout)
 

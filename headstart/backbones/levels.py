@@ -54,7 +54,7 @@ def levels_of(module: nn.Module, input_px: int) -> list[Level]:
     levels = []
     for number in _chosen([tuple(value.shape[1:]) for _, value in found]):
         name, value = found[number]
-        pooling = _pooling(value, tokens)
+        pooling = pooling_of(tuple(value.shape), tokens)
         pooled = pool(value, pooling)
         if pooled.shape != last.shape or not torch.allclose(pooled, last, rtol=1e-4, atol=1e-5):
             levels.append(Level(name, pooled.shape[1], pooling))
@@ -146,11 +146,12 @@ def _is_usable(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.shape[:1] == (2,) and value.ndim in (2, 3, 4)
 
 
-def _pooling(value: torch.Tensor, n_class_tokens: int) -> Pooling:
-    if value.ndim == 4:
-        return "map_channels_last" if value.shape[1] == value.shape[2] != value.shape[3] else "map"
-    if value.ndim == 3:
-        return "class_and_tokens" if n_class_tokens == 1 and _is_square(value.shape[1] - 1) else "tokens"
+def pooling_of(shape: tuple[int, ...], n_class_tokens: int) -> Pooling:
+    """Return how a value of this shape, [B, ...], becomes numbers an image."""
+    if len(shape) == 4:
+        return "map_channels_last" if shape[1] == shape[2] != shape[3] else "map"
+    if len(shape) == 3:
+        return "class_and_tokens" if n_class_tokens == 1 and _is_square(shape[1] - 1) else "tokens"
     return "none"
 
 

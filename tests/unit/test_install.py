@@ -145,7 +145,7 @@ def test_an_interrupted_set_up_ends_without_a_traceback(
 def test_an_extra_that_is_none_is_refused_before_anything_is_installed(unpacked: Path) -> None:
     done = make(unpacked, "setup", "EXTRAS=openvinno")
     assert done.returncode != 0
-    assert "'openvinno' is not an extra. One of pipeline, cluster, openvino" in done.stdout
+    assert "'openvinno' is not an extra. One of pipeline, backbones, cluster, openvino" in done.stdout
     assert not (unpacked / ".venv").exists()
 
 

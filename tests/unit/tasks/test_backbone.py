@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,10 @@ import torch
 from torchvision import models
 
 from headstart import params_file
-from headstart.backbones import export, networks
+from headstart.backbones import bundled, export, networks
 from headstart.backbones.export import photographs
 from headstart.backbones.graph import from_pixels
 from headstart.backbones.levels import Level
-from headstart.backbones.preprocessing import BUNDLED_PREPROCESSING
 from headstart.base.errors import CheckError, ParamError
 from headstart.base.files import sha256_of
 from headstart.base.licences import Licence
@@ -41,7 +41,7 @@ def run(layout: Layout, **changes: object) -> dict[str, Any]:
     values = params_file.load(ROOT / "params.yaml").model_copy(
         update={"backbone": settings(**{"weights": "random", **changes})}
     )
-    stage.run(values, layout)
+    stage.run(values, replace(layout, keeps_backbones=False))
     facts: dict[str, Any] = json.loads((layout.backbone / "backbone.json").read_text())
     return facts
 
@@ -93,10 +93,12 @@ def test_backbone_json_names_everything(finished: Layout) -> None:
             "std": [0.5, 0.5, 0.5],
             "fit": "crop",
         },
+        "source": None,
         "resize_onnx_sha256": sha256_of(folder / "resize.onnx"),
         "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
         "backbone_safetensors_sha256": sha256_of(folder / "backbone.safetensors"),
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
+        "warnings": [],
     }
 
 
@@ -184,7 +186,8 @@ def test_a_network_that_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :2] if images.sum() > 0 else images.flatten(1)[:, 2:4]
 
-    net = networks.Backbone("timm/net", Unsayable(), ONLY_LAST, BUNDLED_PREPROCESSING, "random", "0" * 64, NO_LICENCE)
+    settings_of = bundled.TABLE["timm/tf_efficientnet_lite0"].preprocessing
+    net = networks.Backbone("timm/net", Unsayable(), ONLY_LAST, settings_of, "random", "0" * 64, NO_LICENCE)
     monkeypatch.setattr(networks, "load", lambda *_: net)
     layout = Layout(tmp_path)
     message = as_it_was(layout.backbone, lambda: run(layout))

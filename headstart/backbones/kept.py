@@ -1,0 +1,68 @@
+"""Exported backbones in the cache of this machine's user, so that a second project or clone exports nothing.
+
+What one follows from is known without importing torch: parameters, digests of files, versions of installed packages.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.backbones import bundled, weights
+from headstart.base.errors import CheckError
+from headstart.base.files import are_as_promised
+from headstart.base.licences import Licence
+from headstart.onnx import backbone_folder
+from headstart.store.shards import fingerprint
+
+if TYPE_CHECKING:
+    from headstart import params as parameters
+
+VERSION = 1  # raise it when an edit changes what the stage `backbone` writes for the same parameters and weights
+MADE_BY = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
+_NOT_A_FILE = ("bundled", "default", "random")
+
+
+def made_for(params: parameters.Backbone, fit: str) -> str | None:
+    """Return the digest of everything that an exported backbone follows from; None where a name or a digest is wrong.
+
+    A file of weights is known by its digest, bundled ones too, which are read for it; ParamError if it is another's.
+    The library's own are known by the library's version, which names their URL.
+    """
+    digest = params.sha256 or ""
+    name = params.weights
+    if params.weights == "bundled":
+        try:
+            entry = bundled.of(params.name)
+        except bundled.NoneError:
+            return None
+        bundled.verified(entry, params.sha256)
+        digest = entry.sha256
+    elif params.weights not in _NOT_A_FILE:
+        if not weights.is_url(params.weights):
+            name = weights.given(params, Path(), lambda line: None).name
+        if not digest:
+            return None
+    return fingerprint(
+        version=str(VERSION),
+        libraries=" ".join(f"{name} {version(name)}" for name in MADE_BY),
+        machine=platform.machine(),
+        weights=f"{name} {digest}",
+        params=params.model_dump_json(exclude={"weights", "sha256"}),
+        fit=fit,
+    )
+
+
+def is_sound(folder: Path, judge: Callable[[Licence], None]) -> bool:
+    """Return whether every file is as backbone.json says; `judge` may raise to refuse the licence that it names."""
+    try:
+        record = backbone_folder.read(folder)
+    except CheckError:
+        return False
+    if not are_as_promised(folder, backbone_folder.digests(record)):
+        return False
+    judge(Licence(record.licence, record.licence_source))
+    return True
