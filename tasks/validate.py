@@ -136,8 +136,21 @@ def look_at_all(
     return [again.get(item.found, item) for item in looked], used
 
 
-def decided(looked: Iterable[Looked], decisions: Mapping[str, Decision]) -> list[Looked]:
-    """Return the same files as people have decided about them: without those to drop, with new labels and groups."""
+def decided(looked: Sequence[Looked], decisions: Mapping[str, Decision]) -> list[Looked]:
+    """Return the same files as people have decided about them: without those to drop, with new labels and groups.
+
+    DataError for a split that the data give no image: where they give none, one image would be all that is held out.
+    """
+    given = {item.found.given_split for item in looked} - {None}
+    ids = {item.image_id for item in looked}
+    if other := [each for each in decisions.values() if each.split not in {"", *given} and each.image_id in ids]:
+        named = count_and_name(sorted(f"{each.path or each.image_id}: {each.split}" for each in other))
+        expected = f"{' or '.join(sorted(map(str, given)))}, which the data give," if given else "No split"
+        raise DataError(
+            f"{reviewed.NAME} puts {len(other)} images in splits that the data do not give ({named})."
+            f" {expected[0].upper()}{expected[1:]} was expected. Give them a group instead, which no split separates, or"
+            " remove the split."
+        )
     return [_decided(item, decisions[item.image_id]) if item.image_id in decisions else item for item in looked]
 
 

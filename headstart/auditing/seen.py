@@ -70,8 +70,8 @@ class Seen:
 
     @property
     def has_groups(self) -> bool:
-        """Whether the data say which images belong together."""
-        return any(group != image_id for group, image_id in zip(self.images.groups, self.images.image_ids, strict=True))
+        """Whether the data say of every image what belongs to it; decisions in reviewed.csv do so of some images."""
+        return all(group != image_id for group, image_id in zip(self.images.groups, self.images.image_ids, strict=True))
 
     @cached_property
     def _manifest(self) -> pl.DataFrame:

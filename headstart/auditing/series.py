@@ -143,7 +143,8 @@ def proposed(
         joined.append(bursts)
         basis.append(f"{len(bursts)} pairs that one camera took within {_BURST_S:g} seconds")
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *joined])
-    groups = connected(pairs[pairs[:, 0] != pairs[:, 1]], n_images)
+    found = connected(pairs[pairs[:, 0] != pairs[:, 1]], n_images)
+    groups = [rows for rows in found if len(set(seen.images.groups[rows])) > 1]  # of others it is decided
     if not groups:
         return None, no_groups()
     ids, paths = seen.images.image_ids, seen.images.paths
