@@ -107,7 +107,7 @@ def _move(seen: Seen, clusters: Sequence[np.ndarray], layout: Layout) -> None:
 def moved(
     about: Mapping[str, About], clusters: Sequence[Sequence[str]], decisions: Mapping[str, Decision]
 ) -> tuple[dict[str, Decision], int]:
-    """Return the decisions that are new if each cluster of image_ids is put in one split, and how many stay as they are.
+    """Return the decisions that are new if each cluster of image_ids is put in one split; and how many stay torn.
 
     An image that a person has decided to keep as it is, or in a group of its own, is left where it is.
     """

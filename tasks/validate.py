@@ -141,16 +141,7 @@ def decided(looked: Sequence[Looked], decisions: Mapping[str, Decision]) -> list
 
     DataError for a split that the data give no image: where they give none, one image would be all that is held out.
     """
-    given = {item.found.given_split for item in looked} - {None}
-    ids = {item.image_id for item in looked}
-    if other := [each for each in decisions.values() if each.split not in {"", *given} and each.image_id in ids]:
-        named = count_and_name(sorted(f"{each.path or each.image_id}: {each.split}" for each in other))
-        expected = f"{' or '.join(sorted(map(str, given)))}, which the data give," if given else "No split"
-        raise DataError(
-            f"{reviewed.NAME} puts {len(other)} images in splits that the data do not give ({named})."
-            f" {expected[0].upper()}{expected[1:]} was expected. Give them a group instead, which no split separates, or"
-            " remove the split."
-        )
+    reviewed.check_splits(decisions, {item.image_id: item.found.given_split for item in looked})
     return [_decided(item, decisions[item.image_id]) if item.image_id in decisions else item for item in looked]
 
 
@@ -330,7 +321,8 @@ def run(params: Params, layout: Layout) -> None:
     tables.write(layout.manifest, manifest, tables.MANIFEST)
     validation.forget_failed(layout)
     _tell(summary, aside, wanted.min_images)
-    _tell_decisions(decisions, looked)
+    for line in reviewed.told(decisions, (item.image_id for item in looked)):
+        say(line)
     if len(slices):
         say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
     for note in notes:
@@ -385,15 +377,3 @@ def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int) -
             f"{len(bad)} files are set aside ({count_and_name(sorted(bad))}), listed with their reasons in"
             " artifacts/validation/quarantine.csv"
         )
-
-
-def _tell_decisions(decisions: Mapping[str, Decision], looked: Sequence[Looked]) -> None:
-    """Tell what reviewed.csv has changed, and which of its lines concern no image that is there."""
-    if not decisions:
-        return
-    counts = Counter(each.decision for each in decisions.values())
-    said = f"{counts['drop']} images dropped, {counts['change']} changed, {counts['keep']} kept"
-    say(f"{reviewed.NAME} has {len(decisions)} decisions: {said}")
-    if gone := reviewed.absent(decisions, (item.image_id for item in looked)):
-        named = count_and_name(each.path or each.image_id for each in gone)
-        say(f"{len(gone)} of these concern images that are not here ({named}), and have no effect")

@@ -85,7 +85,7 @@ def test_the_split_of_an_image_is_moved(class_folders: Folders, layout: Layout) 
     ("given", "split", "said"),
     [
         ((), "test", "No split was expected"),
-        (("train", "test"), "val", "Test or train, which the data give, was expected"),
+        (("train", "test"), "val", "Of test and train, which they give, one was expected"),
     ],
 )
 def test_a_split_that_the_data_do_not_give_is_refused(
