@@ -14,7 +14,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -284,7 +284,7 @@ def run(params: Params, layout: Layout) -> None:
             f"{len(linked)} folders in '{shown}' are links ({count_and_name(linked)}). DVC does not look into them:"
             " after a change there, run `headstart run --force validate`"
         )
-    listing = _with_names(listing, params.data.normalise_labels)
+    listing = label_names.applied(listing, params.data.normalise_labels)
     rules = wanted.max_pixels, wanted.max_seconds, wanted.damaged_jpegs
     known = KnownFiles(listing.folder)
     if not wanted.thorough:
@@ -327,26 +327,6 @@ def run(params: Params, layout: Layout) -> None:
         say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
     for note in notes:
         say(note)
-
-
-def _with_names(listing: Listing, normalise: bool) -> Listing:
-    """Return the listing with one label for those that differ in case, spaces or form of Unicode alone, if wanted.
-
-    Otherwise they stay classes of their own, and are told.
-    """
-    found = label_names.twins(item.label for item in listing.found)
-    if not found:
-        return listing
-    named = count_and_name(label_names.told(found))
-    if not normalise:
-        warn(
-            f"{len(found)} labels differ from another in case, spaces or form of Unicode alone ({named}), and are"
-            " classes of their own. If they are the same, set data.normalise_labels to true in params.yaml"
-        )
-        return listing
-    say(f"{len(found)} labels that differ in case, spaces or form of Unicode alone are joined ({named})")
-    images = [item._replace(label=found.get(item.label, item.label)) for item in listing.found]
-    return replace(listing, found=images)
 
 
 def _listed(error: DataError, layout: Layout, aside: Sequence[Aside]) -> DataError:

@@ -56,7 +56,7 @@ def test_a_copy_across_splits_is_reported_refused_or_moved(project: Project) -> 
     project.must("python", "-m", "tasks", "set", "audit.on_leak=move")
     said = project.must("dvc", "repro", "audit")
     assert (
-        "audit: warning: 2 images that are nearly the same across splits, or in a group with these, are put together"
+        "audit: warning: 2 images are put together in reviewed.csv, those that are nearly the same across splits"
         in said
     )
     decisions = reviewed.read(project.root / "reviewed.csv")
