@@ -64,6 +64,7 @@ def run(params: Params, layout: Layout) -> None:
     findings = [*copies, *suspicious, *odd]
     if record.n_leaking_clusters and settings.on_leak == "error":
         raise _refused(record, findings, layout)
+    (layout.failed / _LEAKS).unlink(missing_ok=True)
     folder.write(layout.audit, findings, record, grouped)
     if record.n_leaking_clusters and settings.on_leak == "move":
         _move(seen, clusters, layout)

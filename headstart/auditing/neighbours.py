@@ -10,6 +10,7 @@ EXACT_UP_TO = 20_000  # images; above, the search is approximate
 _BLOCK = 1024  # rows whose cosines to all others are in memory at a time
 _AXES = 128  # of the principal components that the approximate search works in
 _SAMPLE = 10_000  # rows that these are fitted to
+_MIN_TRAINED = 39  # rows a cell, from which faiss finds its centre well
 _PROBED = 16  # cells that the approximate search looks into
 _SMALLEST = 1e-12
 
@@ -116,7 +117,7 @@ def _approximate(features: Rows, k: int) -> Neighbours:
     for start in range(0, n_rows, _BLOCK):
         block = np.arange(start, min(start + _BLOCK, n_rows))
         reduced[block] = unit((unit(features[block]) - mean) @ projection)
-    cells = int(4 * n_rows**0.5)
+    cells = min(int(4 * n_rows**0.5), n_rows // _MIN_TRAINED)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(reduced.shape[1]), reduced.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
     index.train(reduced)
     index.add(reduced)
