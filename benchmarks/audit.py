@@ -188,9 +188,10 @@ def elsewhere(root: Path) -> None:
         )
         known = np.flatnonzero(~held_out)
         selection = sweep.select(Source(rows[known], None, given[known], groups[known]), n_classes, settings)
-        inside = selection.out_of_fold.argmax(1) == given[known]
-        outside = selection.head.scores(rows[held_out][:, selection.columns]).argmax(1) == given[held_out]
-        lower = shift.drop(inside, groups[known], outside, groups[held_out]).p_value <= level / 2
+        right = np.empty(len(seen), bool)
+        right[known] = selection.out_of_fold.argmax(1) == given[known]
+        right[held_out] = selection.head.scores(rows[held_out][:, selection.columns]).argmax(1) == given[held_out]
+        lower = shift.drop(right, given, groups, held_out).p_value <= level / 2
         apart = shift.two_sample(rows, seen.levels, given, groups, held_out, seed)
         differs = apart is not None and apart.p_value <= level / 2
         for name, is_alarm in (("accuracy", lower), ("features", differs), ("either", lower or differs)):

@@ -5,6 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from headstart.base.errors import count_and_name
+from headstart.base.progress import say, warn
+
+if TYPE_CHECKING:
+    from headstart.listing import Listing
 
 
 def twins(labels: Iterable[str]) -> dict[str, str]:
@@ -31,6 +39,26 @@ def told(found: Mapping[str, str]) -> list[str]:
     for label, chosen in found.items():
         groups.setdefault(chosen, []).append(label)
     return [" and ".join(_shown(label, group) for label in group) for group in groups.values()]
+
+
+def applied(listing: Listing, normalise: bool) -> Listing:
+    """Return the listing with one label for those that differ in case, spaces or form of Unicode alone, if wanted.
+
+    Otherwise they stay classes of their own, and are told.
+    """
+    found = twins(item.label for item in listing.found)
+    if not found:
+        return listing
+    named = count_and_name(told(found))
+    if not normalise:
+        warn(
+            f"{len(found)} labels differ from another in case, spaces or form of Unicode alone ({named}), and are"
+            " classes of their own. If they are the same, set data.normalise_labels to true in params.yaml"
+        )
+        return listing
+    say(f"{len(found)} labels that differ in case, spaces or form of Unicode alone are joined ({named})")
+    images = [item._replace(label=found.get(item.label, item.label)) for item in listing.found]
+    return replace(listing, found=images)
 
 
 def _plain(label: str) -> str:

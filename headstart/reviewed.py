@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,6 +195,35 @@ def absent(decisions: Mapping[str, Decision], image_ids: Iterable[str]) -> list[
     """Return the decisions about images that are not among these."""
     there = set(image_ids)
     return [each for each in decisions.values() if each.image_id not in there]
+
+
+def told(decisions: Mapping[str, Decision], image_ids: Iterable[str]) -> list[str]:
+    """Return what the decisions change among these images, and how many concern others, in lines for the user."""
+    if not decisions:
+        return []
+    counts = Counter(each.decision for each in decisions.values())
+    said = f"{counts['drop']} images dropped, {counts['change']} changed, {counts['keep']} kept"
+    lines = [f"{NAME} has {len(decisions)} decisions: {said}"]
+    if gone := absent(decisions, image_ids):
+        named = count_and_name(each.path or each.image_id for each in gone)
+        lines.append(f"{len(gone)} of these concern images that are not here ({named}), and have no effect")
+    return lines
+
+
+def check_splits(decisions: Mapping[str, Decision], given: Mapping[str, str | None]) -> None:
+    """Raise DataError for a split that no image has in `given`, image_id -> the split that the data give.
+
+    Where they give none, or not this one, the image would be all that is held out.
+    """
+    splits = sorted({split for split in given.values() if split})
+    other = [each for each in decisions.values() if each.split not in {"", *splits} and each.image_id in given]
+    if other:
+        named = count_and_name(sorted(f"{each.path or each.image_id}: {each.split}" for each in other))
+        expected = f"Of {' and '.join(splits)}, which they give, one was" if splits else "No split was"
+        raise DataError(
+            f"{NAME} puts {len(other)} images in splits that the data do not give ({named}). {expected} expected. Give"
+            " them a group, which no split separates, or remove the split."
+        )
 
 
 def _checked(values: dict[str, str], where: str) -> Decision:

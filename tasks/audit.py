@@ -6,7 +6,7 @@ depend on it. With audit.on_leak `move` it also adds rows to reviewed.csv, which
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from headstart.auditing.seen import Seen
 from headstart.base.errors import DataError, count_and_name
 from headstart.base.files import write_csv
 from headstart.base.progress import say, warn
-from headstart.reviewed import Decision, Grouping
+from headstart.reviewed import About, Decision, Grouping
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -64,6 +64,7 @@ def run(params: Params, layout: Layout) -> None:
     findings = [*copies, *suspicious, *odd]
     if record.n_leaking_clusters and settings.on_leak == "error":
         raise _refused(record, findings, layout)
+    (layout.failed / _LEAKS).unlink(missing_ok=True)
     folder.write(layout.audit, findings, record, grouped)
     if record.n_leaking_clusters and settings.on_leak == "move":
         _move(seen, clusters, layout)
@@ -86,15 +87,40 @@ def _refused(record: AuditRecord, findings: Sequence[Finding], layout: Layout) -
 
 
 def _move(seen: Seen, clusters: Sequence[np.ndarray], layout: Layout) -> None:
-    """Decide, for the next run, that each cluster across splits is one group: see `reviewed.Grouping`."""
-    moved: dict[str, Decision] = {}
+    """Decide, for the next run, that each cluster stays in one split, with all images that share a group with it."""
+    ids = seen.images.image_ids
+    torn = [[ids[row] for row in rows] for rows in clusters if len(set(seen.splits[rows])) > 1]
     with reviewed.changing(layout.reviewed) as decisions:
-        grouping = Grouping(seen.about, decisions)
-        for rows in clusters:
-            if len(set(seen.splits[rows])) > 1:
-                moved |= grouping.join(seen.images.image_ids[row] for row in rows)
-        decisions |= moved
-    warn(
-        f"{len(moved)} images that are nearly the same across splits, or in a group with these, are put together in"
-        f" {reviewed.NAME}; the next run has each of these pictures in one split"
-    )
+        new, n_left = moved(seen.about, torn, decisions)
+        decisions |= new
+    if new:
+        warn(
+            f"{len(new)} images are put together in {reviewed.NAME}, those that are nearly the same across splits and"
+            " those in a group with them; the next run has each group in one split"
+        )
+    if n_left:
+        warn(
+            f"{n_left} pictures stay in more than one split, since {reviewed.NAME} says that an image of them is right"
+            " as it is"
+        )
+
+
+def moved(
+    about: Mapping[str, About], clusters: Sequence[Sequence[str]], decisions: Mapping[str, Decision]
+) -> tuple[dict[str, Decision], int]:
+    """Return the decisions that are new if each cluster of image_ids is put in one split; and how many stay torn.
+
+    An image that a person has decided to keep as it is, or in a group of its own, is left where it is.
+    """
+    grouping, n_left = Grouping(about, decisions), 0
+    found: dict[str, Decision] = {}
+    for cluster in clusters:
+        some = [each for each in cluster if not _is_kept(each, decisions.get(each))]
+        n_left += len(some) < len(cluster)
+        if len(some) > 1:
+            found |= grouping.join(some)
+    return {image_id: each for image_id, each in found.items() if decisions.get(image_id) != each}, n_left
+
+
+def _is_kept(image_id: str, decision: Decision | None) -> bool:
+    return decision is not None and (decision.decision == "keep" or decision.group == image_id)

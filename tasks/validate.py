@@ -14,7 +14,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -136,8 +136,12 @@ def look_at_all(
     return [again.get(item.found, item) for item in looked], used
 
 
-def decided(looked: Iterable[Looked], decisions: Mapping[str, Decision]) -> list[Looked]:
-    """Return the same files as people have decided about them: without those to drop, with new labels and groups."""
+def decided(looked: Sequence[Looked], decisions: Mapping[str, Decision]) -> list[Looked]:
+    """Return the same files as people have decided about them: without those to drop, with new labels and groups.
+
+    DataError for a split that the data give no image: where they give none, one image would be all that is held out.
+    """
+    reviewed.check_splits(decisions, {item.image_id: item.found.given_split for item in looked})
     return [_decided(item, decisions[item.image_id]) if item.image_id in decisions else item for item in looked]
 
 
@@ -280,7 +284,7 @@ def run(params: Params, layout: Layout) -> None:
             f"{len(linked)} folders in '{shown}' are links ({count_and_name(linked)}). DVC does not look into them:"
             " after a change there, run `headstart run --force validate`"
         )
-    listing = _with_names(listing, params.data.normalise_labels)
+    listing = label_names.applied(listing, params.data.normalise_labels)
     rules = wanted.max_pixels, wanted.max_seconds, wanted.damaged_jpegs
     known = KnownFiles(listing.folder)
     if not wanted.thorough:
@@ -317,31 +321,12 @@ def run(params: Params, layout: Layout) -> None:
     tables.write(layout.manifest, manifest, tables.MANIFEST)
     validation.forget_failed(layout)
     _tell(summary, aside, wanted.min_images)
-    _tell_decisions(decisions, looked)
+    for line in reviewed.told(decisions, (item.image_id for item in looked)):
+        say(line)
     if len(slices):
         say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
     for note in notes:
         say(note)
-
-
-def _with_names(listing: Listing, normalise: bool) -> Listing:
-    """Return the listing with one label for those that differ in case, spaces or form of Unicode alone, if wanted.
-
-    Otherwise they stay classes of their own, and are told.
-    """
-    found = label_names.twins(item.label for item in listing.found)
-    if not found:
-        return listing
-    named = count_and_name(label_names.told(found))
-    if not normalise:
-        warn(
-            f"{len(found)} labels differ from another in case, spaces or form of Unicode alone ({named}), and are"
-            " classes of their own. If they are the same, set data.normalise_labels to true in params.yaml"
-        )
-        return listing
-    say(f"{len(found)} labels that differ in case, spaces or form of Unicode alone are joined ({named})")
-    images = [item._replace(label=found.get(item.label, item.label)) for item in listing.found]
-    return replace(listing, found=images)
 
 
 def _listed(error: DataError, layout: Layout, aside: Sequence[Aside]) -> DataError:
@@ -372,15 +357,3 @@ def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int) -
             f"{len(bad)} files are set aside ({count_and_name(sorted(bad))}), listed with their reasons in"
             " artifacts/validation/quarantine.csv"
         )
-
-
-def _tell_decisions(decisions: Mapping[str, Decision], looked: Sequence[Looked]) -> None:
-    """Tell what reviewed.csv has changed, and which of its lines concern no image that is there."""
-    if not decisions:
-        return
-    counts = Counter(each.decision for each in decisions.values())
-    said = f"{counts['drop']} images dropped, {counts['change']} changed, {counts['keep']} kept"
-    say(f"{reviewed.NAME} has {len(decisions)} decisions: {said}")
-    if gone := reviewed.absent(decisions, (item.image_id for item in looked)):
-        named = count_and_name(each.path or each.image_id for each in gone)
-        say(f"{len(gone)} of these concern images that are not here ({named}), and have no effect")

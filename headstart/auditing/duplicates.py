@@ -16,6 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from headstart.auditing import alignment, copies
 from headstart.auditing.folder import Calibration
 from headstart.auditing.neighbours import Neighbours, Rows, cosines, unit
+from headstart.base.cores import n_cores
+from headstart.embedding.pixels import threads
 
 MAX_PAIRS = 12_000  # that are compared by pixels
 _N_ORIGINALS = 30  # that copies are made of
@@ -26,7 +28,8 @@ _NEAREST = 3  # neighbours of an image that may be its copies
 _DEVIATIONS = 5.0  # that a pair has to be above random pairs of its class
 _FAR, _UNLIKE = 0.005, 0.02  # share of the copies whose features, or whose pixels, are less alike
 _HIGHEST = 1 - 1e-6
-_BLOCK = 1024  # pairs whose pictures are in memory
+_BLOCK = 1024  # pairs whose small grey pictures are in memory
+_CHUNK = 32  # images whose pixels are in memory, for each core
 
 Pixels = Callable[[np.ndarray], np.ndarray]  # numbers of images -> uint8 [n, S, S, 3]
 Backbone = Callable[[np.ndarray], np.ndarray]  # uint8 [n, S, S, 3] -> float32 [n, D], the columns of `features`
@@ -83,7 +86,8 @@ def clusters(pairs: np.ndarray, n_images: int) -> list[np.ndarray]:
     _, member_of = connected_components(graph, directed=False)
     involved = np.unique(pairs)
     names = member_of[involved]
-    found = [involved[names == name] for name in np.unique(names)]
+    order = np.argsort(names, kind="stable")
+    found = np.split(involved[order], np.flatnonzero(np.diff(names[order])) + 1)
     return sorted(found, key=lambda rows: int(rows[0]))
 
 
@@ -129,9 +133,10 @@ def _robust(scores: np.ndarray) -> tuple[float, float]:
 
 
 def _random_pairs(members: np.ndarray, n_pairs: int, draw: np.random.Generator) -> np.ndarray:
+    """Return different pairs, int [at most n_pairs, 2]: a pair that counted twice would make few look like enough."""
     if len(members) < 3:
         return np.zeros((0, 2), np.int64)
-    rows = draw.choice(members, (n_pairs, 2))
+    rows = np.unique(np.sort(draw.choice(members, (n_pairs, 2)), axis=1), axis=0)
     kept: np.ndarray = rows[rows[:, 0] != rows[:, 1]]
     return kept
 
@@ -174,7 +179,8 @@ def _parts(pairs: np.ndarray) -> Sequence[np.ndarray]:
 
 def _compared(pairs: np.ndarray, pixels: Pixels) -> np.ndarray:
     rows, at = np.unique(pairs, return_inverse=True)
-    pictures = alignment.grey(pixels(rows))
+    parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    pictures = np.concatenate(list(threads(n_cores()).map(lambda some: alignment.grey(pixels(some)), parts)))
     first, second = at.reshape(pairs.shape).T
     return alignment.correlation(pictures[first], pictures[second])
 

@@ -108,7 +108,7 @@ class AuditRecord(Record):
     n_clusters: int  # of near-identical images
     n_leaking_clusters: int  # of them, across splits
     n_held_out_leaked: int  # test images that have a near-identical one in train or val
-    calibration: Calibration | None  # None: every class has too few images
+    calibration: Calibration
     is_exact: bool  # whether every pair of images was compared by features
     n_labels_by_neighbours: int  # ranked by a vote of the nearest images: they were not in the cross-validation
     n_labels_suspicious: int  # another label is more probable

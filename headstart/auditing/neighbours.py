@@ -10,6 +10,8 @@ EXACT_UP_TO = 20_000  # images; above, the search is approximate
 _BLOCK = 1024  # rows whose cosines to all others are in memory at a time
 _AXES = 128  # of the principal components that the approximate search works in
 _SAMPLE = 10_000  # rows that these are fitted to
+_MIN_TRAINED = 39  # rows a cell, from which faiss finds its centre well
+_MAX_TRAINED = 64  # rows a cell, more are not looked at for its centre
 _PROBED = 16  # cells that the approximate search looks into
 _SMALLEST = 1e-12
 
@@ -116,9 +118,15 @@ def _approximate(features: Rows, k: int) -> Neighbours:
     for start in range(0, n_rows, _BLOCK):
         block = np.arange(start, min(start + _BLOCK, n_rows))
         reduced[block] = unit((unit(features[block]) - mean) @ projection)
-    cells = int(4 * n_rows**0.5)
+    cells = min(int(4 * n_rows**0.5), n_rows // _MIN_TRAINED)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(reduced.shape[1]), reduced.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
-    index.train(reduced)
+    index.cp.max_points_per_centroid = _MAX_TRAINED
+    n_threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # else the cells depend on the number of cores
+    try:
+        index.train(reduced)
+    finally:
+        faiss.omp_set_num_threads(n_threads)
     index.add(reduced)
     index.nprobe = _PROBED
     found, near = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)

@@ -1,4 +1,4 @@
-"""What the audit looks at: every image with its features, pixels, split, and the probabilities that it was given."""
+"""What the audit looks at: every image with its features, pixels, split, and what a head says of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headstart.auditing import label_errors
+from headstart.auditing.label_errors import Judged
 from headstart.base import dataset, tables
 from headstart.base.cores import n_cores
 from headstart.base.dataset import Images
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from headstart.layout import Layout
 
-_BLOCK = 2048  # images whose features are in memory for the head
 _CHUNK = 32  # images whose pixels are read at a time
 
 
@@ -70,8 +71,8 @@ class Seen:
 
     @property
     def has_groups(self) -> bool:
-        """Whether the data say which images belong together."""
-        return any(group != image_id for group, image_id in zip(self.images.groups, self.images.image_ids, strict=True))
+        """Whether the data say of every image what belongs to it; decisions in reviewed.csv do so of some images."""
+        return all(group != image_id for group, image_id in zip(self.images.groups, self.images.image_ids, strict=True))
 
     @cached_property
     def _manifest(self) -> pl.DataFrame:
@@ -91,24 +92,28 @@ class Seen:
         return np.array([size_of[image_id] for image_id in self.images.image_ids])
 
     @cached_property
-    def probabilities(self) -> np.ndarray:
-        """Float32 [N, C] by a head that was not fitted on the image; NaN where there is none.
+    def judged(self) -> Judged:
+        """What a head that was not fitted on an image says of it.
 
         Out of fold for train and val, if the image was in the cross-validation; by head.onnx for test.
         """
-        found = np.full((len(self), len(self.classes)), np.nan, np.float32)
+        found = label_errors.nobody(len(self))
         table = head_folder.out_of_fold(self.layout.head)
         at = {image_id: row for row, image_id in enumerate(self.images.image_ids)}
         rows = np.array([at[image_id] for image_id in table["image_id"]], np.int64)
-        found[rows] = table["probabilities"].explode().to_numpy().reshape(len(rows), -1)
-        held_out = np.flatnonzero(self.is_held_out)
+        given = np.empty((len(rows), len(self.classes)), np.float32)
+        given[np.argsort(np.argsort(rows))] = table["probabilities"].explode().to_numpy().reshape(given.shape)
+        known = np.sort(rows)
+        label_errors.judge(found, known, self.labels, lambda some: given[np.searchsorted(known, some)])
         head = head_folder.read(self.layout.head)
         read = features.opened(self.layout).at(head.levels)
         session = runtime.session(head_folder.piece(self.layout.head))
-        for start in range(0, len(held_out), _BLOCK):
-            some = held_out[start : start + _BLOCK]
+
+        def answered(some: np.ndarray) -> np.ndarray:
             inputs = read.read([self.images.image_ids[row] for row in some]).astype(np.float32)
-            found[some] = session.run(["probabilities"], {"features": inputs})[0]
+            return np.asarray(session.run(["probabilities"], {"features": inputs})[0])
+
+        label_errors.judge(found, np.flatnonzero(self.is_held_out), self.labels, answered)
         return found
 
     @cached_property

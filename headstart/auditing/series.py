@@ -22,7 +22,8 @@ _MIN_SHARE = 0.2  # of the images that are in them
 _N_PERMUTATIONS = 200
 _CLEAR = 0.25  # standard deviations that images of a group have to be nearer than others of their class
 _BURST_S = 10.0  # seconds between two images of a burst
-_MAX_NAMED = 20_000  # images whose names are judged by their features
+_MAX_NAMED = 4000  # images whose names are judged by their features
+_RUN = 100  # of these, neighbours by path
 _MAX_EXIF = 1000  # pairs, the nearest, whose EXIF data are read
 _EXIF, _TIME, _SUBSECONDS, _MODEL = 0x8769, 0x9003, 0x9291, 0x0110
 
@@ -48,8 +49,17 @@ def by_name(paths: Sequence[str], labels: np.ndarray, units: np.ndarray, seed: i
     `units` float32 [N, D] of length 1. Names are compared within a folder. Series that are shuffled within their class
     must never be as near in 200 trials.
     """
-    found = [_judged(words, make, paths, labels, units, seed) for words, make in NAMINGS.items()]
+    cosines = units @ units.T
+    found = [_judged(words, make, paths, labels, cosines, seed) for words, make in NAMINGS.items()]
     return max((each for each in found if each), key=lambda each: each.nearer, default=None)
+
+
+def by_path(paths: Sequence[str], seed: int) -> np.ndarray:
+    """Return the numbers of the images whose names are judged: all, or runs of neighbours by path, as series are."""
+    order = np.array(sorted(range(len(paths)), key=lambda row: paths[row]), np.int64)
+    runs = [order[start : start + _RUN] for start in range(0, len(order), _RUN)]
+    drawn = np.random.default_rng(seed).permutation(len(runs))[: _MAX_NAMED // _RUN]
+    return np.sort(np.concatenate([runs[number] for number in drawn]))
 
 
 def taken_at(data: bytes) -> tuple[str, float] | None:
@@ -73,7 +83,7 @@ def is_burst(one: tuple[str, float] | None, other: tuple[str, float] | None) -> 
 
 
 def _judged(
-    words: str, make: Callable[[str], str], paths: Sequence[str], labels: np.ndarray, units: np.ndarray, seed: int
+    words: str, make: Callable[[str], str], paths: Sequence[str], labels: np.ndarray, cosines: np.ndarray, seed: int
 ) -> Naming | None:
     places = [PurePosixPath(path) for path in paths]
     stems = [make(place.stem) for place in places]
@@ -83,25 +93,27 @@ def _judged(
     if is_series.sum() < _MIN_GROUPS or sizes[is_series].sum() < _MIN_SHARE * len(names):
         return None
     some = np.flatnonzero(is_series[series])
-    own, of_class, pictures = series[some], labels[some], units[some]
-    seen = _nearness(pictures, own)
+    pairs, of_class = _pairs(series[some]), labels[some]
+    seen = _nearness(cosines, some, pairs)
     draw = np.random.default_rng(seed)
-    drawn = np.array([_nearness(pictures[_shuffled(of_class, draw)], own) for _ in range(_N_PERMUTATIONS)])
-    among = _spread(pictures, of_class, draw)
+    drawn = np.array([_nearness(cosines, some[_shuffled(of_class, draw)], pairs) for _ in range(_N_PERMUTATIONS)])
+    among = _spread(cosines, some, of_class, draw)
     nearer = float((seen - drawn.mean()) / among)
     if seen <= drawn.max() or nearer < _CLEAR:
         return None
     return Naming(words, np.where(is_series[series], names, ""), nearer)
 
 
-def _nearness(units: np.ndarray, series: np.ndarray) -> float:
-    """Return the mean cosine of two different images of a series."""
-    _, member_of, sizes = np.unique(series, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(sizes), units.shape[1]))
-    order = np.argsort(member_of, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    sums = np.add.reduceat(units[order].astype(np.float64), starts, axis=0)
-    return float(((sums * sums).sum() - len(units)) / (sizes * (sizes - 1)).sum())
+def _pairs(series: np.ndarray) -> np.ndarray:
+    """Return int [2, P]: every two images of one series, of int [N]."""
+    order = np.argsort(series, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(series[order])) + 1)
+    return np.concatenate([each[np.array(np.triu_indices(len(each), 1))] for each in members], axis=1)
+
+
+def _nearness(cosines: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> float:
+    """Return the mean cosine of two different images of a series, where `rows` stand in the places of the images."""
+    return float(cosines[rows[pairs[0]], rows[pairs[1]]].mean(dtype=np.float64))
 
 
 def _shuffled(labels: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -112,11 +124,11 @@ def _shuffled(labels: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     return found
 
 
-def _spread(units: np.ndarray, labels: np.ndarray, draw: np.random.Generator) -> float:
+def _spread(cosines: np.ndarray, rows: np.ndarray, labels: np.ndarray, draw: np.random.Generator) -> float:
     """Return the standard deviation of the cosine of two images of a class."""
     other = _shuffled(labels, draw)
     apart = np.flatnonzero(other != np.arange(len(other)))
-    return float(max((units[apart] * units[other[apart]]).sum(1).std(), 1e-6)) if len(apart) else 1.0
+    return float(max(cosines[rows[apart], rows[other[apart]]].std(), 1e-6)) if len(apart) else 1.0
 
 
 def proposed(
@@ -133,7 +145,7 @@ def proposed(
     joined = [np.stack([np.full(len(rows), rows[0]), rows], 1) for rows in clusters]
     if clusters:
         basis.append(f"{len(clusters)} clusters of near-identical images")
-    some = np.arange(n_images) if n_images <= _MAX_NAMED else np.linspace(0, n_images - 1, _MAX_NAMED).astype(np.int64)
+    some = by_path(seen.images.paths, seed)
     naming = by_name([seen.images.paths[row] for row in some], seen.labels[some], unit(seen.rows[some]), seed)
     if naming:
         pairs = _same_name(naming.words, seen.images.paths)
@@ -143,7 +155,8 @@ def proposed(
         joined.append(bursts)
         basis.append(f"{len(bursts)} pairs that one camera took within {_BURST_S:g} seconds")
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *joined])
-    groups = connected(pairs[pairs[:, 0] != pairs[:, 1]], n_images)
+    found = connected(pairs[pairs[:, 0] != pairs[:, 1]], n_images)
+    groups = [rows for rows in found if len(set(seen.images.groups[rows])) > 1]  # of others it is decided
     if not groups:
         return None, no_groups()
     ids, paths = seen.images.image_ids, seen.images.paths

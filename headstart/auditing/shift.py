@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from headstart.auditing.folder import ShiftRecord
 from headstart.auditing.neighbours import Neighbours
 from headstart.auditing.seen import Seen
+from headstart.base.intervals import Z
 
 _AXES = 8  # principal components of each level that the classifier reads
 _MAX_IMAGES = 4000  # of either side
@@ -29,7 +30,7 @@ class TwoSample(NamedTuple):
     """How well a classifier tells the two sides apart."""
 
     auc: float  # 0.5: not at all
-    auc_low: float  # 95 % interval (Hanley & McNeil 1982)
+    auc_low: float  # 95 % interval, with groups kept whole (Obuchowski 1997)
     auc_high: float
     p_value: float  # the chance of such an AUC or a larger one where the sides are alike
     n_known: int
@@ -76,7 +77,8 @@ def two_sample(
         [_aucs(components, sides[:, start : start + _BLOCK], folds) for start in range(0, sides.shape[1], _BLOCK)]
     )
     n_held_out = int(is_held_out.sum())
-    auc, half = float(aucs[0]), 1.96 * _error(float(aucs[0]), n_held_out, len(labels) - n_held_out)
+    scores = _scores(components, sides[:, :1], folds)[:, 0]
+    auc, half = float(aucs[0]), Z * _error(scores, is_held_out, group_of)
     return TwoSample(
         auc,
         max(0.0, auc - half),
@@ -95,26 +97,29 @@ def sample(is_held_out: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(some))
 
 
-def drop(known: np.ndarray, known_groups: np.ndarray, held_out: np.ndarray, held_out_groups: np.ndarray) -> Drop:
-    """Return whether the answers on held-out images, bool [M], are right less often than in cross-validation, bool [N].
+def drop(right: np.ndarray, labels: np.ndarray, groups: np.ndarray, is_held_out: np.ndarray) -> Drop:
+    """Return whether the answers on held-out images are right less often than in cross-validation, all [N].
 
-    A group counts for as much as its answers differ within it: permutations of whole groups between the sides.
+    A group counts for as much as its answers differ within it: permutations of whole groups between the sides, within
+    classes, since another mix of classes is no other source.
     """
-    both = np.concatenate([known, held_out]).astype(np.float64)
-    names = np.concatenate([np.char.add("k", known_groups.astype(str)), np.char.add("h", held_out_groups.astype(str))])
-    _, group_of, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    right = np.bincount(group_of, both)
-    is_held_out = np.zeros(len(sizes), bool)
-    is_held_out[group_of[len(known) :]] = True
+    _, codes = np.unique(groups, return_inverse=True)
+    _, first, group_of, sizes = np.unique(
+        2 * codes + is_held_out, return_index=True, return_inverse=True, return_counts=True
+    )
+    n_right, sides, strata = np.bincount(group_of, right), is_held_out[first], labels[first]
+    order = np.argsort(strata, kind="stable")
+    n_right, sizes, sides, strata = n_right[order], sizes[order], sides[order], strata[order]
     draw = np.random.default_rng(0)
 
     def lower(side: np.ndarray) -> float:
-        return float(right[~side].sum() / sizes[~side].sum() - right[side].sum() / sizes[side].sum())
+        right_there, there = float(n_right[side].sum()), int(sizes[side].sum())
+        return (float(n_right.sum()) - right_there) / (len(right) - there) - right_there / there
 
-    seen = lower(is_held_out)
-    drawn = [lower(draw.permutation(is_held_out)) for _ in range(_N_PERMUTATIONS)]
+    seen = lower(sides)
+    drawn = [lower(sides[np.argsort(strata + draw.random(len(strata)))]) for _ in range(_N_PERMUTATIONS)]
     p_value = (1 + sum(each >= seen - 1e-12 for each in drawn)) / (1 + _N_PERMUTATIONS)
-    return Drop(float(known.mean()), float(held_out.mean()), float(p_value))
+    return Drop(float(right[~is_held_out].mean()), float(right[is_held_out].mean()), float(p_value))
 
 
 def _within_classes(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -147,6 +152,16 @@ def _permuted(sides: np.ndarray, labels: np.ndarray, sizes: np.ndarray, draw: np
 
 def _aucs(components: np.ndarray, sides: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Return the out-of-fold AUC of each column of bool [N, P]."""
+    ranks = rankdata(_scores(components, sides, folds), axis=0)
+    n_held_out = sides.sum(0)
+    found: np.ndarray = ((ranks * sides).sum(0) - n_held_out * (n_held_out + 1) / 2) / (
+        n_held_out * (len(sides) - n_held_out)
+    )
+    return found
+
+
+def _scores(components: np.ndarray, sides: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return the scores out of fold for each column of bool [N, P], float64 [N, P]."""
     targets = np.where(sides, 1.0, -1.0)
     scores = np.empty(targets.shape)
     for fold in range(_FOLDS):
@@ -158,26 +173,29 @@ def _aucs(components: np.ndarray, sides: np.ndarray, folds: np.ndarray) -> np.nd
         means = targets[inside].mean(0)
         weights = np.linalg.solve(gram, known.T @ (targets[inside] - means))
         scores[outside] = (components[outside] - centre) @ weights
-    ranks = rankdata(scores, axis=0)
-    n_held_out = sides.sum(0)
-    found: np.ndarray = ((ranks * sides).sum(0) - n_held_out * (n_held_out + 1) / 2) / (
-        n_held_out * (len(sides) - n_held_out)
-    )
-    return found
+    return scores
 
 
-def _error(auc: float, n_one: int, n_other: int) -> float:
-    """Return the standard error of an AUC (Hanley & McNeil 1982, equation 2)."""
-    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (n_one - 1) * (first - auc**2) + (n_other - 1) * (second - auc**2)
-    return float((max(variance, 0.0) / (n_one * n_other)) ** 0.5)
+def _error(scores: np.ndarray, is_held_out: np.ndarray, group_of: np.ndarray) -> float:
+    """Return the standard error of an AUC with groups kept whole (Obuchowski 1997, with no group on both sides).
+
+    `scores` float64 [N], `is_held_out` bool [N], `group_of` int [N]. Where each image is a group of its own, it is that
+    of DeLong, DeLong & Clarke-Pearson (1988).
+    """
+    ranks, variance = rankdata(scores), 0.0
+    for side in (is_held_out, ~is_held_out):
+        above = (ranks[side] - rankdata(scores[side])) / (~side).sum()  # share of the other side below each
+        sums = np.bincount(group_of[side], above - above.mean())
+        n_groups = len(np.unique(group_of[side]))
+        variance += float((sums**2).sum()) * n_groups / (n_groups - 1) / side.sum() ** 2
+    return float(variance**0.5)
 
 
 def judged(seen: Seen, near: Neighbours, level: float, seed: int, series: str) -> ShiftRecord:
     """Return both tests, at half the level each, with the likely reason; `series` says what images belong together."""
-    known, held_out = ~np.isnan(seen.probabilities[:, 0]) & ~seen.is_held_out, seen.is_held_out
-    right, groups = seen.probabilities.argmax(1) == seen.labels, seen.images.groups
-    lower = drop(right[known], groups[known], right[held_out], groups[held_out])
+    both, held_out, groups = seen.judged.is_known, seen.is_held_out, seen.images.groups
+    right = seen.judged.predicted(seen.labels) == seen.labels
+    lower = drop(right[both], seen.labels[both], groups[both], held_out[both])
     some = sample(held_out, seed)
     apart = two_sample(seen.every[some], seen.levels, seen.labels[some], groups[some], held_out[some], seed)
     is_lower, differs = lower.p_value <= level / 2, apart is not None and apart.p_value <= level / 2
@@ -207,7 +225,7 @@ def _verdict(lower: Drop, apart: TwoSample | None, is_lower: bool, agreements: t
     if is_lower:
         parts.append(
             f"the head is right on {lower.held_out:.1%} of the test images and on {lower.known:.1%} in"
-            " cross-validation: more than chance explains"
+            " cross-validation: more than chance and the mix of classes explain"
         )
     if apart:
         parts.append(

@@ -9,6 +9,7 @@ import numpy as np
 from headstart.auditing import label_errors, quality
 from headstart.auditing.duplicates import Pairs
 from headstart.auditing.folder import Finding, Kind, Severity
+from headstart.auditing.label_errors import Judged
 from headstart.auditing.neighbours import Neighbours, nearest_of, vote
 from headstart.auditing.seen import Seen
 from headstart.base.dataset import TEST, VAL
@@ -46,11 +47,14 @@ def labels(seen: Seen, near: Neighbours) -> tuple[list[Finding], int]:
 
     Images without a prediction out of fold are judged by the vote of their nearest images.
     """
-    votes = vote(near, seen.labels, len(seen.classes))
-    lacks = np.isnan(seen.probabilities[:, 0])
-    probabilities = np.where(lacks[:, None], votes, seen.probabilities)
-    margins = label_errors.margin(probabilities, seen.labels)
-    others = label_errors.suggested(probabilities, seen.labels)
+    lacks = ~seen.judged.is_known
+    judged = Judged(*(each.copy() for each in seen.judged))
+
+    def votes(some: np.ndarray) -> np.ndarray:
+        return vote(Neighbours(near.rows[some], near.cosines[some], near.is_exact), seen.labels, len(seen.classes))
+
+    label_errors.judge(judged, np.flatnonzero(lacks), seen.labels, votes)
+    margins, others = judged.own - judged.other, judged.suggested
     suspicious = np.argsort(margins, kind="stable")[: int((margins < 0).sum())]
     some = suspicious[:_MAX_COMPARED]
     twins = dict(zip(some.tolist(), nearest_of(seen.rows, some, seen.labels, others[some]).tolist(), strict=True))
@@ -61,9 +65,7 @@ def labels(seen: Seen, near: Neighbours) -> tuple[list[Finding], int]:
         by = "its nearest images" if lacks[row] else "a head that was not fitted on it"
         score = float(-margins[row])
         severity: Severity = "high" if score > _SURE else "medium" if score > _LIKELY else "low"
-        reason = (
-            f"{by}: {other} {probabilities[row, others[row]]:.0%}, {given} {probabilities[row, seen.labels[row]]:.0%}"
-        )
+        reason = f"{by}: {other} {judged.other[row]:.0%}, {given} {judged.own[row]:.0%}"
         to_do = f"look at it: is it {other}?"
         twin, same = twins.get(row, -1), alike.get(row, -1)
         found.append(_finding(seen, "label", row, twin, score, severity, reason, to_do, suggested=other, same=same))

@@ -56,9 +56,10 @@ def test_a_copy_across_splits_is_reported_refused_or_moved(project: Project) -> 
     project.must("python", "-m", "tasks", "set", "audit.on_leak=move")
     said = project.must("dvc", "repro", "audit")
     assert (
-        "audit: warning: 2 images that are nearly the same across splits, or in a group with these, are put together"
+        "audit: warning: 2 images are put together in reviewed.csv, those that are nearly the same across splits"
         in said
     )
+    assert not (project.root / "artifacts/failed/leaks.csv").exists()
     decisions = reviewed.read(project.root / "reviewed.csv")
     assert {each.path for each in decisions.values()} == {copy, str(found["other_path"][0])}
     said = project.must("dvc", "repro", "audit")
@@ -66,6 +67,9 @@ def test_a_copy_across_splits_is_reported_refused_or_moved(project: Project) -> 
     assert not len(leaks(project))
     assert len({splits(project)[each.path] for each in decisions.values()}) == 1
     assert "0 of them across splits" in said
+    proposed = pl.read_csv(project.root / "artifacts/audit/groups.csv")["path"].to_list()
+    assert proposed  # what was decided of one group hides no other
+    assert not {each.path for each in decisions.values()} & set(proposed)
 
 
 def test_without_the_audit_nothing_is_looked_at(project: Project) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,27 @@ def test_candidates_beyond_the_limit_are_cut_and_that_is_said(monkeypatch: pytes
     assert (len(pairs), is_cut) == (5, True)
     nearest = np.unravel_index(near.cosines.argmax(), near.cosines.shape)
     assert sorted(pairs[0]) == sorted([nearest[0], near.rows[nearest]])
+
+
+@pytest.mark.parametrize("n_images", [3, 4])
+def test_a_copy_is_found_in_a_class_of_few_images(n_images: int) -> None:
+    """Few pairs, drawn often, are no scale: one copy among them would raise it above itself."""
+    copy = copies.compressed(ORIGINALS[0], np.random.default_rng(3))
+    everything = np.concatenate([ORIGINALS, copy[None]])
+    labels = np.ones(N_IMAGES + 1, np.int64)
+    labels[[*range(n_images - 1), N_IMAGES]] = 0
+    rows = backbone(everything)
+    pairs, _ = duplicates.find(
+        rows, labels, 2, neighbours.nearest(rows, 10), lambda wanted: everything[wanted], backbone, seed=0
+    )
+    assert pairs.rows.tolist() == [[0, N_IMAGES]]
+
+
+def test_hundred_thousand_clusters_are_told_apart_at_once() -> None:
+    """A pass over all images for each cluster would take minutes."""
+    rows = np.arange(200_000).reshape(-1, 2)
+    began = time.perf_counter()
+    found = duplicates.clusters(rows, 200_000)
+    assert time.perf_counter() - began < 5
+    assert len(found) == 100_000
+    assert (np.array(found) == rows).all()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
@@ -28,6 +29,20 @@ def test_the_approximate_search_finds_planted_pairs_and_never_the_row_itself(mon
     assert not found.is_exact
     assert (found.rows[2000:, 0] == np.arange(1000)).mean() > 0.97
     assert not (found.rows == np.arange(3000)[:, None]).any()
+
+
+def test_the_approximate_search_does_not_depend_on_the_number_of_cores() -> None:
+    rows = np.random.default_rng(0).normal(size=(21_000, 192)).astype(np.float16)
+    rows[20_000:] = rows[:1000]
+    before, found = faiss.omp_get_max_threads(), []
+    try:
+        for n_threads in (1, 2):
+            faiss.omp_set_num_threads(n_threads)
+            found.append(neighbours.nearest(rows, 10))
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert (found[0].rows == found[1].rows).all()
+    assert (found[0].cosines == found[1].cosines).all()
 
 
 def test_few_rows_have_few_neighbours() -> None:

@@ -49,6 +49,17 @@ def test_running_numbers_are_no_series() -> None:
     assert series.by_name(paths("ants/IMG_{0:02d}{1:02d}.jpg"), LABELS, features(1.5), seed=0) is None
 
 
+def test_the_images_that_names_are_judged_by_come_in_whole_series() -> None:
+    """Of a hundred thousand in any order, some thousand: drawn one by one, hardly two would be of one series."""
+    names = [f"scans/patient{number // 4:06d}-slice{number % 4}.png" for number in range(100_000)]
+    order = np.random.default_rng(0).permutation(len(names))
+    some = series.by_path([names[number] for number in order], seed=0)
+    assert len(np.unique(some)) == len(some) == 4000
+    _, sizes = np.unique(order[some] // 4, return_counts=True)
+    assert (sizes == 4).mean() == 1
+    assert series.by_path(names[:150], seed=0).tolist() == list(range(150))
+
+
 def jpeg(taken: str | None, model: str = "X100") -> bytes:
     exif = Image.Exif()
     if taken:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 from sklearn.metrics import roc_auc_score
 
 from headstart.auditing import shift
@@ -84,15 +85,50 @@ def test_too_few_images_give_no_answer() -> None:
     assert shift.two_sample(features, LEVELS, LABELS, GROUPS, np.arange(N) < 5, 0) is None
 
 
+def dropped(known: np.ndarray, held_out: np.ndarray, groups: np.ndarray, labels: np.ndarray | None = None) -> float:
+    right, is_held_out = np.concatenate([known, held_out]), np.arange(len(known) + len(held_out)) >= len(known)
+    return shift.drop(right, np.zeros(len(right), int) if labels is None else labels, groups, is_held_out).p_value
+
+
 def test_a_drop_of_accuracy_is_told_from_chance() -> None:
     draw = np.random.default_rng(0)
-    known, groups = draw.random(300) < 0.9, np.arange(300).astype(str)
+    known, alone = draw.random(300) < 0.9, np.arange(400).astype(str)
     alike, worse = draw.random(100) < 0.9, draw.random(100) < 0.7
-    assert shift.drop(known, groups, alike, groups[:100]).p_value > 0.05
-    assert shift.drop(known, groups, worse, groups[:100]).p_value < 0.01
-    in_groups = np.repeat(np.arange(5), 20).astype(str)  # one of five subjects is wrong altogether
-    one_bad = in_groups != "3"
-    assert shift.drop(known, groups, one_bad, in_groups).p_value > 0.01
+    assert dropped(known, alike, alone) > 0.05
+    exact = hypergeom.cdf(worse.sum(), 400, known.sum() + worse.sum(), 100)  # Fisher's
+    assert dropped(known, worse, alone) == pytest.approx(exact, abs=0.01)  # three errors of 999 permutations
+    assert dropped(known, draw.random(100) < 0.7, alone) < 0.01
+    subjects = np.repeat(np.arange(5), 20).astype(str)  # one of five subjects is wrong altogether
+    one_bad = subjects != "3"
+    assert dropped(known, one_bad, np.concatenate([alone[:300], np.char.add("subject", subjects)])) > 0.01
+
+
+def test_another_mix_of_classes_is_no_drop() -> None:
+    """Most test images are of the harder class, and the head is as good on each class as ever."""
+    alarms = 0
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        labels = np.repeat([0, 1, 0, 1], [300, 100, 30, 90])
+        right = draw.random(520) < np.where(labels == 0, 0.98, 0.7)
+        alarms += dropped(right[:400], right[400:], np.arange(520).astype(str), labels) <= 0.05
+    assert alarms <= 6  # of 40 at 5 %, more would have a probability of 1 %
+
+
+def test_the_interval_of_the_auc_keeps_groups_whole() -> None:
+    """Ten images each of 60 subjects, where nothing differs: 95 % of the intervals should hold the half."""
+    held = 0
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        subjects = np.repeat(np.arange(60), 10)
+        scores = draw.normal(size=60)[subjects] + 0.3 * draw.normal(size=600)
+        is_held_out = np.isin(subjects, draw.choice(60, 20, replace=False))
+        error = shift._error(scores, is_held_out, subjects)
+        held += abs(roc_auc_score(is_held_out, scores) - 0.5) <= 1.96 * error
+    assert held >= 88  # fewer would have a probability of 0.4 %
+    alone = shift._error(scores, is_held_out, np.arange(600))
+    above = np.array([[(one > scores[~is_held_out]).mean()] for one in scores[is_held_out]])
+    below = np.array([[(one < scores[is_held_out]).mean()] for one in scores[~is_held_out]])
+    assert alone == pytest.approx((above.var(ddof=1) / 200 + below.var(ddof=1) / 400) ** 0.5)  # DeLong's
 
 
 LOWER = shift.Drop(0.9, 0.75, 0.001)

@@ -9,6 +9,7 @@ import pytest
 
 from headstart import reviewed
 from headstart.base import validation
+from headstart.base.errors import DataError
 from headstart.base.validation import ValidationSummary
 from headstart.layout import Layout
 from headstart.reviewed import Decision
@@ -78,3 +79,27 @@ def test_the_split_of_an_image_is_moved(class_folders: Folders, layout: Layout) 
     reviewed.write(layout.reviewed, [about(file, "change", "", "alike 1", "test")])
     manifest = run(root, layout)
     assert manifest.filter(image_id=about(file, "keep").image_id)["given_split"].to_list() == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("given", "split", "said"),
+    [
+        ((), "test", "No split was expected"),
+        (("train", "test"), "val", "Of test and train, which they give, one was expected"),
+    ],
+)
+def test_a_split_that_the_data_do_not_give_is_refused(
+    class_folders: Folders, layout: Layout, given: tuple[str, ...], split: str, said: str
+) -> None:
+    """Else this one image would be all that is held out."""
+    root = class_folders("data/train" if given else "data", ants=3, bees=3)
+    if given:
+        root = root.parent
+        for number, label in enumerate(("ants", "bees")):
+            (root / "test" / label).mkdir(parents=True)
+            (root / "test" / label / "a.png").write_bytes(encoded(photograph(100 + number)))
+    layout.root.mkdir(parents=True)
+    reviewed.write(layout.reviewed, [about(sorted(root.rglob("ants/*.png"))[0], "change", "", "", split)])
+    with pytest.raises(DataError, match=r"reviewed.csv puts 1 images in splits that the data do not give") as caught:
+        run(root, layout)
+    assert said in str(caught.value)
