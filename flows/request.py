@@ -18,6 +18,7 @@ Stage = Literal[
     "transform",
     "embed",
     "train_head",
+    "audit",
     "finetune",
     "find_accepted",
     "evaluate",

@@ -70,8 +70,7 @@ def run(params: Params, layout: Layout) -> None:
         _move(seen, clusters, layout)
     for warning in record.warnings:
         warn(warning)
-    for line in record.lines:
-        say(line)
+    say(record.told)
 
 
 def _refused(record: AuditRecord, findings: Sequence[Finding], layout: Layout) -> DataError:

@@ -81,7 +81,10 @@ def run(params: Params, layout: Layout) -> None:
     show_image("confusion-matrix", lambda: confusion_matrix(confusion, data.classes), "The held-out images")
     if why := imbalance.warning(data.classes, counts, told.majority_accuracy):
         warn(why)
-    (warn if sets.holds_all else say)(f"label sets: {sets.basis}")
+    if sets.holds_all:
+        warn(f"label sets: {sets.basis}")
+    else:
+        say(sets.told)
     if why := slices.warning(told_apart):
         warn(why)
     say(told.headline.told(told.n_images))

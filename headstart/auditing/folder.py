@@ -132,17 +132,16 @@ class AuditRecord(Record):
         return found
 
     @property
-    def lines(self) -> list[str]:
-        """What was found, in lines."""
-        lines = [
-            f"{self.n_clusters} groups of nearly identical images, {self.n_leaking_clusters} of them across splits",
-            f"{self.n_labels_suspicious} of {self.n_images} labels may be wrong, {self.n_odd} images are odd",
-        ]
-        if self.groups:
-            lines.append(f"{self.groups.n_images} images seem to belong to {self.groups.n_groups} series")
-        if self.n_labels_suspicious or self.n_odd or self.n_clusters or self.groups:
-            lines.append("`headstart review` shows them and keeps what you decide")
-        return lines
+    def told(self) -> str:
+        """What was found, in a line."""
+        counts = (
+            (self.n_clusters, "near-identical group", "near-identical groups"),
+            (self.n_labels_suspicious, "doubtful label", "doubtful labels"),
+            (self.n_odd, "odd image", "odd images"),
+            (self.groups.n_groups if self.groups else 0, "series", "series"),
+        )
+        found = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in counts)
+        return f"{found}: see `headstart review`" if any(n for n, _, _ in counts) else found
 
     @property
     def metrics(self) -> dict[str, Any]:

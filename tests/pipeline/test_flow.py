@@ -114,7 +114,17 @@ def test_overrides_make_what_dvc_repro_makes_of_them_and_end_with_the_run_unless
     run, tasks = api.last_run()
     assert_only_direct_edges(tasks)
     ran = {task["name"] for task in tasks if task["state"]["name"] == "Completed"}
-    assert ran == {"train_head", "finetune", "find_accepted", "evaluate", "quantize", "report", "export", "publish"}
+    assert ran == {
+        "train_head",
+        "audit",
+        "finetune",
+        "find_accepted",
+        "evaluate",
+        "quantize",
+        "report",
+        "export",
+        "publish",
+    }
     assert "artifacts/head" in next(task for task in tasks if task["name"] == "train_head")["state"]["message"]
     assert re.fullmatch(r"photos test_efficientnet [0-9a-f]{8} fewer folds", run["name"])
     assert run["tags"][2:] == ["dataset:photos", "backbone:test_efficientnet"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.orchestration import Api, background, environment, stages_running, wait_for
+from tests.support.orchestration import SLOW_STAGE, Api, background, environment, stages_running, wait_for
 from tests.support.projects import SETTINGS, Project, write_photographs
 
 HEADSTART = ("python", "-P", "-m", "headstart")
@@ -129,7 +129,7 @@ def test_a_folder_that_holds_the_images_becomes_a_project(outside: Project, tmp_
 
 def test_ctrl_c_ends_a_run_and_its_stage_without_a_traceback(birds: Project, tmp_path: Path) -> None:
     project, log = birds.copy(tmp_path / "birds"), tmp_path / "log"
-    slow = ["--set", "backbone.name=resnet18", "--set", "backbone.weights=random"]  # its export takes some seconds
+    slow = [*SLOW_STAGE]
     shell = {**environment(project), "HEADSTART_CACHE": str(project.cache)}
     write_photographs(project.root / "inside", 3)  # DVC then runs twice, and the second must hear Ctrl-C too
     command = [sys.executable, *HEADSTART[1:], "run", "--data", "inside", *slow, "backbone"]

@@ -40,11 +40,11 @@ def test_a_run_ends_with_the_accuracy_where_things_are_and_three_commands_that_w
 
 
 def test_the_log_of_a_whole_run_fits_two_screens_and_is_plain_without_a_terminal(base: Project) -> None:
-    """Screens of 50 lines and 100 columns. DVC's own lines are 56; what follows the run takes 9 more."""
+    """Screens of 52 lines and 100 columns. DVC's own lines are 60; what follows the run takes 9 more."""
     said = (base.root.parent / FIRST_RUN).read_text()
     assert set(re.findall(r"Running stage '(\w+)'", said)) == set(STAGES)
     shown = sum(max(1, -(-len(line) // 100)) for line in said.splitlines())
-    assert shown <= 91
+    assert shown <= 95
     assert not re.search(r"[\r\x1b]", said)  # no bar, no colour
 
 
@@ -64,7 +64,8 @@ def test_own_data_need_no_torch_and_no_git_identity_and_leave_params_and_lock_tr
         (tmp_path / "poison" / f"{name}.py").write_text(f"raise ImportError('{name} was imported')")
     said = project.must("make", "run", "DATA=my photos", PYTHONPATH=str(tmp_path / "poison"))
     assert set(re.findall(r"Running stage '(\w+)'", said)) == set(STAGES) - {"sample", "backbone"}
-    assert project.run("python", "-m", "tasks", "backbone", PYTHONPATH=str(tmp_path / "poison")).returncode != 0
+    poisoned = {"PYTHONPATH": str(tmp_path / "poison"), "HEADSTART_CACHE": str(tmp_path / "empty")}
+    assert project.run("python", "-m", "tasks", "backbone", **poisoned).returncode != 0  # exported anew, it needs torch
     assert re.search(r"^  root: my photos ", (project.root / "params.yaml").read_text(), re.MULTILINE)
     assert b"my photos" in project.lock
     assert "up to date" in project.must("dvc", "status")
@@ -176,7 +177,7 @@ def test_hymenoptera_reaches_the_known_accuracy(project: Project, hymenoptera: P
     with opened() as page:
         page.goto(f"file://{project.root}/artifacts/report.html")
         expect(page.get_by_text("the given val is the held-out test set")).to_be_visible()
-        mistakes = page.locator(".gallery li")
+        mistakes = page.locator(".gallery:not(.findings) li")
         assert mistakes.count() == found["n_errors"]
         mistakes.first.get_by_role("button").click()
         assert page.locator("dialog .alike img").count() == 3

@@ -26,7 +26,13 @@ IDS = [f"{number:064x}" for number in range(N)]
 def held_out(ids: list[str] = IDS, scores: np.ndarray = SCORES) -> pl.DataFrame:
     probability = np.full(len(ids), 0.5, np.float32)
     return pl.DataFrame(
-        {"image_id": ids, "correct": [True] * len(ids), "probability": probability, "mass_above": scores}
+        {
+            "image_id": ids,
+            "correct": [True] * len(ids),
+            "probability": probability,
+            "mass_above": scores,
+            "probabilities": pl.Series([[0.5]] * len(ids), dtype=pl.List(pl.Float32)),
+        }
     )
 
 

@@ -19,6 +19,7 @@ def test_what_was_found_and_what_was_set_aside() -> None:
         n_images=5,
         n_quarantined=1,
         n_copies=0,
+        n_dropped=0,
         n_no_images=0,
         dropped_classes={},
         bits=None,
