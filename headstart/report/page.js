@@ -146,7 +146,7 @@ for (const figure of document.querySelectorAll("main figure:has(> svg)")) {
   }]));
 }
 
-const mistakes = [...document.querySelectorAll(".gallery li")].map(item => () => {
+const mistakes = [...document.querySelectorAll(".gallery:not(.findings) li")].map(item => () => {
   const pictures = [...item.querySelectorAll("button > img, .heat")].map(copyOf);
   const others = [...item.querySelectorAll(".alike figure")];
   const alike = others.length ? [made("p", {className: "soft", textContent: "Training images with the most similar features:"}), made("div", {className: "alike"})] : [];
@@ -172,7 +172,7 @@ function told(number) {
   const [path, label, called] = images[number];
   return `${label === called ? label : `${label}, predicted as ${called}`} · ${path}`;
 }
-const larger = new Map([...document.querySelectorAll(".gallery li")].map((item, number) => [item.querySelector("button > img").alt, mistakes[number]]));
+const larger = new Map([...document.querySelectorAll(".gallery:not(.findings) li")].map((item, number) => [item.querySelector("button > img").alt, mistakes[number]]));
 const things = images.map(([path], number) => larger.get(path) ?? (() => enlarged([tile(number)], [told(number)])));
 
 // A count of images opens the images.
