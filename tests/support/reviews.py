@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from headstart.auditing import folder
-from headstart.auditing.folder import AuditRecord, Finding, ShiftRecord
+from headstart.auditing.folder import AuditRecord, Calibration, Finding, ShiftRecord
 from headstart.base import dataset, tables, validation
 from headstart.base.dataset import SplitSummary
 from headstart.base.validation import ValidationSummary
@@ -37,6 +37,18 @@ FOUND: list[Told] = [
     ("label", "photos/bees/2.png", "photos/ants/3.png", "ants", None, 0.5),
     ("odd", "photos/bees/0.png", None, None, None, 9.0),
 ]
+
+CALIBRATION = Calibration(
+    cosine=0.5,
+    correlations=[0.9, 0.9, 0.9],
+    n_originals=30,
+    recall={"cropped": 1.0},
+    n_random=100,
+    n_false=0,
+    false_positive_rate=2.9e-07,
+    n_compared=10,
+    is_cut=False,
+)
 
 
 def audited(root: Path, rows: Rows = PLAIN, found: list[Told] = FOUND) -> Layout:
@@ -163,7 +175,7 @@ def _record(n_images: int) -> AuditRecord:
         n_clusters=2,
         n_leaking_clusters=1,
         n_held_out_leaked=1,
-        calibration=None,
+        calibration=CALIBRATION,
         is_exact=True,
         n_labels_by_neighbours=0,
         n_labels_suspicious=2,
