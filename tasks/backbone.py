@@ -60,9 +60,9 @@ def _make(params: Params, layout: Layout, judge: Judge) -> None:
     made, network, source = (_of_graph if params.backbone.is_onnx else _of_library)(params, layout, judge)
     levels, settings = made.levels, network.preprocessing
     of_levels = f"of {len(levels)} levels" if len(levels) > 1 else "of its last layer alone: there are no other levels"
-    say(f"{sum(level.width for level in levels)} features {of_levels}")
     given_as = "the graph as it was given" if source else "PyTorch"
-    say(f"backbone.onnx and {given_as} agree on {made.n_photographs} photographs to {made.relative_difference:.1e}")
+    agree = f"agree on {made.n_photographs} photographs to {made.relative_difference:.1e}"
+    say(f"backbone.onnx and {given_as} {agree}; {sum(level.width for level in levels)} features {of_levels}")
     with replacing_folder(layout.backbone) as beside:
         (beside / RESIZE).write_bytes(made.resize)
         (beside / BACKBONE).write_bytes(made.backbone)

@@ -81,10 +81,8 @@ def run(params: Params, layout: Layout) -> None:
     show_image("confusion-matrix", lambda: confusion_matrix(confusion, data.classes), "The held-out images")
     if why := imbalance.warning(data.classes, counts, told.majority_accuracy):
         warn(why)
-    if sets.holds_all:
+    if sets.holds_all:  # what other sets rest on is in the report
         warn(f"label sets: {sets.basis}")
-    else:
-        say(sets.told)
     if why := slices.warning(told_apart):
         warn(why)
     say(told.headline.told(told.n_images))

@@ -32,4 +32,5 @@ def run(params: Params, layout: Layout) -> None:
     candidate = sha256("\n".join(parts).encode()).hexdigest()
     found = accepted.look_up(params.export.gate, layout.root)
     accepted.AcceptedFile(accepted=found, candidate=candidate).write(layout.accepted)
-    say(f"{found.version} is the accepted model to compare with" if found else "no accepted model to compare with")
+    if found:
+        say(f"{found.version} is the accepted model to compare with")

@@ -188,12 +188,6 @@ class LabelSets(Record):
         )
 
     @property
-    def told(self) -> str:
-        """What the quantiles rest on, in a line."""
-        limits = "a limit for each class" if self.is_per_class else "one limit for all classes"
-        return f"label sets for a coverage of {self.coverage:g}: {limits}, by {self.n_images:,} images"
-
-    @property
     def basis(self) -> str:
         """What the quantiles rest on, for people."""
         grouped = f" in {self.n_groups:,} groups" if self.n_groups != self.n_images else ""

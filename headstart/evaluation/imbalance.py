@@ -27,5 +27,5 @@ def warning(classes: Sequence[str], counts: np.ndarray, majority_accuracy: float
         f" has {counts[least]:,}. Always answering '{classes[most]}' would be right on {majority_accuracy:.2%} of the"
         " held-out images, so the headline is balanced accuracy, the mean recall of the classes;"
         f" always answering one class has {1 / len(classes):.2%} of it. To favour rare classes, set"
-        " train_head.select_by, class_weight or logit_adjustment"
+        " train_head.select_by, class_weight or logit_adjustment."
     )

@@ -38,7 +38,7 @@ def test_the_warning_says_why() -> None:
         "classes differ in size: 'good' has 400 images in train and val, 'torn' has 4. Always answering 'good' would be"
         " right on 98.61% of the held-out images, so the headline is balanced accuracy, the mean recall of the classes;"
         " always answering one class has 50.00% of it. To favour rare classes, set train_head.select_by,"
-        " class_weight or logit_adjustment"
+        " class_weight or logit_adjustment."
     )
 
 

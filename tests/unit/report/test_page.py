@@ -349,7 +349,7 @@ def test_the_report_says_whether_a_temperature_ships_and_why(outcome: str, said:
 
 def test_where_classes_differ_in_size_balanced_accuracy_is_the_headline_and_it_says_why() -> None:
     test = make().good.test.model_copy(update={"class_ratio": 100.0, "balanced_accuracy": 0.5})
-    report = make().but("good", test=test, warnings=["classes differ in size: so and so"])
+    report = make().but("good", test=test, warnings=["classes differ in size: so and so."])
     page = replace(report, heading=replace(report.heading, test=test)).page()
     assert '<p class="headline">50.0% <small>balanced accuracy on 200 held-out images' in page
     assert '<p class="wrong">Classes differ in size: so and so.</p>' in page
