@@ -25,12 +25,14 @@ import psutil
 from headstart import params_file
 from headstart.base import progress
 from headstart.base.errors import HeadstartError, ParamError, RejectedError, UnreachableError, did_you_mean
+from headstart.base.exits import noting_ctrl_c
 from headstart.layout import Layout
 from headstart.params import Params
 
 _MODULES = pkgutil.iter_modules([str(Path(__file__).parent)])
 STAGES = sorted(module.name for module in _MODULES if not module.name.startswith("_"))
 _PARENT_GONE = 143  # the status after SIGTERM
+_INTERRUPTED = "interrupted; earlier results are unchanged"
 
 
 def main(arguments: list[str]) -> int:
@@ -40,9 +42,15 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     warnings.filterwarnings("ignore", module=r"PIL\..*")  # `validate` reports what is wrong with an image
+    progress.begin("params" if name == "set" else name)
+    with noting_ctrl_c() as ctrl_c:
+        return _run_or_tell(name, rest, ctrl_c)
+
+
+def _run_or_tell(name: str, rest: list[str], ctrl_c: threading.Event) -> int:
+    """Run a command; return its exit status, and tell why it stopped."""
     root = Path.cwd()
     layout = Layout(root)
-    progress.begin("params" if name == "set" else name)
     try:
         if name == "set":
             params_file.assign(layout.params, rest, lambda values: check_data(root, values))
@@ -64,14 +72,16 @@ def main(arguments: list[str]) -> int:
             )
         else:
             _run(name, root)
-    except HeadstartError as error:
+    except BaseException as error:
+        if ctrl_c.is_set() or isinstance(error, KeyboardInterrupt):
+            progress.fail(_INTERRUPTED)
+            progress.emit("interrupted")
+            return 130
+        if not isinstance(error, HeadstartError):
+            raise
         may_heal, rejected = isinstance(error, UnreachableError), isinstance(error, RejectedError)
         progress.fail(str(error), may_heal=may_heal, rejected=rejected)
         return 1
-    except KeyboardInterrupt:
-        progress.fail("interrupted; earlier results are unchanged")
-        progress.emit("interrupted")
-        return 130
     return 0
 
 
@@ -133,7 +143,7 @@ def _stop_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent and (shell and shell.ppid()) == grandparent:
             time.sleep(0.5)
-        progress.fail("the process that started this stage is gone; stopping")
+        progress.fail(f"the process that started this stage is gone: {_INTERRUPTED}")
         os._exit(_PARENT_GONE)
 
     threading.Thread(target=watch, daemon=True).start()

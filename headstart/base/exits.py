@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from headstart.base.errors import HeadstartError
 from headstart.base.terminal import styled
@@ -20,27 +23,57 @@ def status_of(name: str, run: Callable[[], int]) -> int:
     Where the reader of a pipe has seen enough, such as `head`, nothing is told. What is printed is written to the end
     before this returns, so that a full disk is not found too late to say so.
     """
-    try:
-        status = run()
-        if sys.stdout is not None:  # None: started without one
-            sys.stdout.flush()
-        return status
-    except HeadstartError as error:
+    with noting_ctrl_c() as ctrl_c:
+        try:
+            status = run()
+            if sys.stdout is not None:  # None: started without one
+                sys.stdout.flush()
+            return status
+        except BaseException as error:
+            if ctrl_c.is_set() or isinstance(error, KeyboardInterrupt):
+                _abandon_output()
+                _tell(name, "interrupted")
+                return _INTERRUPTED
+            return _failed(name, error)
+
+
+def _failed(name: str, error: BaseException) -> int:
+    """Tell of an error that has a cause outside this code, and return 1; raise any other."""
+    if isinstance(error, HeadstartError):
         _tell(name, str(error))
         return 1
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         _abandon_output()
         return 1
-    except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
-            raise
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+    if isinstance(error, OSError) and error.filename is None and error.errno in full:
         _abandon_output()
         _tell(name, f"the output cannot be written: {error.strerror}. Send it to a place that has room.")
         return 1
-    except KeyboardInterrupt:
-        _abandon_output()
-        _tell(name, "interrupted")
-        return _INTERRUPTED
+    raise error
+
+
+@contextlib.contextmanager
+def noting_ctrl_c() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets, before it does what it did: it raises KeyboardInterrupt, as a rule.
+
+    Libraries make errors of their own of that exception: a module whose import it ended is then said to be missing.
+    """
+    pressed = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):  # callable: not ignored
+        yield pressed
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tell(name: str, message: str) -> None:

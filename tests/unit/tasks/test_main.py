@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
 
+from headstart.base.errors import CheckError
 from tasks import __main__ as launcher
 
 
@@ -26,3 +29,25 @@ def test_dvcs_shell_is_known_by_the_command_that_it_waits_for(
         found = launcher._shell_between(shell.pid)
         assert found == (psutil.Process(shell.pid) if is_dvcs_shell else None)
         shell.communicate(b"\n")
+
+
+@pytest.mark.parametrize("error", [ImportError("gone", name="onnxscript"), SystemError(), CheckError("broken")])
+def test_ctrl_c_is_told_as_such_whatever_a_library_makes_of_it(
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A module whose import is interrupted is said to be missing: `onnxscript is not installed`, said a run."""
+
+    def run(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launcher, "_run", run)
+    assert launcher.main(["embed"]) == 130
+    assert capsys.readouterr().err == "embed: interrupted; earlier results are unchanged\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
