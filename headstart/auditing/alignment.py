@@ -16,14 +16,14 @@ _FLAT = 1e-6  # variance of a part, of pixels in 0..1, below which it shows noth
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
-    """Return float32 [N, SIDE_PX, SIDE_PX] in 0..1 of uint8 [N, S, S, 3]: the luma, averaged over areas."""
+    """Return uint8 [N, SIDE_PX, SIDE_PX] of uint8 [N, S, S, 3]: the luma, averaged over areas."""
     side = (SIDE_PX, SIDE_PX)
     small = [np.asarray(Image.fromarray(each).convert("L").resize(side, Image.Resampling.BOX)) for each in pixels]
-    return np.asarray(np.array(small, np.float32).reshape(-1, *side) / 255)
+    return np.array(small, np.uint8).reshape(-1, *side)
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return float32 [P] in -1..1 for two stacks of `grey` pictures.
+    """Return float32 [P] in -1..1 for two stacks of `grey` pictures, uint8 [P, SIDE_PX, SIDE_PX].
 
     It is the largest normalised cross-correlation (Lewis 1995) of one picture, at each of `SCALES` and mirrored or not,
     with any part of the other of that size; and the reverse. A picture without contrast correlates with nothing.
@@ -31,7 +31,8 @@ def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     parts = [slice(start, start + _BATCH) for start in range(0, len(one), _BATCH)]
 
     def both(at: slice) -> np.ndarray:
-        return np.asarray(np.maximum(_within(one[at], other[at], SCALES), _within(other[at], one[at], SCALES[1:])))
+        some, others = one[at].astype(np.float32) / 255, other[at].astype(np.float32) / 255
+        return np.asarray(np.maximum(_within(some, others, SCALES), _within(others, some, SCALES[1:])))
 
     return np.concatenate([np.zeros(0, np.float32), *threads(n_cores()).map(both, parts)])
 

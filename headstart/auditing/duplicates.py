@@ -6,7 +6,7 @@ are; random pairs of a class say how alike its images are anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ _NEAREST = 3  # neighbours of an image that may be its copies
 _DEVIATIONS = 5.0  # that a pair has to be above random pairs of its class
 _FAR, _UNLIKE = 0.005, 0.02  # share of the copies whose features, or whose pixels, are less alike
 _HIGHEST = 1 - 1e-6
-_BLOCK = 1024  # pairs whose small grey pictures are in memory
+_BLOCK = 1024  # pairs whose small grey pictures are in memory a second time, as they are compared
 _CHUNK = 32  # images whose pixels are in memory, for each core
 
 Pixels = Callable[[np.ndarray], np.ndarray]  # numbers of images -> uint8 [n, S, S, 3]
@@ -59,7 +59,7 @@ def find(
     floor = float(np.quantile(np.concatenate([*near.values()]), _FAR))
     thresholds = _apart(thresholds, float(np.quantile(np.concatenate([*alike.values()]), _UNLIKE)))
     candidates, is_cut = _candidates(features, neighbours, floor)
-    found = np.concatenate([np.zeros(0, np.float32), *(_compared(some, pixels) for some in _parts(candidates))])
+    found = _compared(candidates, pixels)
     needed = thresholds[labels[candidates]].max(1)
     wanted = thresholds[labels[originals]]
     recall = {kind: float(((near[kind] >= floor) & (alike[kind] >= wanted)).mean()) for kind in alike}
@@ -103,7 +103,7 @@ def _scale(
     rows = rows if len(rows) <= _MAX_RANDOM else rows[np.sort(draw.choice(len(rows), _MAX_RANDOM, replace=False))]
     if not len(rows):
         return np.full(n_classes, _HIGHEST), np.zeros(0, np.float32), rows
-    found = np.concatenate([_compared(some, pixels) for some in _parts(rows)])
+    found = _compared(rows, pixels)
     scores, of_class = _transformed(found), labels[rows[:, 0]]
     centre, spread = _robust(scores)
     thresholds = np.full(n_classes, centre + _DEVIATIONS * spread)
@@ -173,16 +173,17 @@ def _candidates(features: Rows, neighbours: Neighbours, floor: float) -> tuple[n
     return pairs[order[:MAX_PAIRS]], len(order) > MAX_PAIRS
 
 
-def _parts(pairs: np.ndarray) -> Sequence[np.ndarray]:
-    return [pairs[start : start + _BLOCK] for start in range(0, len(pairs), _BLOCK)]
-
-
 def _compared(pairs: np.ndarray, pixels: Pixels) -> np.ndarray:
+    """Return the correlation of each pair, float32 [P]. Each image is read once; its small grey picture is kept."""
     rows, at = np.unique(pairs, return_inverse=True)
     parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-    pictures = np.concatenate(list(threads(n_cores()).map(lambda some: alignment.grey(pixels(some)), parts)))
+    empty = np.zeros((0, alignment.SIDE_PX, alignment.SIDE_PX), np.uint8)
+    read = threads(n_cores()).map(lambda some: alignment.grey(pixels(some)), parts)
+    pictures = np.concatenate([empty, *read])
     first, second = at.reshape(pairs.shape).T
-    return alignment.correlation(pictures[first], pictures[second])
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(pairs), _BLOCK)]
+    found = [alignment.correlation(pictures[first[block]], pictures[second[block]]) for block in blocks]
+    return np.concatenate([np.zeros(0, np.float32), *found])
 
 
 def _transformed(correlations: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ images from the others by their features (Lopez-Paz & Oquab 2017)?
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,8 +70,8 @@ def two_sample(
     first[group_of[::-1]] = np.arange(len(groups))[::-1]
     sides = np.empty((len(groups), _N_PERMUTATIONS + 1), bool)
     sides[:, 0] = is_held_out
-    for number in range(1, _N_PERMUTATIONS + 1):
-        sides[:, number] = _permuted(is_held_out[first], labels[first], sizes, draw)[group_of]
+    for number, drawn in enumerate(_permuted(is_held_out[first], labels[first], sizes, draw), 1):
+        sides[:, number] = drawn[group_of]
     folds = draw.permutation(np.arange(len(sizes)) % _FOLDS)[group_of]
     aucs = np.concatenate(
         [_aucs(components, sides[:, start : start + _BLOCK], folds) for start in range(0, sides.shape[1], _BLOCK)]
@@ -139,15 +139,17 @@ def _components(values: np.ndarray) -> np.ndarray:
     return found / max(float(found.std(0).max()), 1e-12)
 
 
-def _permuted(sides: np.ndarray, labels: np.ndarray, sizes: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Return the sides of the groups, drawn anew within each class and size, so that their numbers stay."""
-    strata = np.stack([labels, sizes], 1)
-    _, stratum = np.unique(strata, axis=0, return_inverse=True)
-    order = np.lexsort((draw.random(len(sides)), stratum.ravel()))
-    held = np.lexsort((np.arange(len(sides)), stratum.ravel()))
-    found = np.empty(len(sides), bool)
-    found[held] = sides[order]
-    return found
+def _permuted(
+    sides: np.ndarray, labels: np.ndarray, sizes: np.ndarray, draw: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield the sides of the groups, drawn anew within each class and size, so that their numbers stay."""
+    _, stratum = np.unique(np.stack([labels, sizes], 1), axis=0, return_inverse=True)
+    held = np.argsort(stratum.ravel(), kind="stable")
+    ordered = stratum.ravel()[held]
+    for _ in range(_N_PERMUTATIONS):
+        found = np.empty(len(sides), bool)
+        found[held] = sides[held][np.argsort(ordered + draw.random(len(sides)))]
+        yield found
 
 
 def _aucs(components: np.ndarray, sides: np.ndarray, folds: np.ndarray) -> np.ndarray:
