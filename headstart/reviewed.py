@@ -140,8 +140,14 @@ class Grouping:
     def __init__(self, images: Mapping[str, About], decisions: Mapping[str, Decision]) -> None:
         self._images, self.decisions = images, dict(decisions)
         self._members: dict[str, set[str]] = defaultdict(set)
+        self._learnt_from: dict[str, set[str]] = defaultdict(set)  # label -> groups with images that may be in train
+        self._held_out: set[str] = set()  # groups with images that the data hold out
         for image_id in images:
             self._members[self._group(image_id)].add(image_id)
+        for group, members in self._members.items():
+            self._note(group, members)
+        given = {about.given_split for about in images.values()}
+        self._n_needed = 3 if given <= {None} else 1 if "val" in given else 2
 
     def join(self, image_ids: Iterable[str], name: str = "alike") -> dict[str, Decision]:
         """Return the decisions that make images one group, in one split: the most held-out one that the data give them.
@@ -170,8 +176,34 @@ class Grouping:
         self.decisions |= moved
         for group in touched:
             self._members.pop(group)
+        for groups in (self._held_out, *self._learnt_from.values()):
+            groups -= touched
         self._members[target] = whole
+        self._note(target, whole)
         return moved
+
+    def leaves_enough(self, image_ids: Iterable[str]) -> bool:
+        """Return whether `split` can still fill its splits if these become one group.
+
+        Each class needs a group for each split, or, where the data give splits, one in train and one for a val that is
+        drawn from it. A class that lacks them anyway is none the worse.
+        """
+        touched = {self._group(image_id) for image_id in image_ids if image_id in self._images}
+        stays = not touched & self._held_out
+        return all(
+            len(groups) - len(groups & touched) + stays >= min(self._n_needed, len(groups))
+            for groups in self._learnt_from.values()
+            if groups & touched
+        )
+
+    def _note(self, group: str, members: Iterable[str]) -> None:
+        for image_id in members:
+            if self._is_dropped(image_id):
+                continue
+            if self._given_split(image_id) in (None, "train"):
+                self._learnt_from[self._label(image_id)].add(group)
+            else:
+                self._held_out.add(group)
 
     def _moved(self, image_id: str, group: str, side: str) -> Decision:
         about, before = self._images[image_id], self.decisions.get(image_id)
@@ -182,6 +214,10 @@ class Grouping:
     def _group(self, image_id: str) -> str:
         before = self.decisions.get(image_id)
         return (before and before.group) or self._images[image_id].group
+
+    def _label(self, image_id: str) -> str:
+        before = self.decisions.get(image_id)
+        return (before and before.label) or self._images[image_id].label
 
     def _given_split(self, image_id: str) -> str | None:
         before = self.decisions.get(image_id)

@@ -41,9 +41,10 @@ def run(params: Params, layout: Layout) -> None:
         seen.rows, seen.labels, len(seen.classes), near, seen.pixels, seen.backbone, settings.seed
     )
     clusters = duplicates.clusters(pairs.rows, len(seen))
+    decisions = reviewed.read(layout.reviewed)
     copies = told.copies(seen, pairs, clusters)
     suspicious, n_voted = told.labels(seen, near)
-    odd = told.odd(seen, near)
+    suspicious, odd = (_not_kept(each, decisions) for each in (suspicious, told.odd(seen, near)))
     groups, grouped = series.proposed(seen, near, clusters, settings.seed)
     together = "; ".join(groups.basis) if groups else ""
     record = AuditRecord(
@@ -62,8 +63,9 @@ def run(params: Params, layout: Layout) -> None:
         groups=groups,
     )
     findings = [*copies, *suspicious, *odd]
-    if record.n_leaking_clusters and settings.on_leak == "error":
-        raise _refused(record, findings, layout)
+    torn = _torn(seen, clusters, decisions)
+    if torn and settings.on_leak == "error":
+        raise _refused(torn, findings, layout)
     (layout.failed / _LEAKS).unlink(missing_ok=True)
     folder.write(layout.audit, findings, record, grouped)
     if record.n_leaking_clusters and settings.on_leak == "move":
@@ -73,13 +75,28 @@ def run(params: Params, layout: Layout) -> None:
     say(record.told)
 
 
-def _refused(record: AuditRecord, findings: Sequence[Finding], layout: Layout) -> DataError:
+def _not_kept(findings: Sequence[Finding], decisions: Mapping[str, Decision]) -> list[Finding]:
+    """Return the findings about images that nobody has called right as they are."""
+    return [each for each in findings if not (found := decisions.get(each.image_id)) or found.decision != "keep"]
+
+
+def _torn(seen: Seen, clusters: Sequence[np.ndarray], decisions: Mapping[str, Decision]) -> list[list[str]]:
+    """Return the image_ids of each cluster that is in more than one split, but for what people want to stay there."""
+    torn = []
+    for rows in clusters:
+        some = [row for row in rows if not _is_kept(seen.images.image_ids[row], decisions)]
+        if len(set(seen.splits[some])) > 1:
+            torn.append([seen.images.image_ids[row] for row in some])
+    return torn
+
+
+def _refused(torn: Sequence[Sequence[str]], findings: Sequence[Finding], layout: Layout) -> DataError:
     """Return the error for audit.on_leak `error`, after it wrote which images leak."""
-    file = layout.failed / _LEAKS
-    leaks = [each for each in findings if each.kind == "leak"]
+    file, open_ids = layout.failed / _LEAKS, {image_id for cluster in torn for image_id in cluster}
+    leaks = [each for each in findings if each.kind == "leak" and each.image_id in open_ids]
     write_csv(file, folder.table(leaks))
     return DataError(
-        f"{record.n_leaking_clusters} pictures are in more than one split, nearly the same"
+        f"{len(torn)} pictures are in more than one split, nearly the same"
         f" ({count_and_name(each.path for each in leaks)}). None was expected, since audit.on_leak is error. They are"
         f" in {file.relative_to(layout.root)}. Set audit.on_leak to move in params.yaml, or remove them."
     )
@@ -90,7 +107,7 @@ def _move(seen: Seen, clusters: Sequence[np.ndarray], layout: Layout) -> None:
     ids = seen.images.image_ids
     torn = [[ids[row] for row in rows] for rows in clusters if len(set(seen.splits[rows])) > 1]
     with reviewed.changing(layout.reviewed) as decisions:
-        new, n_left = moved(seen.about, torn, decisions)
+        new, n_left, n_small = moved(seen.about, torn, decisions)
         decisions |= new
     if new:
         warn(
@@ -102,24 +119,35 @@ def _move(seen: Seen, clusters: Sequence[np.ndarray], layout: Layout) -> None:
             f"{n_left} pictures stay in more than one split, since {reviewed.NAME} says that an image of them is right"
             " as it is"
         )
+    if n_small:
+        warn(
+            f"{n_small} pictures stay in more than one split: a class would have too few groups left for all splits."
+            " Add images to it, drop such classes by validate.min_images, or drop the copies by `headstart review`"
+        )
 
 
 def moved(
     about: Mapping[str, About], clusters: Sequence[Sequence[str]], decisions: Mapping[str, Decision]
-) -> tuple[dict[str, Decision], int]:
+) -> tuple[dict[str, Decision], int, int]:
     """Return the decisions that are new if each cluster of image_ids is put in one split; and how many stay torn.
 
-    An image that a person has decided to keep as it is, or in a group of its own, is left where it is.
+    An image that a person has decided to keep as it is, or in a group of its own, is left where it is: the first count.
+    A cluster is too where a class would have too few groups for all splits: the second.
     """
-    grouping, n_left = Grouping(about, decisions), 0
+    grouping, n_left, n_small = Grouping(about, decisions), 0, 0
     found: dict[str, Decision] = {}
     for cluster in clusters:
-        some = [each for each in cluster if not _is_kept(each, decisions.get(each))]
+        some = [each for each in cluster if not _is_kept(each, decisions)]
         n_left += len(some) < len(cluster)
-        if len(some) > 1:
+        if len(some) < 2:
+            continue
+        if grouping.leaves_enough(some):
             found |= grouping.join(some)
-    return {image_id: each for image_id, each in found.items() if decisions.get(image_id) != each}, n_left
+        else:
+            n_small += 1
+    return {image_id: each for image_id, each in found.items() if decisions.get(image_id) != each}, n_left, n_small
 
 
-def _is_kept(image_id: str, decision: Decision | None) -> bool:
+def _is_kept(image_id: str, decisions: Mapping[str, Decision]) -> bool:
+    decision = decisions.get(image_id)
     return decision is not None and (decision.decision == "keep" or decision.group == image_id)

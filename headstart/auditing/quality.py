@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 MEASURES = ("brightness", "contrast", "sharpness", "flatness")
 _FAR = 5.0  # robust deviations from the median
@@ -31,14 +32,14 @@ class Oddity(NamedTuple):
 def measure(pixels: np.ndarray) -> np.ndarray:
     """Return float64 [4], `MEASURES` of one image, uint8 [S, S, 3].
 
-    Mean and standard deviation of the green channel, 0..1; the logarithm of the variance of its Laplacian (Pech-Pacheco
-    et al. 2000); the share of pixels that equal both the next one and the one below.
+    Mean and standard deviation of the luma (ITU-R BT.601), 0..1; the logarithm of the variance of its Laplacian
+    (Pech-Pacheco et al. 2000); the share of pixels that equal both the next one and the one below.
     """
-    green = pixels[:, :, 1].astype(np.int16)
-    inner = green[1:-1, 1:-1]
-    laplacian = green[:-2, 1:-1] + green[2:, 1:-1] + green[1:-1, :-2] + green[1:-1, 2:] - 4 * inner
-    same = (green[:-1, :-1] == green[:-1, 1:]) & (green[:-1, :-1] == green[1:, :-1])
-    return np.array([green.mean() / 255, green.std() / 255, np.log(laplacian.var() + 1e-3), same.mean()])
+    luma = np.asarray(Image.fromarray(pixels).convert("L")).astype(np.int16)
+    inner = luma[1:-1, 1:-1]
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
+    same = (luma[:-1, :-1] == luma[:-1, 1:]) & (luma[:-1, :-1] == luma[1:, :-1])
+    return np.array([luma.mean() / 255, luma.std() / 255, np.log(laplacian.var() + 1e-3), same.mean()])
 
 
 def odd(measures: np.ndarray, widths: np.ndarray, heights: np.ndarray, distances: np.ndarray) -> Iterator[Oddity]:

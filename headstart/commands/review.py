@@ -59,14 +59,19 @@ def _layout(folder: str | None) -> Layout:
 
 def _accept(cases: Cases, layout: Layout, what: str) -> None:
     done = {"leaks": desk.accept_leaks, "groups": desk.accept_groups}[what](cases, layout.reviewed)
-    if not done.n_images:
+    if done.n_small:
+        print(
+            f"review: {done.n_small} images stay apart, since a class would have too few groups for all splits. Add"
+            " images to it, drop such classes by validate.min_images, or drop the copies on the page"
+        )
+    elif not done.n_images:
         print(f"review: there was nothing to decide: no {what} that are open")
-        return
-    left = f"; {done.n_left} images stay as they were decided" if done.n_left else ""
-    print(
-        f"review: {done.n_images} images are put together in {done.n_groups} groups in {reviewed.NAME}{left}. The next"
-        " run keeps each group in one split: `headstart run`"
-    )
+    if done.n_images:
+        left = f"; {done.n_left} images stay as they were decided" if done.n_left else ""
+        print(
+            f"review: {done.n_images} images are put together in {done.n_groups} groups in {reviewed.NAME}{left}. The"
+            " next run keeps each group in one split: `headstart run`"
+        )
 
 
 def _serve(cases: Cases, layout: Layout, options: argparse.Namespace) -> None:

@@ -94,6 +94,7 @@ class Accepted(NamedTuple):
     n_groups: int
     n_images: int
     n_left: int  # that somebody wants to stay as they are, or dropped
+    n_small: int  # that stay as they are because a class would have too few groups for all splits
 
 
 def accept_leaks(cases: Cases, file: Path) -> Accepted:
@@ -131,15 +132,18 @@ def _accept(
     cases: Cases, decisions: dict[str, Decision], wanted: Mapping[tuple[str, ...], set[str]], name: str
 ) -> Accepted:
     grouping = Grouping(cases.images, decisions)
-    n_groups, n_left, new = 0, 0, dict[str, Decision]()
+    n_groups, n_left, n_small, new = 0, 0, 0, dict[str, Decision]()
     for members, some in wanted.items():
+        if not grouping.leaves_enough(some):
+            n_small += len(some)
+            continue
         joined = grouping.join(some, name)
         n_left += sum(1 for each in members if each not in joined)
         n_groups += bool(joined)
         new |= joined
     n_images = sum(decisions.get(each) != decision for each, decision in new.items())
     decisions |= new
-    return Accepted(n_groups if n_images else 0, n_images, n_left)
+    return Accepted(n_groups if n_images else 0, n_images, n_left, n_small)
 
 
 def check_label(label: str, cases: Cases, may_be_new: bool) -> None:

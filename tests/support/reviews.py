@@ -23,6 +23,7 @@ PLAIN: Rows = {
     "photos/ants/1.png": ("ants", "test", None, ""),
     "photos/ants/2.png": ("ants", "train", None, ""),
     "photos/ants/3.png": ("ants", "val", None, ""),
+    "photos/ants/4.png": ("ants", "train", None, ""),
     "photos/bees/0.png": ("bees", "train", None, ""),
     "photos/bees/1.png": ("bees", "test", None, ""),
     "photos/bees/2.png": ("bees", "train", None, ""),

@@ -117,3 +117,28 @@ def test_what_was_decided_stays() -> None:
     assert joined[IDS[1]].label == "ants"  # that its label is right stays decided
     assert IDS[2] not in joined
     assert joined[IDS[3]].label == ""
+
+
+def test_two_pictures_of_three_stay_apart_since_three_splits_need_three() -> None:
+    assert not Grouping(images(None, None, None), {}).leaves_enough(IDS[:2])
+    assert Grouping(images(None, None, None, None), {}).leaves_enough(IDS[:2])
+
+
+def test_what_is_joined_before_counts() -> None:
+    grouping = Grouping(images(None, None, None, None, None), {})
+    assert grouping.leaves_enough(IDS[:2])
+    grouping.join(IDS[:2])
+    assert grouping.leaves_enough(IDS[2:4])
+    grouping.join(IDS[2:4])
+    assert not grouping.leaves_enough([IDS[0], IDS[4]])
+
+
+def test_the_last_images_of_a_class_to_learn_from_stay() -> None:
+    assert not Grouping(images("train", "val", "test"), {}).leaves_enough([IDS[0], IDS[2]])
+    assert Grouping(images("train", "train", "val", "test"), {}).leaves_enough([IDS[0], IDS[3]])
+    assert Grouping(images("train", "val", "test"), {}).leaves_enough([IDS[1], IDS[2]])
+
+
+def test_where_val_is_drawn_from_train_two_have_to_stay() -> None:
+    assert not Grouping(images("train", "train", "test"), {}).leaves_enough([IDS[0], IDS[2]])
+    assert Grouping(images("train", "train", "train", "test"), {}).leaves_enough([IDS[0], IDS[3]])

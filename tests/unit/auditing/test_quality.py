@@ -59,3 +59,9 @@ def test_an_image_of_extreme_shape_and_one_far_from_all_are_named() -> None:
 
 def test_a_dataset_of_dark_images_has_no_dark_ones() -> None:
     assert reasons([(each // 16).astype(np.uint8) for each in PICTURES], SIZES[0], DISTANCES) == {}
+
+
+def test_a_picture_in_one_colour_is_neither_blank_nor_dark() -> None:
+    red = PICTURES[7] * np.array([1, 0, 0], np.uint8)
+    said = reasons([*PICTURES[:7], red, *PICTURES[8:]], SIZES[0], DISTANCES).get(7, [])
+    assert not [reason for reason in said if reason.startswith(("blank", "dark"))]

@@ -227,3 +227,11 @@ def test_without_an_audit_the_way_to_one_is_told(layout: Layout) -> None:
     folder.write_off(layout.audit)
     with pytest.raises(CheckError, match=r"audit\.enabled is false"):
         Cases.of(layout)
+
+
+def test_a_small_class_keeps_a_group_for_each_split(tmp_path: Path) -> None:
+    rows = {path: row for path, row in PLAIN.items() if path != "photos/ants/4.png"}
+    layout = audited(tmp_path, rows)
+    done = desks.accept_leaks(Cases.of(layout), layout.reviewed)
+    assert (done.n_images, done.n_small) == (0, 3)
+    assert not reviewed.read(layout.reviewed)
