@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from scipy.stats import hypergeom
@@ -77,7 +79,23 @@ def test_the_auc_is_scikit_learns() -> None:
         weights = np.linalg.solve(gram, known.T @ (2.0 * held_out[inside] - 1))
         scores[~inside] = (components[~inside] - components[inside].mean(0)) @ weights
     expected = roc_auc_score(held_out, scores)
-    np.testing.assert_allclose(shift._aucs(components, sides, folds)[0], expected, atol=1e-9)
+    np.testing.assert_allclose(shift._aucs(shift._scores(components, sides, folds), sides)[0], expected, atol=1e-9)
+
+
+def test_many_drawn_as_extreme_end_the_drawing_with_a_p_value_that_is_valid() -> None:
+    """Besag & Clifford (1991): twenty as extreme in l drawn give 20 / l."""
+    asked = []
+
+    def blocks(share: float) -> Iterator[np.ndarray]:
+        draw = np.random.default_rng(0)
+        for number in range(10):
+            asked.append(number)
+            yield draw.random(100) < share
+
+    assert shift._p_value(blocks(0.5)) == pytest.approx(0.5, abs=0.2)
+    assert asked == [0]
+    assert shift._p_value(blocks(0)) == 1 / 1001
+    assert len(asked) == 11
 
 
 def test_too_few_images_give_no_answer() -> None:
