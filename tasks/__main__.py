@@ -101,7 +101,7 @@ def _list_groups(name: str, layout: Layout) -> None:
     from headstart.onnx.backbone_folder import LAST
 
     wanted = params_file.load(layout.params).backbone
-    backbone, groups = networks.groups_of(wanted, name)
+    backbone, groups = networks.groups_of(wanted, name, layout.weights)
     width = max(len(group.name) for group in groups)
     print(f"{backbone.name}: {len(groups)} layer groups from the input to the head\n")
     features = {level.name: f"{level.width:,}" for level in backbone.levels}

@@ -20,7 +20,15 @@ from headstart.base import licences
 from headstart.base.files import replacing_folder, sha256_of
 from headstart.base.progress import say, warn
 from headstart.onnx import backbone_folder
-from headstart.onnx.backbone_folder import BACKBONE, RESIZE, TENSORS, BackboneRecord, LevelRecord, SourceRecord
+from headstart.onnx.backbone_folder import (
+    BACKBONE,
+    RESIZE,
+    TENSORS,
+    BackboneRecord,
+    HubRecord,
+    LevelRecord,
+    SourceRecord,
+)
 
 if TYPE_CHECKING:
     from headstart.backbones.export import Exported
@@ -34,13 +42,14 @@ if TYPE_CHECKING:
     Judge = Callable[[Licence], None]
 
 _OF_NETWORKS, _OF_GRAPHS = ("torch", "torchvision", "timm", "onnx"), ("onnx", "onnxruntime")  # recorded versions
+_OF_TRANSFORMERS = ("torch", "torchvision", "transformers", "onnx")
 
 
 def run(params: Params, layout: Layout) -> None:
     """Take from the cache, or load, export, compare, write."""
     wanted = params.backbone
     judge = partial(licences.check, backbone=wanted.name, allowed=params.export.licences)
-    made_for = kept.made_for(wanted, params.transform.fit) if layout.keeps_backbones else None
+    made_for = _made_for(params, layout) if layout.keeps_backbones else None
     is_kept = made_for is not None and layout.cache.take(
         "backbone", made_for, layout.backbone, partial(kept.is_sound, judge=judge)
     )
@@ -55,10 +64,21 @@ def run(params: Params, layout: Layout) -> None:
         warn(warning)
 
 
+def _made_for(params: Params, layout: Layout) -> str | None:
+    """Return what the cache knows the export by; None where it is not to be kept."""
+    commit = None
+    if params.backbone.is_on_hub:
+        from headstart.backbones import hub
+
+        commit = hub.commit_of(params.backbone.name, layout.weights, say)
+    return kept.made_for(params.backbone, params.transform.fit, commit)
+
+
 def _make(params: Params, layout: Layout, judge: Judge) -> None:
     """Load, export, compare, write."""
-    made, network, source = (_of_graph if params.backbone.is_onnx else _of_library)(params, layout, judge)
+    made, network, source, hub = (_of_graph if params.backbone.is_onnx else _of_library)(params, layout, judge)
     levels, settings = made.levels, network.preprocessing
+    used = _OF_GRAPHS if source else _OF_TRANSFORMERS if hub and hub.library == "transformers" else _OF_NETWORKS
     of_levels = f"of {len(levels)} levels" if len(levels) > 1 else "of its last layer alone: there are no other levels"
     given_as = "the graph as it was given" if source else "PyTorch"
     agree = f"agree on {made.n_photographs} photographs to {made.relative_difference:.1e}"
@@ -78,17 +98,18 @@ def _make(params: Params, layout: Layout, judge: Judge) -> None:
             levels=_records(levels),
             preprocessing=settings.record,
             source=source,
+            hub=hub,
             resize_onnx_sha256=sha256_of(beside / RESIZE),
             backbone_onnx_sha256=sha256_of(beside / BACKBONE),
             backbone_safetensors_sha256=sha256_of(beside / TENSORS) if made.tensors else None,
-            versions={name: version(name) for name in (_OF_GRAPHS if source else _OF_NETWORKS)},
+            versions={name: version(name) for name in used},
             warnings=made.warnings,
         )
         backbone_folder.write(beside, record)
 
 
-def _of_library(params: Params, layout: Layout, judge: Judge) -> tuple[Exported, Backbone, None]:
-    """Return a network of torchvision or timm as pieces."""
+def _of_library(params: Params, layout: Layout, judge: Judge) -> tuple[Exported, Backbone, None, HubRecord | None]:
+    """Return a network of torchvision, timm or Transformers as pieces, and where it lies on the hub."""
     from headstart.backbones import networks
     from headstart.backbones.export import export
 
@@ -97,10 +118,10 @@ def _of_library(params: Params, layout: Layout, judge: Judge) -> tuple[Exported,
     network = replace(network, preprocessing=settings)
     say(f"weights: {network.weights}, licence {network.licence.name}")
     say(f"exporting {network.name}, {settings.input_px} px; up to a minute")
-    return export(network), network, None
+    return export(network), network, None, network.hub
 
 
-def _of_graph(params: Params, layout: Layout, judge: Judge) -> tuple[Exported, Foreign, SourceRecord]:
+def _of_graph(params: Params, layout: Layout, judge: Judge) -> tuple[Exported, Foreign, SourceRecord, None]:
     """Return an ONNX graph of the user's as pieces, and what was taken from it."""
     from headstart.backbones import foreign
     from headstart.backbones.export import export_foreign
@@ -118,7 +139,7 @@ def _of_graph(params: Params, layout: Layout, judge: Judge) -> tuple[Exported, F
         channel_order=graph.channel_order,
         outputs=list(graph.outputs),
     )
-    return export_foreign(graph), graph, source
+    return export_foreign(graph), graph, source, None
 
 
 def _records(levels: Sequence[Level]) -> list[LevelRecord]:

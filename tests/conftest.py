@@ -10,6 +10,7 @@ from threading import Thread
 import pytest
 from hypothesis import settings
 
+from tests.support.hub import Hub
 from tests.support.images import HYMENOPTERA, encoded, photograph
 from tests.support.server import Server
 
@@ -57,6 +58,24 @@ def server() -> Iterator[Server]:
     served = Server()
     thread = Thread(target=served.http.serve_forever, daemon=True)
     thread.start()
+    yield served
+    served.http.shutdown()
+    served.http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine in place of Hugging Face's, with a cache of its own and nobody logged in."""
+    from huggingface_hub import constants
+
+    served = Hub()
+    thread = Thread(target=served.http.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     yield served
     served.http.shutdown()
     served.http.server_close()

@@ -92,12 +92,18 @@ def _units(module: nn.Module, prefix: str, n_whole: int) -> Iterator[_Unit]:
 
 
 def _is_wrapper(module: nn.Module, n_whole: int) -> bool:
-    """Return whether a module is most of the network and holds its blocks in a container, as an encoder does."""
+    """Return whether a module is most of the network and holds its blocks in a container, as an encoder does.
+
+    The container may be that of a part that is most of the network too, as in models of Transformers.
+    """
     from torch import nn
 
+    if 2 * sum(parameter.numel() for parameter in module.parameters()) <= n_whole:
+        return False
     containers = [child for child in module.children() if isinstance(child, nn.Sequential | nn.ModuleList)]
-    holds_blocks = any(type(child) in (nn.Sequential, nn.ModuleList) and len(child) > 1 for child in containers)
-    return holds_blocks and 2 * sum(parameter.numel() for parameter in module.parameters()) > n_whole
+    return any(type(child) in (nn.Sequential, nn.ModuleList) and len(child) > 1 for child in containers) or any(
+        _is_wrapper(child, n_whole) for child in module.children()
+    )
 
 
 def _is_norm(module: nn.Module, tensor: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,17 +21,20 @@ from headstart.store.shards import fingerprint
 if TYPE_CHECKING:
     from headstart import params as parameters
 
-VERSION = 1  # raise it when an edit changes what the stage `backbone` writes for the same parameters and weights
+VERSION = 2  # raise it when an edit changes what the stage `backbone` writes for the same parameters and weights
 MADE_BY = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _NOT_A_FILE = ("bundled", "default", "random")
 
 
-def made_for(params: parameters.Backbone, fit: str) -> str | None:
+def made_for(params: parameters.Backbone, fit: str, commit: str | None = None) -> str | None:
     """Return the digest of everything that an exported backbone follows from; None where a name or a digest is wrong.
 
     A file of weights is known by its digest, bundled ones too, which are read for it; ParamError if it is another's.
-    The library's own are known by the library's version, which names their URL.
+    The library's own are known by the library's version, which names their URL. `commit`: of a network on the Hugging
+    Face hub, by `hub.commit_of`; None without it.
     """
+    if params.is_on_hub and commit is None:
+        return None
     digest = params.sha256 or ""
     name = params.weights
     if params.weights == "bundled":
@@ -49,11 +52,19 @@ def made_for(params: parameters.Backbone, fit: str) -> str | None:
     return fingerprint(
         version=str(VERSION),
         libraries=" ".join(f"{name} {version(name)}" for name in MADE_BY),
+        **({"hub": f"{commit} {_version_or_none('transformers')}"} if params.is_on_hub else {}),
         machine=platform.machine(),
         weights=f"{name} {digest}",
         params=params.model_dump_json(exclude={"weights", "sha256"}),
         fit=fit,
     )
+
+
+def _version_or_none(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def is_sound(folder: Path, judge: Callable[[Licence], None]) -> bool:

@@ -6,9 +6,14 @@ Both libraries and torch are imported inside functions, because that takes secon
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headstart.backbones.preprocessing import Preprocessing
+from headstart.backbones.weights import Published
 from headstart.base.errors import ParamError, count_and_name
+from headstart.onnx.backbone_folder import HubFeatures, HubRecord
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +21,16 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 _IMAGENET_CLASSES = 1000
+_NOT_ARGUMENTS = {  # of a model, but of timm.create_model, which would read other files
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "scriptable",
+    "exportable",
+    "no_jit",
+}
 # Names in files that torchvision publishes -> names in its models today, as its own loaders translate them.
 _OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
@@ -31,30 +46,82 @@ class End(NamedTuple):
     module: Any
 
 
-def from_timm(
-    name: str, input_px: int | None, state: State | None, weights: str, is_in_order: bool = False
-) -> tuple[torch.nn.Module, State | None, set[str], End]:
-    """Return the model without its classifier, what is left to be filled in, all names of the whole, the classifier."""
-    import timm
+class Built(NamedTuple):
+    """A model without its classifier."""
 
-    cfg: Any = timm.get_pretrained_cfg(name)
-    sized: dict[str, Any] = {"img_size": input_px} if input_px and cfg.fixed_input_size else {}
+    module: torch.nn.Module
+    state: State | None  # what is left to be filled in
+    known: set[str]  # all names of tensors of the whole model
+    end: End
+    takes: HubFeatures = "classifier"  # what its features are
+
+
+class Source(NamedTuple):
+    """A network that can be built, and its weights."""
+
+    name: str  # canonical
+    published: Published
+    own: Preprocessing
+    path: Path | None  # the verified file of weights; None: random ones
+    build: Callable[[State | None, int], Built]  # of the tensors in it and the side of the images
+    hub: HubRecord | None = None
+
+
+def from_timm(
+    name: str,
+    input_px: int | None,
+    state: State | None,
+    weights: str,
+    is_in_order: bool = False,
+    cfg: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Built:
+    """Return a model of timm.
+
+    `cfg` and `arguments` are what a repository says of its model in place of timm's own registry.
+    """
+    import timm
+    from timm.models import PretrainedCfg
+
+    own: Any = PretrainedCfg(**cfg) if cfg else timm.get_pretrained_cfg(name)
+    given = dict(arguments or {})
+    if input_px and own.fixed_input_size:
+        given["img_size"] = input_px
+    if given.keys() & _NOT_ARGUMENTS:
+        raise ValueError(f"model_args has {count_and_name(sorted(given.keys() & _NOT_ARGUMENTS))}")
+    if cfg:
+        given["pretrained_cfg"] = own
     if weights == "default":  # timm renames what it publishes, and resamples position embeddings
-        overlay = {"state_dict": state}
-        module: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
+        module: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **given)
         state = None
     else:
-        module = timm.create_model(name, pretrained=False, **sized)
+        module = timm.create_model(name, pretrained=False, **given)
     if state and is_in_order:  # the same tensors in the same order, under other names
         state = dict(zip(module.state_dict(), state.values(), strict=True))
     known = set(module.state_dict())
-    end = End(str(cfg.classifier), module.get_classifier())
+    end = End(str(own.classifier), module.get_classifier())
     module.reset_classifier(0)
-    return module, state, known, end
+    return Built(module, state, known, end)
 
 
-def from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn.Module, State | None, set[str], End]:
-    """Return the same for torchvision, without auxiliary heads either, `state` under the names that it has today."""
+def preprocessing_of_timm(cfg: Mapping[str, Any], name: str, report: Callable[[str], None]) -> Preprocessing:
+    """Return what a pretrained_cfg of timm says; ParamError unless it takes squares of three channels."""
+    from timm.data.config import resolve_data_config
+
+    own = resolve_data_config(pretrained_cfg=dict(cfg))  # type: ignore[no-untyped-call]
+    channels, height_px, width_px = own["input_size"]
+    if channels != 3 or height_px != width_px:
+        raise ParamError(
+            f"backbone.name is '{name}', which takes {channels} x {height_px} x {width_px}."
+            " A square input of 3 channels was expected. Set backbone.name in params.yaml."
+        )
+    if own["crop_mode"] != "center":
+        report(f"{name} was trained with crop mode '{own['crop_mode']}'; centre cropping is used")
+    return Preprocessing(height_px, own["crop_pct"], own["interpolation"], tuple(own["mean"]), tuple(own["std"]))
+
+
+def from_torchvision(name: str, px: int, state: State | None) -> Built:
+    """Return a model of torchvision, without auxiliary heads either, `state` under the names that it has today."""
     import torch
     from torch import nn
     from torchvision import models
@@ -83,7 +150,7 @@ def from_torchvision(name: str, px: int, state: State | None) -> tuple[torch.nn.
     model.set_submodule(path, nn.Identity())
     for old, new in _OLD_NAMES:
         state = {old.sub(new, key): value for key, value in state.items()} if state else None
-    return model, state, known, end
+    return Built(model, state, known, end)
 
 
 def classifier_of(end: End, state: State | None) -> torch.nn.Linear | None:

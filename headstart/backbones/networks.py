@@ -15,15 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbones import bundled, modules, weights
+from headstart.backbones import bundled, hub_networks, modules, weights
 from headstart.backbones.groups import Group, layer_groups
+from headstart.backbones.hub import HUB
 from headstart.backbones.levels import Level, extractor, levels_of
+from headstart.backbones.modules import Built, Source
 from headstart.backbones.preprocessing import Preprocessing
 from headstart.backbones.weights import Published
 from headstart.base import files, licences
 from headstart.base.errors import CheckError, HeadstartError, ParamError, count_and_name, did_you_mean
 from headstart.base.licences import Licence
 from headstart.onnx import backbone_folder
+from headstart.onnx.backbone_folder import HubRecord
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +50,7 @@ class Backbone:
     weights_sha256: str  # of the file; of the state dict's bytes in the order of their names for random weights
     licence: Licence
     classifier: torch.nn.Linear | None = None  # last features -> ImageNet's 1000 classes, where the weights have it
+    hub: HubRecord | None = None  # where it comes from the Hugging Face hub
 
     @property
     def n_features(self) -> int:
@@ -84,31 +88,18 @@ def load(
     with _quiet():
         import torch
 
-        canonical = _canonical(params.name)
-        library, _, name = canonical.partition("/")
-        carried = bundled.of(canonical) if params.weights == "bundled" else None
-        published, own = _torchvision_publishes(name) if library == "torchvision" else _timm_publishes(name, report)
-        if carried:
-            own = carried.preprocessing
-        published, path = weights.choose(params, canonical, published, weights_folder, report, judge)
-        preprocessing = _preprocessing(params, own)
-        state = weights.read(path) if path else None
+        source = (hub_networks.source if params.is_on_hub else _of_library)(params, weights_folder, report, judge)
+        preprocessing = _preprocessing(params, source.own)
+        state = weights.read(source.path) if source.path else None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             try:
-                if library == "torchvision":
-                    # Published weights fit one size alone.
-                    px = own.input_px if params.weights == "default" else params.input_px or own.input_px
-                    module, state, known, end = modules.from_torchvision(name, px, state)
-                else:
-                    is_in_order = carried is not None and carried.is_in_order
-                    module, state, known, end = modules.from_timm(
-                        name, params.input_px, state, params.weights, is_in_order
-                    )
-                if state:
-                    modules.fill(module, state, known, params.name, published.weights)
-                classifier = modules.classifier_of(end, state) if params.weights in ("bundled", "default") else None
-                levels = _levels(module.eval().requires_grad_(False), preprocessing.input_px)
+                built = source.build(state, preprocessing.input_px)
+                if built.state:
+                    modules.fill(built.module, built.state, built.known, params.name, source.published.weights)
+                pretrained = params.weights in ("bundled", "default")
+                classifier = modules.classifier_of(built.end, built.state) if pretrained else None
+                levels = _levels(built.module.eval().requires_grad_(False), preprocessing.input_px)
             except HeadstartError:
                 raise
             except Exception as error:
@@ -118,8 +109,38 @@ def load(
                     f"backbone.name is '{params.name}', which does not work at {preprocessing.input_px} pixels with"
                     f" these weights ({said}). {or_else} another backbone.name in params.yaml."
                 ) from error
-    digest = files.sha256_of(path) if path else _digest(module)
-    return Backbone(canonical, module, levels, preprocessing, published.weights, digest, published.licence, classifier)
+    return Backbone(
+        source.name,
+        built.module,
+        levels,
+        preprocessing,
+        source.published.weights,
+        files.sha256_of(source.path) if source.path else _digest(built.module),
+        source.published.licence,
+        classifier,
+        source.hub and source.hub.model_copy(update={"takes": built.takes}),
+    )
+
+
+def _of_library(params: parameters.Backbone, folder: Path, report: Report, judge: Judge) -> Source:
+    """Return a model of torchvision or timm, with verified weights."""
+    canonical = _canonical(params.name)
+    library, _, name = canonical.partition("/")
+    carried = bundled.of(canonical) if params.weights == "bundled" else None
+    published, own = _torchvision_publishes(name) if library == "torchvision" else _timm_publishes(name, report)
+    if carried:
+        own = carried.preprocessing
+    published, path = weights.choose(params, canonical, published, folder, report, judge)
+
+    def build(state: State | None, input_px: int) -> Built:
+        if library == "torchvision":
+            # Published weights fit one size alone.
+            px = own.input_px if params.weights == "default" else input_px
+            return modules.from_torchvision(name, px, state)
+        is_in_order = carried is not None and carried.is_in_order
+        return modules.from_timm(name, params.input_px, state, params.weights, is_in_order)
+
+    return Source(canonical, published, own, path, build)
 
 
 def save(module: torch.nn.Module, path: Path) -> None:
@@ -148,14 +169,16 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
             )
         path = backbone_folder.piece(folder, backbone_folder.TENSORS)
         preprocessing = Preprocessing.of(known.preprocessing)
-        library, _, name = _canonical(known.name).partition("/")
+        library, _, name = ("", "", "") if known.hub else _canonical(known.name).partition("/")
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
-                if library == "torchvision":
-                    module, *_ = modules.from_torchvision(name, preprocessing.input_px, None)
+                if known.hub:
+                    module = hub_networks.empty(known.hub, preprocessing.input_px)
+                elif library == "torchvision":
+                    module = modules.from_torchvision(name, preprocessing.input_px, None).module
                 else:
-                    module, *_ = modules.from_timm(name, preprocessing.input_px, None, weights="random")
+                    module = modules.from_timm(name, preprocessing.input_px, None, weights="random").module
             state = module.state_dict()  # carries the versions that some layers ask for
             held = load_file(path)
             if odd := sorted(held.keys() ^ state.keys()):
@@ -171,10 +194,10 @@ def rebuilt(folder: Path) -> tuple[torch.nn.Module, Preprocessing]:
     return extractor(module.eval().requires_grad_(False), levels), preprocessing
 
 
-def groups_of(params: parameters.Backbone, name: str) -> tuple[Backbone, list[Group]]:
+def groups_of(params: parameters.Backbone, name: str, weights_folder: Path) -> tuple[Backbone, list[Group]]:
     """Return a network with random weights, so that none are downloaded, and its layer groups."""
-    empty = {"name": name, "weights": "random", "sha256": None, "input_px": None}
-    backbone = load(params.model_copy(update=empty), Path(), lambda message: None)
+    empty = {"name": name, "weights": "random", "sha256": None, "licence": None, "input_px": None}
+    backbone = load(params.model_copy(update=empty), weights_folder, lambda message: None)
     return backbone, layer_groups(backbone.module)
 
 
@@ -187,6 +210,8 @@ def _canonical(name: str) -> str:
         if canonical in known:
             return canonical
     hint = did_you_mean(name, known if "/" in name else [each.partition("/")[2] for each in known])
+    if not hint and "/" in name:
+        hint = f" Is it on the Hugging Face hub? {HUB}{name.partition(':')[2] or name} names it there."
     raise ParamError(f"backbone.name is '{name}', which is not known.{hint} Set backbone.name in params.yaml.")
 
 
@@ -203,25 +228,15 @@ def _torchvision_publishes(name: str) -> tuple[Published, Preprocessing]:
 
 def _timm_publishes(name: str, report: Report) -> tuple[Published, Preprocessing]:
     import timm
-    from timm.data.config import resolve_data_config
 
     cfg: Any = timm.get_pretrained_cfg(name)
-    own = resolve_data_config(pretrained_cfg=cfg.to_dict())  # type: ignore[no-untyped-call]
-    channels, height_px, width_px = own["input_size"]
-    if channels != 3 or height_px != width_px:
-        raise ParamError(
-            f"backbone.name is '{name}', which takes {channels} x {height_px} x {width_px}."
-            " A square input of 3 channels was expected. Set backbone.name in params.yaml."
-        )
+    own = modules.preprocessing_of_timm(cfg.to_dict(), name, report)
     url, file_name = cfg.url or "", (cfg.url or "").rpartition("/")[2]
     if cfg.hf_hub_id:  # preferred, as timm does
         endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         hub_file = cfg.hf_hub_filename or "model.safetensors"
         url = f"{endpoint}/{cfg.hf_hub_id}/resolve/main/{hub_file}"
         file_name = cfg.hf_hub_id.rpartition("/")[2] + Path(hub_file).suffix
-    if own["crop_mode"] != "center":
-        report(f"{name} was trained with crop mode '{own['crop_mode']}'; centre cropping is used")
-    own = Preprocessing(height_px, own["crop_pct"], own["interpolation"], tuple(own["mean"]), tuple(own["std"]))
     said, licence = f"timm: {cfg.hf_hub_id or file_name}", licences.of_library(cfg.license, "timm")
     return Published(said, licence, url, file_name, is_on_hub=bool(cfg.hf_hub_id)), own
 

@@ -129,7 +129,7 @@ def download(url: str, target: Path, sha256: str | None, sha256_prefix: str | No
         raise ValueError("a digest or the beginning of one is needed")
     if target.is_file():
         todo = "Remove it, and it is downloaded again, or mend backbone.sha256 in params.yaml."
-        return _expect(expected, files.sha256_of(target), _shown(target), todo)
+        return _expect(expected, files.sha256_of(target), shown(target), todo)
     with files.replacing(target) as partial:
         with _network(url, target):
             digest = _fetch(url, partial, report)
@@ -153,7 +153,7 @@ def _default(params: parameters.Backbone, published: Published, folder: Path, re
             sha256 = noted
             if not sha256:
                 raise ParamError(
-                    f"{_shown(target)} was put there by hand, and no checksum of it is known. If you trust it,"
+                    f"{shown(target)} was put there by hand, and no checksum of it is known. If you trust it,"
                     f" set backbone.sha256 in params.yaml to its digest: {files.sha256_of(target)}"
                 )
         elif published.is_on_hub:
@@ -275,7 +275,7 @@ def _network(url: str, target: Path) -> Iterator[None]:
         kind = ParamError if refused or isinstance(error, ValueError) else UnreachableError
         raise kind(
             f"{_bare(url)} cannot be fetched ({reason}). Try again, or fetch it by other means"
-            f" and put it at {_shown(target)}{also}."
+            f" and put it at {shown(target)}{also}."
         ) from error
 
 
@@ -283,5 +283,6 @@ def _bare(url: str) -> str:
     return url.partition("?")[0]  # what follows may be a signature
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """Return a path as it is typed in this folder, where it lies below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

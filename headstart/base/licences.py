@@ -40,6 +40,15 @@ def of_library(said: str | None, library: str) -> Licence:
     return Licence(name, f"{library} says '{said}'")
 
 
+def of_card(said: object, named: object, where: str) -> Licence:
+    """Return the licence that a model card states: `license`, and `license_name` where that is `other`."""
+    if said == "other" and isinstance(named, str) and named:
+        said = named
+    if not isinstance(said, str) or said in ("", UNKNOWN, "other"):
+        return Licence(UNKNOWN, f"{where} says {said!r}" if said else f"{where} states none")
+    return of_library(said, where)
+
+
 def check(licence: Licence, backbone: str, allowed: Sequence[str]) -> None:
     """Raise ParamError unless `allowed`, the value of export.licences, has the licence."""
     if licence.name == NONE or allowed == ANY or licence.name in allowed:

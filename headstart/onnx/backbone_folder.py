@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ _RECORD = "backbone.json"
 LAST = "last"  # the level of the usual features, which the network's own classifier would read
 Fit = Literal["crop", "squeeze", "pad"]  # how an image becomes a square
 Pooling = Literal["map", "map_channels_last", "tokens", "class_and_tokens", "none"]
+HubFeatures = Literal["classifier", "pooler", "class_token", "mean"]  # what the classifier reads, or which output
 
 
 class PreprocessingRecord(Record):
@@ -69,6 +70,18 @@ class SourceRecord(Record):
     outputs: list[str]  # the tensors that are levels, in their order
 
 
+class HubRecord(Record):
+    """The commit of a repository on the Hugging Face hub that a network comes from, and what it is built from."""
+
+    repository: str  # OWNER/NAME
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]  # the commit
+    library: Literal["timm", "transformers"]
+    files: dict[str, Digest]  # that were read of it
+    network: dict[str, Any]  # its config.json, without the names of classes
+    takes: HubFeatures
+    channel_order: Literal["rgb", "bgr"]
+
+
 class BackboneRecord(Record):
     """backbone.json."""
 
@@ -81,6 +94,7 @@ class BackboneRecord(Record):
     levels: list[LevelRecord]  # the one nearest to the input first, `last` at the end
     preprocessing: PreprocessingRecord
     source: SourceRecord | None = None  # of a graph of the user's
+    hub: HubRecord | None = None  # of a network that backbone.name takes from the Hugging Face hub
     resize_onnx_sha256: Digest
     backbone_onnx_sha256: Digest
     backbone_safetensors_sha256: Digest | None  # None: an ONNX graph of the user's, which PyTorch cannot run or train
