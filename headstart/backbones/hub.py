@@ -76,7 +76,7 @@ class Pin(Record):
 
 
 def wanted(name: str) -> Wanted:
-    """Return what a backbone.name asks for; ParamError unless it reads hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION."""
+    """Return what a backbone.name asks for; ParamError unless it reads hf-hub:OWNER/NAME, with or without @REVISION."""
     repository, _, revision = name.removeprefix(HUB).partition("@")
     is_odd = not _NAME.fullmatch(repository) or "--" in repository or ".." in repository or ".." in revision
     if is_odd or ("@" in name and not re.fullmatch(r"[A-Za-z0-9._/-]+", revision)):
@@ -318,16 +318,16 @@ def _hub(asked: Wanted, file: str | None = None) -> Iterator[None]:
             f"{what} has no revision '{asked.revision}'. A branch, a tag or a commit of {page} was expected. Set"
             " backbone.name in params.yaml."
         ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, *_of_network()) as error:
+    except _network_errors() as error:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-        response = getattr(cause, "response", None)
+        response: Any = getattr(cause, "response", None)
         status = int(getattr(response, "status_code", 0))
         said = on_one_line(" ".join(str(cause).split())) or type(cause).__name__
         where = f"{file} of {what}" if file else what
         if status == 403 or (status == 401 and _BAD_TOKEN in response.headers.get("X-Error-Message", "")):
             raise ParamError(
-                f"{where} cannot be read: the hub does not accept your token (HTTP {status}). Run `hf auth login` again,"
-                " or set HF_TOKEN to another."
+                f"{where} cannot be read: the hub does not accept your token (HTTP {status}). Run `hf auth login`"
+                " again, or set HF_TOKEN to another."
             ) from error
         if status == 401 or isinstance(error, errors.RepositoryNotFoundError):  # the hub does not say which
             raise ParamError(
@@ -344,8 +344,9 @@ def _hub(asked: Wanted, file: str | None = None) -> Iterator[None]:
         ) from error
 
 
-def _of_network() -> tuple[type[Exception], ...]:
-    """Return the errors of the HTTP library below the hub's, which changed it; they share no base class with OSError."""
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Return what the hub's library raises, and the HTTP library below it, of which there have been two."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    of_http = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError" and issubclass(base, Exception)]
+    return OSError, *of_http

@@ -13,6 +13,7 @@ from headstart.backbones.preprocessing import Preprocessing
 from headstart.base.errors import ParamError, count_and_name
 
 Values = Mapping[str, Any]
+Triple = tuple[float, float, float]
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 _CONVNEXT_WHOLE_PX = 384  # from this size on, ConvNeXt's processor squeezes the whole image
 _LABELS = ("id2label", "label2id", "label_names", "label_descriptions", "labels")
@@ -25,13 +26,13 @@ class Prepared(NamedTuple):
     input_px: int | None
     crop_fraction: float | None
     interpolation: str | None
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
+    mean: Triple | None
+    std: Triple | None
     channel_order: Literal["rgb", "bgr"] = "rgb"
     is_squeezed: bool = False  # the whole image, distorted
 
     def complete(self, given: Values, name: str) -> Preprocessing:
-        """Return it with `given`, values of params.yaml, for what it does not say; ParamError where both say nothing."""
+        """Return it with `given`, values of params.yaml, in its place; ParamError for what neither says."""
         names = ("input_px", "crop_fraction", "interpolation", "mean", "std")
         values = {each: given[each] if given[each] is not None else getattr(self, each) for each in names}
         if missing := [f"backbone.{each}" for each, value in values.items() if value is None]:
@@ -103,34 +104,39 @@ def prepared(processor: Values, config: Values) -> Prepared:
     order: Literal["rgb", "bgr"] = "bgr" if processor.get("do_flip_channel_order") else "rgb"
     mean, std = _normalisation(processor)
     if order == "bgr" and mean and std:  # ours are in the order of the image
-        mean, std = mean[::-1], std[::-1]
-    return Prepared(
-        input_px, crop_fraction, _RESAMPLING.get(resample, str(resample)), mean, std, order, is_squeezed
-    )
+        mean, std = (mean[2], mean[1], mean[0]), (std[2], std[1], std[0])
+    return Prepared(input_px, crop_fraction, _RESAMPLING.get(resample, str(resample)), mean, std, order, is_squeezed)
 
 
-def _normalisation(processor: Values) -> tuple[Any, Any]:
-    """Return mean and std for pixels in 0..1, of (pixel * factor + offset - mean) / std."""
+def _normalisation(processor: Values) -> tuple[Triple, Triple] | tuple[None, None]:
+    """Return mean and std for pixels in 0..1, of (pixel * factor + offset - mean) / std.
+
+    EfficientNet's processor divides by std twice where its `include_top` is true.
+    """
     factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
     offset = -1.0 if processor.get("rescale_offset") else 0.0
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    mean: Triple | None = (0.0, 0.0, 0.0)
+    std: Triple | None = (1.0, 1.0, 1.0)
     if processor.get("do_normalize", True):
         mean, std = _triple(processor.get("image_mean")), _triple(processor.get("image_std"))
     if mean is None or std is None or not isinstance(factor, float | int) or factor <= 0:
         return None, None
-    shift = [(each - offset) / (255 * factor) for each in mean]
-    return tuple(shift), tuple(each / (255 * factor) for each in std)
+    power = 2 if processor.get("include_top") else 1
+    shift = _triple([(each - offset) / (255 * factor) for each in mean])
+    scale = _triple([each**power / (255 * factor) for each in std])
+    return (shift, scale) if shift and scale else (None, None)
 
 
-def _triple(value: object) -> tuple[float, ...] | None:
+def _triple(value: object) -> Triple | None:
     if isinstance(value, int | float):
         value = [value] * 3
-    is_right = isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(x, int | float) for x in value)
-    return tuple(map(float, value)) if is_right else None  # type: ignore[arg-type]
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(isinstance(x, int | float) for x in value):
+        return None
+    return float(value[0]), float(value[1]), float(value[2])
 
 
 def _sizes(processor: Values, own_px: int | None) -> tuple[int | None, float | None, bool]:
-    """Return the side of what the network sees, its share of the resized square, and whether all is squeezed into it."""
+    """Return the side of what the network sees, its share of the resized square, and whether all is squeezed in."""
     crop = side(processor.get("crop_size")) if processor.get("do_center_crop") else None
     if not processor.get("do_resize", True):
         return (crop or own_px), 1.0, False

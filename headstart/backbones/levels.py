@@ -84,7 +84,7 @@ def watched(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[
     seen: dict[str, list[Any]] = {name: [] for name in names}
 
     def note(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: seen[name].append(output)
+        return lambda _module, _inputs, output: seen[name].append(tensor_of(output))
 
     hooks = [module.get_submodule(name).register_forward_hook(note(name)) for name in names]
     try:
@@ -92,6 +92,11 @@ def watched(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def tensor_of(output: Any) -> Any:
+    """Return a module's output, or the first of several, which in Transformers is what goes on to the next block."""
+    return output[0] if isinstance(output, tuple) and output else output
 
 
 def pool(value: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -135,7 +140,7 @@ def extractor(network: nn.Module, levels: Sequence[Level]) -> nn.Module:
         def _keep(self, level: Level, _module: nn.Module, _inputs: Any, output: Any) -> None:
             found = getattr(self._found, "of", None)
             if found is not None:
-                found[level.name] = pool(output, level.pooling)
+                found[level.name] = pool(tensor_of(output), level.pooling)
 
     return Extractor().eval()
 

@@ -210,8 +210,9 @@ def _canonical(name: str) -> str:
         if canonical in known:
             return canonical
     hint = did_you_mean(name, known if "/" in name else [each.partition("/")[2] for each in known])
-    if not hint and "/" in name:
-        hint = f" Is it on the Hugging Face hub? {HUB}{name.partition(':')[2] or name} names it there."
+    owner, _, of_owner = name.partition("/")
+    if of_owner and owner not in ("timm", "torchvision"):
+        hint += f" On the Hugging Face hub it would be {HUB}{name.rpartition(':')[2]}."
     raise ParamError(f"backbone.name is '{name}', which is not known.{hint} Set backbone.name in params.yaml.")
 
 

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 _CLASSIFIERS = "ForImageClassification"
-_CHOICES = ("attn_implementation", "_attn_implementation", "experts_implementation", "use_kernels", "dtype", "torch_dtype")
+_CHOICES = (
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "use_kernels",
+    "dtype",
+    "torch_dtype",
+)
 
 
 class Plan(NamedTuple):
@@ -150,7 +157,9 @@ def _classifier(model: Any, input_px: int) -> End | None:
         logits = model(pixel_values=noise(2, input_px)).logits
     for hook in hooks:
         hook.remove()
-    found = [path for path, out in ran if out.numel() == logits.numel() and torch.equal(out.flatten(), logits.flatten())]
+    found = [
+        path for path, out in ran if out.numel() == logits.numel() and torch.equal(out.flatten(), logits.flatten())
+    ]
     return End(found[-1], model.get_submodule(found[-1])) if found else None
 
 
@@ -203,8 +212,9 @@ def _module(network: Any, takes: HubFeatures, is_bgr: bool) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide the library's notes and bars; its errors still raise."""
-    from transformers.utils import logging
+    from transformers.utils import logging as theirs
 
+    logging: Any = theirs
     level, shows = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

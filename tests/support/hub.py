@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-TOKEN = "hf_right"  # noqa: S105
+TOKEN = "hf_right"
 _IS_LARGE = (".safetensors", ".bin")  # kept by Git LFS, elsewhere
 
 

@@ -70,7 +70,9 @@ def test_a_note_that_is_cut_off_is_asked_for_again(hub: Hub, tmp_path: Path) -> 
     assert pinned(tmp_path) == first
 
 
-@pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a b/c", "hf-hub:a/b@", "hf-hub:../b", "hf-hub:a/b@../c"])
+@pytest.mark.parametrize(
+    "name", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a b/c", "hf-hub:a/b@", "hf-hub:../b", "hf-hub:a/b@../c"]
+)
 def test_a_name_that_cannot_be_one_is_told_with_an_example(name: str, tmp_path: Path) -> None:
     assert f"backbone.name is '{name}'. hf-hub:OWNER/NAME, such as hf-hub:timm/resnet18.a1_in1k, was" in refusal(
         tmp_path, name
@@ -81,8 +83,8 @@ def test_a_missing_or_private_repository_is_told_with_what_to_do(hub: Hub, tmp_p
     hub.publish("mine/net", FILES, is_private=True)
     assert refusal(tmp_path) == (
         f"hf-hub:mine/net is not on {hub.url}, or it is private. Check the spelling of backbone.name in params.yaml"
-        " (OWNER/NAME, as in the address of its page); if it is private, log in by `hf auth login`, or set HF_TOKEN to a"
-        " token that may read it."
+        " (OWNER/NAME, as in the address of its page); if it is private, log in by `hf auth login`, or set HF_TOKEN to"
+        " a token that may read it."
     )
     assert "hf-hub:mine/nett is not on" in refusal(tmp_path, "hf-hub:mine/nett")
 
@@ -103,12 +105,12 @@ def test_a_gated_repository_is_told_with_where_to_accept_its_terms(
     assert client.weights(pinned(tmp_path), None, ignore)[0].read_bytes() == WEIGHTS
 
 
-def test_a_token_that_the_hub_does_not_know_is_told(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_that_the_hub_does_not_know_is_told(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.publish("mine/net", FILES)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    assert "cannot be read: the hub does not accept your token (HTTP 401). Run `hf auth login` again" in refusal(tmp_path)
+    assert "cannot be read: the hub does not accept your token (HTTP 401). Run `hf auth login` again" in refusal(
+        tmp_path
+    )
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -185,7 +187,7 @@ def test_a_digest_in_params_yaml_is_held_to(hub: Hub, tmp_path: Path) -> None:
         client.weights(pin, "ab" * 32, ignore)
     hub.names_digests = False  # as some mirrors
     pin = pinned(tmp_path / "mirror")
-    with pytest.raises(ParamError, match="the hub names no checksum of model.safetensors"):
+    with pytest.raises(ParamError, match=r"the hub names no checksum of model.safetensors"):
         client.weights(pin, None, ignore)
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     assert client.weights(pin, digest, ignore)[1] == digest
