@@ -80,7 +80,7 @@ check: $(TESTS)      ## lint, layers and types
 	mypy
 
 lock: $(TESTS)       ## renew requirements.lock from pyproject.toml
-	uv pip compile pyproject.toml --extra pipeline --extra backbones --extra cluster --extra describe --extra openvino --extra fabric --extra serve --extra sign --extra umap --extra dev --universal --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --extra pipeline --extra backbones --extra cluster --extra describe --extra openvino --extra fabric --extra serve --extra sign --extra transformers --extra umap --extra dev --universal --python-version 3.11 --upgrade \
 	    --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --quiet -o requirements.lock
 
 clean:               ## remove .venv; data, artifacts and DVC's cache stay

@@ -150,11 +150,9 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in nodes_of(graph):
         for attribute in node.attribute:
-            yield from [
-                *([attribute.t] if attribute.HasField("t") else []),
-                *attribute.tensors,
-                *attribute.g.initializer,
-            ]
+            yield from [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from inner.initializer
 
 
 # The input

@@ -8,18 +8,17 @@ are noted beside the downloaded weights, and later runs read the same bytes, wit
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from headstart.backbones.hub_errors import HUB, Wanted, endpoint, told
 from headstart.backbones.weights import shown
 from headstart.base import files, licences, progress
-from headstart.base.errors import CheckError, ParamError, UnreachableError, count_and_name, on_one_line
+from headstart.base.errors import CheckError, ParamError, count_and_name
 from headstart.base.licences import UNKNOWN, Licence
 from headstart.base.records import Digest, Record
 
@@ -28,28 +27,12 @@ if TYPE_CHECKING:
 
     Report = Callable[[str], None]
 
-HUB = "hf-hub:"  # backbone.name begins with it; see params.Backbone.is_on_hub
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _MAX_TEXT_MB = 16  # of a file that is not weights
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".h5", ".msgpack")
 _TIMEOUT_S = 30
-_BAD_TOKEN = "Invalid credentials"
-_TRY_LATER = (408, 429)  # of the HTTP statuses below 500
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-class Wanted(NamedTuple):
-    """What backbone.name asks for."""
-
-    repository: str  # OWNER/NAME
-    revision: str  # a branch, a tag or a commit
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether it is one commit."""
-        return bool(_COMMIT.fullmatch(self.revision))
 
 
 class FileRecord(Record):
@@ -124,8 +107,8 @@ def _note(asked: Wanted, folder: Path) -> Path:
 def _asked(asked: Wanted) -> Pin:
     from huggingface_hub import HfApi
 
-    with _hub(asked):
-        info = HfApi(endpoint=_endpoint()).model_info(
+    with told(asked):
+        info = HfApi(endpoint=endpoint()).model_info(
             asked.repository, revision=asked.revision, files_metadata=True, timeout=_TIMEOUT_S
         )
     names = {each.rfilename: each for each in info.siblings or []}
@@ -230,12 +213,12 @@ def _fetched(pin: Pin, name: str, report: Report | None = None) -> Path:
     n_mb = -(-(pin.files[name].n_bytes or 0) // 1_000_000)
     if report:
         report(f"downloading {name} of {pin.repository} ({(pin.files[name].n_bytes or 0) / 1e6:.1f} MB)")
-    with _hub(Wanted(pin.repository, pin.commit), name), progress.bar("downloading", n_mb, "megabyte") as advance:
+    with told(Wanted(pin.repository, pin.commit), name), progress.bar("downloading", n_mb, "megabyte") as advance:
         path = hf_hub_download(
             pin.repository,
             name,
             revision=pin.commit,
-            endpoint=_endpoint(),
+            endpoint=endpoint(),
             tqdm_class=_counting(advance if report else lambda n: None),
         )
     return Path(path)
@@ -279,74 +262,3 @@ def licence(pin: Pin) -> Licence:
         return Licence(UNKNOWN, f"{where} cannot be read")
     said = said if isinstance(said, dict) else {}
     return licences.of_card(said.get("license"), said.get("license_name"), where)
-
-
-# What goes wrong
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return (os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)).rstrip("/")
-
-
-@contextmanager
-def _hub(asked: Wanted, file: str | None = None) -> Iterator[None]:
-    """Turn what the hub's library raises into an error that says what to do.
-
-    ParamError if a later try would end the same, UnreachableError if it may not.
-    """
-    from huggingface_hub import errors
-
-    what, page = f"{HUB}{asked.repository}", f"{_endpoint()}/{asked.repository}"
-    token = "log in by `hf auth login`, or set HF_TOKEN to a token that may read it"
-    try:
-        yield
-    except errors.OfflineModeIsEnabled as error:
-        raise UnreachableError(
-            f"{what} is not in the cache of this machine, and HF_HUB_OFFLINE forbids to ask the hub. Unset it, or run"
-            f" `hf download {asked.repository} --revision {asked.revision}` where there is a network, and copy its"
-            " cache."
-        ) from error
-    except errors.GatedRepoError as error:
-        raise ParamError(
-            f"{what} is gated: its owner asks everyone to accept terms first. Accept them on {page}, then {token}, and"
-            " run again."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ParamError(
-            f"{what} has no revision '{asked.revision}'. A branch, a tag or a commit of {page} was expected. Set"
-            " backbone.name in params.yaml."
-        ) from error
-    except _network_errors() as error:
-        cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-        response: Any = getattr(cause, "response", None)
-        status = int(getattr(response, "status_code", 0))
-        said = on_one_line(" ".join(str(cause).split())) or type(cause).__name__
-        where = f"{file} of {what}" if file else what
-        if status == 403 or (status == 401 and _BAD_TOKEN in response.headers.get("X-Error-Message", "")):
-            raise ParamError(
-                f"{where} cannot be read: the hub does not accept your token (HTTP {status}). Run `hf auth login`"
-                " again, or set HF_TOKEN to another."
-            ) from error
-        if status == 401 or isinstance(error, errors.RepositoryNotFoundError):  # the hub does not say which
-            raise ParamError(
-                f"{what} is not on {_endpoint()}, or it is private. Check the spelling of backbone.name in params.yaml"
-                f" (OWNER/NAME, as in the address of its page); if it is private, {token}."
-            ) from error
-        if 400 <= status < 500 and status not in _TRY_LATER:
-            raise ParamError(
-                f"{where} cannot be fetched ({said}). Check backbone.name in params.yaml, and {page}."
-            ) from error
-        raise UnreachableError(
-            f"{where} cannot be fetched from {_endpoint()} ({said}). Try again. Without a network, fetch it by"
-            f" `hf download {asked.repository} --revision {asked.revision}` elsewhere and copy the cache."
-        ) from error
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """Return what the hub's library raises, and the HTTP library below it, of which there have been two."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    of_http = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError" and issubclass(base, Exception)]
-    return OSError, *of_http

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import bundled, hub_networks, modules, weights
 from headstart.backbones.groups import Group, layer_groups
-from headstart.backbones.hub import HUB
+from headstart.backbones.hub_errors import HUB
 from headstart.backbones.levels import Level, extractor, levels_of
 from headstart.backbones.modules import Built, Source
 from headstart.backbones.preprocessing import Preprocessing

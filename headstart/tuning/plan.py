@@ -159,10 +159,13 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
         "levels": " ".join(level.name for level in levels),
         "torch": f"{version('torch')} {together.device.partition(':')[0]}",
     }
+    libraries = ["torch", "torchvision", "timm", "numpy", "scipy"]
+    if backbone.hub and backbone.hub.library == "transformers":
+        libraries.append("transformers")
     made_for = fingerprint(
         **from_what,
         version=f"{recipe.VERSION}, heads {contract.VERSION}",
-        libraries=" ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "numpy", "scipy")),
+        libraries=" ".join(f"{name} {version(name)}" for name in libraries),
         params=settings.model_dump_json(exclude=set(_WITHOUT_INFLUENCE)),
         probe=(weight.tobytes() + bias.tobytes() + shift.tobytes()).hex(),
         frozen=frozen_logits.tobytes().hex(),

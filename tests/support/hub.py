@@ -14,6 +14,17 @@ TOKEN = "hf_right"
 _IS_LARGE = (".safetensors", ".bin")  # kept by Git LFS, elsewhere
 
 
+PX = 32
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": PX,
+    "patch_size": 8,
+}
+
+
 @dataclass
 class Repository:
     """Commits, each with its files, and what names them."""
@@ -164,3 +175,21 @@ PROCESSOR = {  # of google/vit-base-patch16-224, smaller
     "rescale_factor": 1 / 255,
     "size": {"height": 32, "width": 32},
 }
+
+
+def drawn(model: Any) -> Any:
+    """Return the model with weights that no initialisation gives, so that one that is missing is seen."""
+    import torch
+
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return model.eval()
+
+
+def vit(**changes: Any) -> Any:
+    """Return a small classifier of Transformers."""
+    import transformers
+
+    return drawn(transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL, num_labels=5, **changes)))

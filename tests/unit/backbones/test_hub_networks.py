@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import builtins
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 import transformers
 from safetensors.torch import load, save
 
-from headstart import params_file
-from headstart.backbones import checks, export, hub_networks, networks
+from headstart.backbones import hub_networks, networks
 from headstart.backbones.groups import layer_groups
 from headstart.backbones.levels import Level
 from headstart.backbones.preprocessing import Preprocessing
 from headstart.base.errors import ParamError
-from headstart.layout import Layout
-from headstart.onnx import backbone_folder, runtime
-from tasks import backbone as stage
 from tests.support.backbones import settings
-from tests.support.hub import PROCESSOR, Hub, of_timm, of_transformers
-from tests.support.images import ROOT
+from tests.support.hub import PROCESSOR, PX, SMALL, Hub, drawn, of_timm, of_transformers, vit
 
 NAME = "hf-hub:mine/net"
-PX = 32
-SMALL: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": PX,
-    "patch_size": 8,
-}
 SWIN = {"image_size": PX, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 
 
@@ -51,25 +35,8 @@ def refusal(folder: Path, **changes: object) -> str:
     return str(error.value)
 
 
-def drawn(model: Any) -> Any:
-    """Return the model with weights that no initialisation gives, so that one that is missing is seen."""
-    torch.manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
-    return model.eval()
-
-
 def noise(px: int = PX) -> torch.Tensor:
     return torch.randn(2, 3, px, px, generator=torch.Generator().manual_seed(1))
-
-
-def run(layout: Layout, **changes: object) -> dict[str, Any]:
-    values = params_file.load(ROOT / "params.yaml")
-    values = values.model_copy(update={"backbone": settings(**{"name": NAME, "weights": "default", **changes})})
-    stage.run(values, layout)
-    facts: dict[str, Any] = json.loads((layout.backbone / "backbone.json").read_text())
-    return facts
 
 
 # timm
@@ -132,10 +99,6 @@ def test_an_architecture_that_timm_does_not_know_is_told(hub: Hub, tmp_path: Pat
 
 
 # Transformers
-
-
-def vit(**changes: Any) -> Any:
-    return drawn(transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL, num_labels=5, **changes)))
 
 
 def test_a_vit_of_transformers_gives_what_its_classifier_reads(hub: Hub, tmp_path: Path) -> None:
@@ -310,41 +273,3 @@ def test_a_name_with_an_owner_may_be_meant_for_the_hub(tmp_path: Path) -> None:
     assert "On the Hugging Face hub it would be hf-hub:google/vit-base-patch16-224. Set backbone.name" in refusal(
         tmp_path, name="google/vit-base-patch16-224"
     )
-
-
-# The stage
-
-
-@pytest.mark.parametrize("library", ["timm", "transformers"])
-def test_the_stage_exports_it_records_the_commit_and_pytorch_rebuilds_it(
-    hub: Hub, tmp_path: Path, library: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = of_timm()[0] if library == "timm" else of_transformers(vit(), tmp_path / "saved")
-    repository = hub.publish("mine/net", files)
-    layout = replace(Layout(tmp_path / "one"), cache_dir=str(tmp_path / "cache"))
-    facts = run(layout)
-    assert facts["name"] == NAME
-    assert facts["licence"] == "Apache-2.0"
-    assert (facts["hub"]["repository"], facts["hub"]["revision"]) == ("mine/net", repository.names["main"])
-    assert set(facts["hub"]["files"]) == {"config.json", "model.safetensors"} | (
-        {"preprocessor_config.json"} if library == "transformers" else set()
-    )
-    assert facts["hub"]["files"]["model.safetensors"] == facts["weights_sha256"]
-    assert ("transformers" in facts["versions"]) == (library == "transformers")
-    said = capsys.readouterr().out
-    assert "backbone.onnx and PyTorch agree on 4 photographs to" in said
-    module, preprocessing = networks.rebuilt(layout.backbone)
-    pixels = export.resized(preprocessing)[1]
-    session = runtime.session((layout.backbone / backbone_folder.BACKBONE).read_bytes())
-    with torch.no_grad():
-        ours = np.asarray(module(checks.prepared(pixels, preprocessing)))
-    assert runtime.difference(session.run(None, {"pixels": pixels})[0], ours).relative < 1e-4
-    # A second project takes it from the cache, and asks the hub for the commit alone.
-    hub.asked.clear()
-    again = replace(Layout(tmp_path / "two"), cache_dir=str(tmp_path / "cache"))
-    run(again)
-    assert hub.asked == ["GET /api/models/mine/net/revision/main"]
-    assert "taken from the cache" in capsys.readouterr().out
-    repository.commit({**files, "README.md": b"---\nlicense: gpl-3.0\n---\n"})
-    with pytest.raises(ParamError, match=r"GPL-3\.0"):  # of the new commit, in a project that has noted none
-        run(replace(Layout(tmp_path / "three"), cache_dir=str(tmp_path / "cache")))
