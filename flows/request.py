@@ -66,7 +66,7 @@ class Request(BaseModel):
     backbone: Text = Field(
         default="",
         title="Backbone",
-        description="Network of torchvision or timm, such as timm/resnet50 (backbone.name). Empty: as it is.",
+        description="Network of torchvision, timm or a hub, such as timm/resnet50 (backbone.name). Empty: as it is.",
     )
     finetune: _Choice = Field(
         default="as in params.yaml", title="Fine-tuning", description="Train the last layers too (finetune.enabled)."

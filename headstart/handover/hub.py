@@ -26,10 +26,11 @@ def body(card: str) -> str:
 
 
 def _metadata(record: ModelRecord, dataset: str) -> ModelCardData:
-    test, on_hub = record.test, record.weights.removeprefix("timm: ")
+    test = record.test
+    kind, _, on_hub = record.weights.partition(": ")
     figures = {"accuracy": test.accuracy, "f1": test.macro_f1}
     return ModelCardData(
-        base_model=on_hub if record.weights.startswith("timm: ") and "/" in on_hub else None,
+        base_model=on_hub.partition("@")[0] if kind in ("timm", "hf-hub") and "/" in on_hub else None,
         library_name="onnx",
         pipeline_tag=_TASK,
         tags=[_TASK, "onnx", "headstart"],

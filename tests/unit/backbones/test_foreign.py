@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart.backbones import networks
 from headstart.backbones.export import export_foreign, photographs
 from headstart.onnx import pieces, runtime
 from tests.support import graphs
-from tests.support.backbones import settings
 from tests.support.foreign import by_hand, features_of, loaded, refusal
 from tests.support.graphs import CHANNELS, CLASSES, PX, node
 
@@ -139,37 +135,6 @@ def test_a_batch_of_one_becomes_any_batch_where_the_graph_allows_it(tmp_path: Pa
     message = refusal(graph, tmp_path)
     assert "onnx/net gives features of shape [1, 48] for 4 images, where [4, 12] as for each alone" in message
     assert "The graph was exported for one image at a time." in message
-
-
-def test_a_transformer_gives_its_class_token_and_the_mean_of_the_others(tmp_path: Path) -> None:
-    network = networks.load(
-        settings(name="vit_tiny_patch16_224", weights="random", input_px=PX), tmp_path, print
-    ).module
-    with torch.no_grad():
-        program = torch.onnx.export(
-            torch.nn.Sequential(network.patch_embed, Tokens(network)).eval(),
-            (torch.zeros(2, 3, PX, PX),),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
-            input_names=["images"],
-            output_names=["last_hidden_state"],
-            verbose=False,
-        )
-    assert program is not None
-    made = export_foreign(loaded(program.model_proto, tmp_path))
-    assert [(level.width, level.pooling) for level in made.levels] == [(384, "class_and_tokens")]
-
-
-class Tokens(torch.nn.Module):
-    """The tokens [N, T, D] that Transformers calls last_hidden_state."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        network = self.network
-        return network.norm(network.blocks(network._pos_embed(patches)))  # type: ignore[no-any-return]
 
 
 def test_local_functions_are_no_custom_operators(tmp_path: Path) -> None:

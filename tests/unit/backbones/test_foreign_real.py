@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
-from headstart.backbones import foreign
+from headstart.backbones import checks, export, foreign
 from headstart.backbones.export import export_foreign, photographs
 from headstart.base.files import sha256_of
 from headstart.layout import Layout
 from headstart.onnx import pieces, runtime
 from tests.support.backbones import settings
-from tests.support.foreign import run
+from tests.support.foreign import features_of, run
+from tests.support.graphs import PREPARED, PX, saved
+from tests.support.hub import vit
 
 
 def open_nsfw() -> Path:
@@ -81,3 +85,50 @@ def with_features(file: Path) -> bytes:
     model = onnx.load(file)
     model.graph.output.append(onnx.ValueInfoProto(name="Reshape:0"))
     return pieces.to_bytes(model)
+
+
+# Transformers
+
+
+def exported(module: torch.nn.Module, folder: Path, output: str) -> dict[str, str]:
+    """Write an ONNX graph as exporters of Transformers do, and return what params.yaml says of it."""
+    program = torch.onnx.export(
+        module.eval(),
+        (torch.zeros(2, 3, PX, PX),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        input_names=["pixel_values"],
+        output_names=[output],
+        verbose=False,
+    )
+    assert program is not None
+    return saved(program.model_proto, folder / "vit.onnx")
+
+
+class Called(torch.nn.Module):
+    """One output of a model of Transformers."""
+
+    def __init__(self, model: Any, output: str) -> None:
+        super().__init__()
+        self.model, self.output = model, output
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=pixel_values)[self.output]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("output", ["logits", "last_hidden_state"])
+def test_a_vit_of_transformers_gives_its_class_token_and_without_a_classifier_the_mean_of_the_others_too(
+    output: str, tmp_path: Path
+) -> None:
+    model = vit()
+    whole = model if output == "logits" else model.vit
+    given = exported(Called(whole, output), tmp_path, output)
+    found = foreign.load(settings(name="onnx", **given, **PREPARED), tmp_path, lambda line: None)
+    made = export_foreign(found)
+    pooling = "none" if output == "logits" else "class_and_tokens"
+    assert [(level.width, level.pooling) for level in made.levels] == [(32 if output == "logits" else 64, pooling)]
+    pixels = export.resized(found.preprocessing)[1]
+    with torch.no_grad():
+        tokens = model.vit(pixel_values=checks.prepared(pixels, found.preprocessing)).last_hidden_state
+    expected = tokens[:, 0] if output == "logits" else torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1)
+    assert runtime.difference(features_of(made), expected.numpy()).relative < 1e-4

