@@ -27,7 +27,6 @@ from headstart.param_types import (
 )
 
 ONNX = "onnx"  # backbone.name of a graph of the user's
-HUB = "hf-hub:"  # backbone.name of a network on the Hugging Face hub begins with it
 
 
 class _Section(BaseModel):
@@ -109,11 +108,6 @@ class Backbone(_Section):
     def is_onnx(self) -> bool:
         """Whether the network is an ONNX graph of the user's."""
         return self.name == ONNX
-
-    @property
-    def is_on_hub(self) -> bool:
-        """Whether the network is that of a repository on the Hugging Face hub."""
-        return self.name.startswith(HUB)
 
     @model_validator(mode="after")
     def _has_no_option_without_effect(self) -> Backbone:

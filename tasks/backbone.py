@@ -15,7 +15,7 @@ from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from headstart.backbones import kept
+from headstart.backbones import hub, hub_errors, kept
 from headstart.base import licences
 from headstart.base.files import replacing_folder, sha256_of
 from headstart.base.progress import say, warn
@@ -67,9 +67,7 @@ def run(params: Params, layout: Layout) -> None:
 def _made_for(params: Params, layout: Layout) -> str | None:
     """Return what the cache knows the export by; None where it is not to be kept."""
     commit = None
-    if params.backbone.is_on_hub:
-        from headstart.backbones import hub
-
+    if hub_errors.is_on_hub(params.backbone.name):
         commit = hub.commit_of(params.backbone.name, layout.weights, say)
     return kept.made_for(params.backbone, params.transform.fit, commit)
 

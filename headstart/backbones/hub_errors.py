@@ -10,10 +10,15 @@ from typing import Any, NamedTuple
 
 from headstart.base.errors import ParamError, UnreachableError, on_one_line
 
-HUB = "hf-hub:"  # backbone.name begins with it; see params.Backbone.is_on_hub
+HUB = "hf-hub:"  # backbone.name begins with it
 _BAD_TOKEN = "Invalid credentials"
 _TRY_LATER = (408, 429)  # of the HTTP statuses below 500
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_on_hub(name: str) -> bool:
+    """Return whether a backbone.name is that of a network on the Hugging Face hub."""
+    return name.startswith(HUB)
 
 
 class Wanted(NamedTuple):

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.backbones import bundled, weights
+from headstart.backbones import bundled, hub_errors, weights
 from headstart.base.errors import CheckError
 from headstart.base.files import are_as_promised
 from headstart.base.licences import Licence
@@ -33,7 +33,7 @@ def made_for(params: parameters.Backbone, fit: str, commit: str | None = None) -
     The library's own are known by the library's version, which names their URL. `commit`: of a network on the Hugging
     Face hub, by `hub.commit_of`; None without it.
     """
-    if params.is_on_hub and commit is None:
+    if hub_errors.is_on_hub(params.name) and commit is None:
         return None
     digest = params.sha256 or ""
     name = params.weights
@@ -52,7 +52,7 @@ def made_for(params: parameters.Backbone, fit: str, commit: str | None = None) -
     return fingerprint(
         version=str(VERSION),
         libraries=" ".join(f"{name} {version(name)}" for name in MADE_BY),
-        **({"hub": f"{commit} {_version_or_none('transformers')}"} if params.is_on_hub else {}),
+        **({"hub": f"{commit} {_version_or_none('transformers')}"} if hub_errors.is_on_hub(params.name) else {}),
         machine=platform.machine(),
         weights=f"{name} {digest}",
         params=params.model_dump_json(exclude={"weights", "sha256"}),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import bundled, hub_networks, modules, weights
 from headstart.backbones.groups import Group, layer_groups
-from headstart.backbones.hub_errors import HUB
+from headstart.backbones.hub_errors import HUB, is_on_hub
 from headstart.backbones.levels import Level, extractor, levels_of
 from headstart.backbones.modules import Built, Source
 from headstart.backbones.preprocessing import Preprocessing
@@ -88,7 +88,7 @@ def load(
     with _quiet():
         import torch
 
-        source = (hub_networks.source if params.is_on_hub else _of_library)(params, weights_folder, report, judge)
+        source = (hub_networks.source if is_on_hub(params.name) else _of_library)(params, weights_folder, report, judge)
         preprocessing = _preprocessing(params, source.own)
         state = weights.read(source.path) if source.path else None
         with torch.random.fork_rng(devices=[]):
