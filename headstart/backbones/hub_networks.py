@@ -42,9 +42,9 @@ def source(
         of_transformers.check_installed()
         prepared, more = _processor(pin, config, params.name)
         read |= more
-        labels = config.get("id2label")
+        is_imagenet = hub_config.knows_palace(config.get("id2label"))
     else:
-        prepared, labels = _prepared_by_timm(config, params.name, report), _labels_of_timm(config)
+        prepared, is_imagenet = _prepared_by_timm(config, params.name, report), _is_imagenet(config)
     if prepared.is_squeezed:
         report(f"{pin.repository} was trained with whole images, squeezed; transform.fit=squeeze shows them like that")
     own = prepared.complete(params.model_dump(), params.name)
@@ -59,8 +59,7 @@ def source(
         takes="classifier",
         channel_order=prepared.channel_order,
     )
-    is_default = params.weights == "default"
-    build = partial(_built, record, params, hub_config.knows_palace(labels) and is_default)
+    build = partial(_built, record, params, is_imagenet and params.weights == "default")
     return Source(pin.name, published, own, path, build, record)
 
 
@@ -123,9 +122,11 @@ def _timm_cfg(config: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(each) if isinstance(each, list) else each for name, each in cfg.items() if name in kept}
 
 
-def _labels_of_timm(config: dict[str, Any]) -> object:
-    cfg = config.get("pretrained_cfg") or {}
-    return config.get("label_names") or cfg.get("label_names") or config.get("labels")
+def _is_imagenet(config: dict[str, Any]) -> bool:
+    """Return whether the classes are ImageNet's 1000: by their names, or by the tag that timm gives to its own."""
+    cfg = config.get("pretrained_cfg") or config
+    labels = config.get("label_names") or cfg.get("label_names") or cfg.get("labels")
+    return hub_config.knows_palace(labels) if labels else str(cfg.get("tag") or "").endswith("in1k")
 
 
 def _prepared_by_timm(config: dict[str, Any], name: str, report: Callable[[str], None]) -> Prepared:
@@ -152,5 +153,6 @@ def _processor(pin: Pin, config: dict[str, Any], name: str) -> tuple[Prepared, d
         if file in pin.files:
             data, digest = hub.text(pin, file)
             values = hub_config.parsed(data, file, name)
-            return hub_config.prepared(values.get("image_processor") or values, config), {file: digest}
+            values = values.get("image_processor") or values
+            return hub_config.prepared({**of_transformers.defaults(values), **values}, config), {file: digest}
     return Prepared(hub_config.side(config.get("image_size")), None, None, None, None), {}

@@ -254,15 +254,18 @@ def _preprocessing(params: parameters.Backbone, own: Preprocessing) -> Preproces
 
 
 def _levels(module: torch.nn.Module, input_px: int) -> tuple[Level, ...]:
-    """Return the levels; ValueError if `module` gives anything but finite [B, D]."""
+    """Return the levels; ValueError if `module` gives anything but the same finite [B, D] each time."""
     import torch
 
     with torch.no_grad():
         features: torch.Tensor = module(modules.noise(2, input_px))
+        again: torch.Tensor = module(modules.noise(2, input_px))
     if features.ndim != 2 or len(features) != 2:
         raise ValueError(f"features of shape {list(features.shape)} for two images")
     if not torch.isfinite(features).all():
         raise ValueError("features that are not finite")
+    if not torch.allclose(features, again, rtol=1e-2, atol=1e-3 * float(features.abs().max())):
+        raise ValueError("features that are drawn anew each time")
     return tuple(levels_of(module, input_px))
 
 

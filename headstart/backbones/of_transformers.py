@@ -28,6 +28,20 @@ _CHOICES = (
     "dtype",
     "torch_dtype",
 )
+_PROCESSED = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "crop_pct",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+    "include_top",
+)
 
 
 class Plan(NamedTuple):
@@ -48,6 +62,16 @@ def check_installed() -> None:
             "backbone.name is a network of Transformers, and the package transformers is not installed. Install the"
             " extra: `make setup EXTRAS=transformers`, or `pip install 'headstart[transformers]'`."
         ) from None
+
+
+def defaults(processor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the library's image processor does where preprocessor_config.json says nothing, as old ones do."""
+    import transformers
+
+    said = str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
+    kind = getattr(transformers, said.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast"), None)
+    found = {name: getattr(kind, name, None) for name in _PROCESSED} if kind else {}
+    return {name: value for name, value in found.items() if isinstance(value, int | float | list | dict)}
 
 
 def built(plan: Plan, state: State | None, input_px: int, knows_imagenet: bool = False) -> Built:

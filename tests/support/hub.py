@@ -140,18 +140,28 @@ def card(licence: str | None = "apache-2.0") -> bytes:
     return (f"---\nlicense: {licence}\ntags: [vision]\n---\n# Net\n" if licence else "# Net\n").encode()
 
 
-def of_timm(name: str = "test_resnet", **config: Any) -> tuple[dict[str, bytes], Any]:
+def of_timm(name: str = "test_resnet", n_classes: int = 7, **config: Any) -> tuple[dict[str, bytes], Any]:
     """Return the files of a repository of timm, and its model with random weights."""
     import timm
     import torch
     from safetensors.torch import save
 
     torch.manual_seed(3)
-    model = timm.create_model(name, pretrained=False, num_classes=7).eval()
+    model = timm.create_model(name, pretrained=False, num_classes=n_classes).eval()
     own = timm.get_pretrained_cfg(name)
     cfg = {"input_size": [3, 96, 96], "crop_pct": 0.9, "interpolation": "bicubic", "mean": [0.4, 0.5, 0.6]}
-    cfg |= {"std": [0.2, 0.25, 0.3], "num_classes": 7, "classifier": own.classifier, "first_conv": own.first_conv}
-    described = {"architecture": name, "num_classes": 7, "pretrained_cfg": {**cfg, **config.pop("cfg", {})}, **config}
+    cfg |= {
+        "std": [0.2, 0.25, 0.3],
+        "num_classes": n_classes,
+        "classifier": own.classifier,
+        "first_conv": own.first_conv,
+    }
+    described = {
+        "architecture": name,
+        "num_classes": n_classes,
+        "pretrained_cfg": {**cfg, **config.pop("cfg", {})},
+        **config,
+    }
     files = {"config.json": json.dumps(described).encode(), "README.md": card()}
     return files | {"model.safetensors": save(model.state_dict())}, model
 

@@ -55,6 +55,13 @@ def test_a_network_of_timm_gives_the_features_of_the_published_model(hub: Hub, t
     assert found.classifier is None  # of 7 classes, not ImageNet's
 
 
+@pytest.mark.parametrize("tag", ["a1_in1k", "mine"])
+def test_only_imagenets_classes_are_asked_for_the_palace(hub: Hub, tmp_path: Path, tag: str) -> None:
+    files, _ = of_timm(n_classes=1000, cfg={"tag": tag})
+    hub.publish("mine/net", files)
+    assert (loaded(tmp_path).classifier is not None) == (tag == "a1_in1k")
+
+
 def test_timm_itself_loads_the_same_from_this_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, _ = of_timm("test_vit", model_args={"img_size": 96, "global_pool": "avg"}, cfg={"fixed_input_size": True})
     config = json.loads(files["config.json"])
@@ -131,8 +138,12 @@ def last_of(kind: str) -> tuple[Any, Any, str]:
         config = transformers.SwinConfig(**SWIN, num_labels=5)
         return transformers.SwinForImageClassification(config), lambda m, x: m.swin(x).pooler_output, "classifier"
     if kind == "dinov2":
-        config = transformers.Dinov2Config(**{**SMALL, "mlp_ratio": 2})
+        config = transformers.Dinov2Config(**{**SMALL, "mlp_ratio": 2, "image_size": 2 * PX})  # as published: larger
         return transformers.Dinov2Model(config), lambda m, x: m(x).pooler_output, "pooler"
+    if kind == "distilled":
+        config = transformers.DeiTConfig(**SMALL, num_labels=5)
+        model = transformers.DeiTForImageClassificationWithTeacher(config)
+        return model, lambda m, x: m.deit(x).last_hidden_state[:, 0], "class_token"
     if kind == "vit without pooler":
         config = transformers.ViTConfig(**SMALL)
         model = transformers.ViTModel(config, add_pooling_layer=False)
@@ -145,7 +156,7 @@ def last_of(kind: str) -> tuple[Any, Any, str]:
     return transformers.SiglipVisionModel(config), lambda m, x: m(x).pooler_output, "pooler"
 
 
-@pytest.mark.parametrize("kind", ["resnet", "swin", "dinov2", "vit without pooler", "clip", "siglip"])
+@pytest.mark.parametrize("kind", ["resnet", "swin", "dinov2", "distilled", "vit without pooler", "clip", "siglip"])
 def test_features_are_those_of_the_published_model(hub: Hub, tmp_path: Path, kind: str) -> None:
     model, features, takes = last_of(kind)
     drawn(model)
@@ -182,6 +193,18 @@ def test_blue_comes_first_where_the_processor_says_so(hub: Hub, tmp_path: Path) 
     with torch.no_grad():
         expected = model.vit(noise().flip(1)).last_hidden_state[:, 0]
         assert torch.equal(found.module(noise()), expected)
+
+
+def test_a_network_that_draws_lots_is_refused(hub: Hub, tmp_path: Path) -> None:
+    model = drawn(transformers.ViTMAEModel(transformers.ViTMAEConfig(**SMALL)))
+    hub.publish("mine/net", of_transformers(model, tmp_path / "saved"))
+    assert "(ValueError: features that are drawn anew each time)" in refusal(tmp_path)
+
+
+def test_what_old_files_leave_out_is_the_default_of_their_processor(hub: Hub, tmp_path: Path) -> None:
+    old = {"feature_extractor_type": "ViTFeatureExtractor", "size": PX, "image_mean": [0.1] * 3, "do_normalize": True}
+    hub.publish("mine/net", of_transformers(vit(), tmp_path / "saved", old))
+    assert loaded(tmp_path).preprocessing == Preprocessing(PX, 1.0, "bilinear", (0.1,) * 3, (0.5,) * 3)
 
 
 def test_weights_in_half_precision_run_in_full(hub: Hub, tmp_path: Path) -> None:
