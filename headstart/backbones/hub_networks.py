@@ -39,7 +39,7 @@ def source(
     config, read = hub_config.parsed(data, CONFIG, params.name), {CONFIG: digest}
     library = hub_config.library_of(config, params.name)
     if library == "transformers":
-        of_transformers.check_installed()
+        of_transformers.check_known(config["model_type"], params.name)
         prepared, more = _processor(pin, config, params.name)
         read |= more
         is_imagenet = hub_config.knows_palace(config.get("id2label"))

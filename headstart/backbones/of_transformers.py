@@ -53,15 +53,20 @@ class Plan(NamedTuple):
     takes: HubFeatures | None  # None: what there is
 
 
-def check_installed() -> None:
-    """Raise ParamError, which says what to install, where the library is missing."""
+def check_known(kind: str, name: str) -> None:
+    """Raise ParamError, which says what to install, where the library is missing or does not know a `model_type`."""
     try:
-        import transformers  # noqa: F401
+        from transformers import CONFIG_MAPPING
     except ImportError:
         raise ParamError(
             "backbone.name is a network of Transformers, and the package transformers is not installed. Install the"
             " extra: `make setup EXTRAS=transformers`, or `pip install 'headstart[transformers]'`."
         ) from None
+    if kind not in CONFIG_MAPPING:
+        raise ParamError(
+            f"backbone.name is '{name}', of the kind '{kind}', which the installed transformers does not know. A newer"
+            " one may: `uv pip install --upgrade transformers`. Or set another backbone.name in params.yaml."
+        )
 
 
 def defaults(processor: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,11 +84,13 @@ def built(plan: Plan, state: State | None, input_px: int, knows_imagenet: bool =
 
     ParamError where the weights are not those of the network; whatever the library raises where it cannot build it.
     """
-    check_installed()
+    kind = str(plan.config["model_type"])
+    check_known(kind, plan.name)
     with _quiet():
         import transformers
 
-        config = _config(plan)
+        # What chooses code, such as kernels from the hub, is left out.
+        config = transformers.CONFIG_MAPPING[kind].from_dict(_plain(plan.config))
         is_classifier = any(_CLASSIFIERS in str(each) for each in plan.config.get("architectures") or ())
         if plan.takes in (None, "classifier") and is_classifier:
             model = _made(transformers.AutoModelForImageClassification, config, plan, state, is_whole=True)
@@ -98,19 +105,6 @@ def built(plan: Plan, state: State | None, input_px: int, knows_imagenet: bool =
         if takes != "pooler" and getattr(model, "pooler", None) is not None:
             model.pooler = None
         return Built(_module(model, takes, plan.is_bgr), None, set(), End("", None), takes)
-
-
-def _config(plan: Plan) -> Any:
-    """Return the library's own configuration; what chooses code, such as kernels from the hub, is left out."""
-    from transformers import CONFIG_MAPPING
-
-    kind = str(plan.config["model_type"])
-    if kind not in CONFIG_MAPPING:
-        raise ParamError(
-            f"backbone.name is '{plan.name}', of the kind '{kind}', which the installed transformers does not know. A"
-            " newer one may: `uv pip install --upgrade transformers`. Or set another backbone.name in params.yaml."
-        )
-    return CONFIG_MAPPING[kind].from_dict(_plain(plan.config))
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from headstart.backbones import checks, export, networks
 from headstart.base.errors import ParamError
 from headstart.layout import Layout
 from headstart.onnx import backbone_folder, runtime
+from tasks import __main__ as tasks
 from tasks import backbone as stage
 from tests.support.backbones import settings
 from tests.support.hub import Hub, of_timm, of_transformers, vit
@@ -84,3 +85,16 @@ def imported_by_a_later_run(layout: Layout) -> str:
     done = subprocess.run([sys.executable, "-c", code], cwd=layout.root, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
+
+
+def test_its_layer_groups_are_listed_without_its_weights(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.publish("mine/net", of_transformers(vit(), tmp_path / "saved"))
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert tasks.main(["backbone", "--list", NAME]) == 0
+    said = capsys.readouterr().out
+    assert f"{NAME}: 4 layer groups from the input to the head" in said
+    assert "network.vit.layers.2" in said
+    assert not any("model.safetensors" in asked for asked in hub.asked)
