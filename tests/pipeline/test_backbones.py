@@ -72,5 +72,6 @@ def test_a_network_on_a_hub_goes_from_photographs_to_a_model_and_is_trained_furt
     asked = len(hub.asked)
     said = project.must("headstart", "run", **of_hub)
     assert len(hub.asked) == asked, said
-    assert read(project, "finetune/finetune.json")["tuned"]["n_groups"] > 0
+    layers = [f"network.vit.layers.{number}" for number in range(3)]
+    assert read(project, "finetune/finetune.json")["tuned"]["groups"] == ["stem", *layers]
     project.must("headstart", "verify", "artifacts/model")
