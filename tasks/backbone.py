@@ -15,7 +15,7 @@ from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from headstart.backbones import hub, hub_errors, kept
+from headstart.backbones import kept
 from headstart.base import licences
 from headstart.base.files import replacing_folder, sha256_of
 from headstart.base.progress import say, warn
@@ -49,7 +49,7 @@ def run(params: Params, layout: Layout) -> None:
     """Take from the cache, or load, export, compare, write."""
     wanted = params.backbone
     judge = partial(licences.check, backbone=wanted.name, allowed=params.export.licences)
-    made_for = _made_for(params, layout) if layout.keeps_backbones else None
+    made_for = kept.made_for(wanted, params.transform.fit, layout.weights) if layout.keeps_backbones else None
     is_kept = made_for is not None and layout.cache.take(
         "backbone", made_for, layout.backbone, partial(kept.is_sound, judge=judge)
     )
@@ -62,14 +62,6 @@ def run(params: Params, layout: Layout) -> None:
         say(f"{record.name} was exported from the same weights before: it is taken from the cache")
     for warning in record.warnings:
         warn(warning)
-
-
-def _made_for(params: Params, layout: Layout) -> str | None:
-    """Return what the cache knows the export by; None where it is not to be kept."""
-    commit = None
-    if hub_errors.is_on_hub(params.backbone.name):
-        commit = hub.commit_of(params.backbone.name, layout.weights, say)
-    return kept.made_for(params.backbone, params.transform.fit, commit)
 
 
 def _make(params: Params, layout: Layout, judge: Judge) -> None:

@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.backbones import bundled, hub_errors, weights
+from headstart.backbones import bundled, hub, hub_errors, weights
 from headstart.base.errors import CheckError
 from headstart.base.files import are_as_promised
 from headstart.base.licences import Licence
+from headstart.base.progress import say
 from headstart.onnx import backbone_folder
 from headstart.store.shards import fingerprint
 
@@ -26,15 +27,18 @@ MADE_BY = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnx-ir", "onn
 _NOT_A_FILE = ("bundled", "default", "random")
 
 
-def made_for(params: parameters.Backbone, fit: str, commit: str | None = None) -> str | None:
+def made_for(params: parameters.Backbone, fit: str, weights_folder: Path | None = None) -> str | None:
     """Return the digest of everything that an exported backbone follows from; None where a name or a digest is wrong.
 
     A file of weights is known by its digest, bundled ones too, which are read for it; ParamError if it is another's.
-    The library's own are known by the library's version, which names their URL. `commit`: of a network on the Hugging
-    Face hub, by `hub.commit_of`; None without it.
+    The library's own are known by the library's version, which names their URL. A network on the Hugging Face hub is
+    known by its commit, which `weights_folder` notes; None without that folder.
     """
-    if hub_errors.is_on_hub(params.name) and commit is None:
-        return None
+    is_on_hub, commit = hub_errors.is_on_hub(params.name), ""
+    if is_on_hub:
+        if weights_folder is None:
+            return None
+        commit = hub.commit_of(params.name, weights_folder, say)
     digest = params.sha256 or ""
     name = params.weights
     if params.weights == "bundled":
@@ -52,7 +56,7 @@ def made_for(params: parameters.Backbone, fit: str, commit: str | None = None) -
     return fingerprint(
         version=str(VERSION),
         libraries=" ".join(f"{name} {version(name)}" for name in MADE_BY),
-        **({"hub": f"{commit} {_version_or_none('transformers')}"} if hub_errors.is_on_hub(params.name) else {}),
+        **({"hub": f"{commit} {_version_or_none('transformers')}"} if is_on_hub else {}),
         machine=platform.machine(),
         weights=f"{name} {digest}",
         params=params.model_dump_json(exclude={"weights", "sha256"}),
