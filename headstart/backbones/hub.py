@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from headstart.backbones.hub_errors import HUB, Wanted, endpoint, told
+from headstart.backbones.hub_errors import HUB, Wanted, endpoint, no_hub, told
 from headstart.backbones.weights import shown
 from headstart.base import files, licences, progress
 from headstart.base.errors import CheckError, ParamError, count_and_name
@@ -107,10 +107,17 @@ def _note(asked: Wanted, folder: Path) -> Path:
 def _asked(asked: Wanted) -> Pin:
     from huggingface_hub import HfApi
 
-    with told(asked):
-        info = HfApi(endpoint=endpoint()).model_info(
-            asked.repository, revision=asked.revision, files_metadata=True, timeout=_TIMEOUT_S
-        )
+    try:
+        with told(asked):
+            info = HfApi(endpoint=endpoint()).model_info(
+                asked.repository, revision=asked.revision, files_metadata=True, timeout=_TIMEOUT_S
+            )
+        return _pin(info, asked)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON, of what is in it
+        raise no_hub(error) from error
+
+
+def _pin(info: Any, asked: Wanted) -> Pin:
     names = {each.rfilename: each for each in info.siblings or []}
     useful = {
         name: FileRecord(n_bytes=names[name].size, sha256=_sha256(names[name]), git_sha1=names[name].blob_id)

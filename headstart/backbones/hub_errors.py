@@ -68,6 +68,11 @@ def told(asked: Wanted, file: str | None = None) -> Iterator[None]:
             f"{what} has no revision '{asked.revision}'. A branch, a tag or a commit of {page} was expected. Set"
             " backbone.name in params.yaml."
         ) from error
+    except errors.HFValidationError as error:
+        raise ParamError(
+            f"backbone.name is '{what}', which no repository can have as its name ({on_one_line(str(error))}). Set"
+            " backbone.name in params.yaml."
+        ) from error
     except _network_errors() as error:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
         response: Any = getattr(cause, "response", None)
@@ -92,6 +97,14 @@ def told(asked: Wanted, file: str | None = None) -> Iterator[None]:
             f"{where} cannot be fetched from {endpoint()} ({said}). Try again. Without a network, fetch it by"
             f" `hf download {asked.repository} --revision {asked.revision}` elsewhere and copy the cache."
         ) from error
+
+
+def no_hub(error: Exception) -> ParamError:
+    """Return what to say where the answers are none of a hub's."""
+    return ParamError(
+        f"{endpoint()} does not answer as a hub does ({type(error).__name__}). The address of a hub was expected. Unset"
+        " HF_ENDPOINT, or mend it."
+    )
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -13,6 +13,7 @@ from headstart.backbones import kept, networks
 from headstart.base.errors import HeadstartError, ParamError, UnreachableError
 from tests.support.backbones import settings
 from tests.support.hub import TOKEN, Hub, card, of_timm
+from tests.support.server import Server
 
 NAME = "hf-hub:mine/net"
 WEIGHTS = b"weights" * 1000
@@ -71,12 +72,18 @@ def test_a_note_that_is_cut_off_is_asked_for_again(hub: Hub, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a b/c", "hf-hub:a/b@", "hf-hub:../b", "hf-hub:a/b@../c"]
+    "name",
+    ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a b/c", "hf-hub:a/b@", "hf-hub:../b", "hf-hub:a/b@../c", "hf-hub:a--b/c"],
 )
 def test_a_name_that_cannot_be_one_is_told_with_an_example(name: str, tmp_path: Path) -> None:
     assert f"backbone.name is '{name}'. hf-hub:OWNER/NAME, such as hf-hub:timm/resnet18.a1_in1k, was" in refusal(
         tmp_path, name
     )
+
+
+def test_a_name_that_the_hub_does_not_allow_is_told(hub: Hub, tmp_path: Path) -> None:
+    assert "which no repository can have as its name (" in refusal(tmp_path, f"hf-hub:mine/{'x' * 97}")
+    assert "which no repository can have as its name (" in refusal(tmp_path, "hf-hub:mine/net.git")
 
 
 def test_a_missing_or_private_repository_is_told_with_what_to_do(hub: Hub, tmp_path: Path) -> None:
@@ -117,6 +124,14 @@ def test_a_token_that_the_hub_does_not_know_is_told(hub: Hub, tmp_path: Path, mo
 def test_a_hub_that_is_down_may_heal(hub: Hub, tmp_path: Path, status: int) -> None:
     hub.fails_with = status
     assert f"hf-hub:mine/net cannot be fetched from {hub.url}" in refusal(tmp_path, kind=UnreachableError)
+
+
+def test_a_server_that_is_no_hub_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    for answer in (b"<html>", b"[]", b"{}", b'{"id": "mine/net"}', b'{"id": "mine/net", "sha": "x"}'):
+        server.files["/api/models/mine/net/revision/main?blobs=true"] = answer
+        server.files["/api/models/mine/net/revision/main?blobs=True"] = answer
+        assert f"{server.url} does not answer as a hub does (" in refusal(tmp_path)
 
 
 def test_without_a_network_the_message_says_how_to_fetch_it_elsewhere(
