@@ -147,7 +147,7 @@ class Grouping:
         for group, members in self._members.items():
             self._note(group, members)
         given = {about.given_split for about in images.values()}
-        self._n_needed = 3 if given <= {None} else 1 if "val" in given else 2
+        self._n_needed = 3 if given <= {None, "train"} else 1 if given >= {"train", "val", "test"} else 2
 
     def join(self, image_ids: Iterable[str], name: str = "alike") -> dict[str, Decision]:
         """Return the decisions that make images one group, in one split: the most held-out one that the data give them.
@@ -185,8 +185,8 @@ class Grouping:
     def leaves_enough(self, image_ids: Iterable[str]) -> bool:
         """Return whether `split` can still fill its splits if these become one group.
 
-        Each class needs a group for each split, or, where the data give splits, one in train and one for a val that is
-        drawn from it. A class that lacks them anyway is none the worse.
+        Each class needs a group for each split, or, where the data give splits, one in train and one for each split
+        that is drawn from it. A class that lacks them anyway is none the worse.
         """
         touched = {self._group(image_id) for image_id in image_ids if image_id in self._images}
         stays = not touched & self._held_out

@@ -16,6 +16,7 @@ Values = Mapping[str, Any]
 Triple = tuple[float, float, float]
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 _CONVNEXT_WHOLE_PX = 384  # from this size on, ConvNeXt's processor squeezes the whole image
+_LEVIT = 256 / 224  # by which LeViT's processor resizes to more than it says
 _LABELS = ("id2label", "label2id", "label_names", "label_descriptions", "labels")
 PALACE = 698  # ImageNet's number of it
 
@@ -142,20 +143,28 @@ def _sizes(processor: Values, own_px: int | None) -> tuple[int | None, float | N
         return (crop or own_px), 1.0, False
     size = processor.get("size")
     if isinstance(size, int):
-        size = {"shortest_edge": size} if crop else {"height": size, "width": size}
+        is_square = processor.get("default_to_square", not crop)
+        size = {"height": size, "width": size} if is_square else {"shortest_edge": size}
     size = size if isinstance(size, Mapping) else {}
     shortest, whole = size.get("shortest_edge"), side(size)
     if isinstance(shortest, int):
         share = processor.get("crop_pct")
+        has_share = isinstance(share, float | int) and 0 < share <= 1
         if crop:
-            return crop, min(1.0, crop / shortest), False
-        if isinstance(share, float | int) and 0 < share <= 1:
+            resized = shortest / share if has_share else shortest * _LEVIT if _is_levit(processor) else shortest
+            return crop, min(1.0, crop / int(resized)), False
+        if has_share:
             is_whole = shortest >= _CONVNEXT_WHOLE_PX
             return shortest, 1.0 if is_whole else float(share), is_whole
         return shortest, 1.0, False
     if whole:
         return (crop, crop / whole, True) if crop and crop <= whole else (whole, 1.0, True)
     return own_px, None, False
+
+
+def _is_levit(processor: Values) -> bool:
+    said = str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
+    return said.lower().startswith("levit")
 
 
 def side(value: object) -> int | None:

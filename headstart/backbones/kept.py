@@ -22,7 +22,7 @@ from headstart.store.shards import fingerprint
 if TYPE_CHECKING:
     from headstart import params as parameters
 
-VERSION = 2  # raise it when an edit changes what the stage `backbone` writes for the same parameters and weights
+VERSION = 3  # raise it when an edit changes what the stage `backbone` writes for the same parameters and weights
 MADE_BY = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _NOT_A_FILE = ("bundled", "default", "random")
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 _CLASSIFIERS = "ForImageClassification"
-_CHOICES = (
+_CHOICES = (  # what chooses code, or reads other files
+    "auto_map",
+    "model_args",
+    "backbone_kwargs",
+    "use_pretrained_backbone",
     "attn_implementation",
     "_attn_implementation",
     "experts_implementation",
@@ -41,6 +45,7 @@ _PROCESSED = (
     "image_mean",
     "image_std",
     "include_top",
+    "default_to_square",
 )
 
 
@@ -89,7 +94,6 @@ def built(plan: Plan, state: State | None, input_px: int, knows_imagenet: bool =
     with _quiet():
         import transformers
 
-        # What chooses code, such as kernels from the hub, is left out.
         config = transformers.CONFIG_MAPPING[kind].from_dict(_plain(plan.config))
         is_classifier = any(_CLASSIFIERS in str(each) for each in plan.config.get("architectures") or ())
         if plan.takes in (None, "classifier") and is_classifier:
@@ -108,7 +112,7 @@ def built(plan: Plan, state: State | None, input_px: int, knows_imagenet: bool =
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration, and those in it, without what chooses how it is computed."""
+    """Return a configuration, and those in it, without what chooses code or reads other files."""
     return {
         key: _plain(value) if isinstance(value, Mapping) and key.endswith("_config") else value
         for key, value in config.items()
@@ -125,7 +129,7 @@ def _made(kind: Any, config: Any, plan: Plan, state: State | None, is_whole: boo
 
     try:
         with torch.device("meta"):
-            empty = type(kind.from_config(config))
+            empty = type(kind.from_config(config, trust_remote_code=False))
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
@@ -135,7 +139,7 @@ def _made(kind: Any, config: Any, plan: Plan, state: State | None, is_whole: boo
         ) from None
     given = {"dtype": torch.float32, "attn_implementation": "sdpa" if empty._supports_sdpa else "eager"}
     if state is None:
-        return kind.from_config(config, **given).eval()
+        return kind.from_config(config, trust_remote_code=False, **given).eval()
     model, said = empty.from_pretrained(
         None,
         config=config,

@@ -142,3 +142,12 @@ def test_the_last_images_of_a_class_to_learn_from_stay() -> None:
 def test_where_val_is_drawn_from_train_two_have_to_stay() -> None:
     assert not Grouping(images("train", "train", "test"), {}).leaves_enough([IDS[0], IDS[2]])
     assert Grouping(images("train", "train", "train", "test"), {}).leaves_enough([IDS[0], IDS[3]])
+
+
+def test_where_a_given_val_becomes_the_test_another_is_drawn_from_train() -> None:
+    assert not Grouping(images("train", "train", "val"), {}).leaves_enough(IDS[:2])
+    assert Grouping(images("train", "train", "train", "val"), {}).leaves_enough(IDS[:2])
+
+
+def test_where_train_alone_is_given_two_are_drawn_from_it() -> None:
+    assert not Grouping(images("train", "train", "train"), {}).leaves_enough(IDS[:2])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import transformers
 
-from headstart.backbones import checks, export
+from headstart.backbones import checks, export, of_transformers
 from headstart.backbones.hub_config import Prepared, knows_palace, library_of, parsed, prepared, without_labels
 from headstart.backbones.preprocessing import Preprocessing
 from headstart.base.errors import ParamError
@@ -28,6 +28,11 @@ PROCESSORS: list[tuple[str, dict[str, Any], tuple[int, int, str]]] = [
     ("CLIPImageProcessor", {"size": {"shortest_edge": 64}, "crop_size": 64}, (64, 64, "bicubic")),
     ("BitImageProcessor", {"size": {"shortest_edge": 72}, "crop_size": 64}, (64, 72, "bicubic")),
     ("ConvNextImageProcessor", {"size": {"shortest_edge": 56}, "crop_pct": 0.875}, (56, 64, "bicubic")),
+    (
+        "PoolFormerImageProcessor",
+        {"size": {"shortest_edge": 54}, "crop_size": {"height": 54, "width": 54}, "crop_pct": 0.9},
+        (54, 60, "bicubic"),
+    ),
     (
         "EfficientNetImageProcessor",
         {"size": {"height": 64, "width": 64}, "rescale_factor": 1 / 127.5, "rescale_offset": True, "resample": 2},
@@ -66,6 +71,18 @@ def test_on_a_photograph_the_centre_that_is_cropped_is_the_same() -> None:
         ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, {}, (384, 1.0, True)),
         ({"do_resize": False}, {"image_size": [96, 96]}, (96, 1.0, False)),
         ({"size": {"height": 224, "width": 192}}, {}, (None, None, False)),
+        ({"size": 224, "crop_pct": 0.875, "default_to_square": False}, {}, (224, 0.875, False)),
+        ({"size": 256, "crop_size": 224, "do_center_crop": True, "default_to_square": True}, {}, (224, 0.875, True)),
+        (
+            {
+                "size": {"shortest_edge": 224},
+                "crop_size": 224,
+                "do_center_crop": True,
+                "image_processor_type": "LevitImageProcessor",
+            },
+            {},
+            (224, 0.875, False),
+        ),
         ({"size": {"longest_edge": 224}}, {"image_size": 224}, (224, None, False)),
     ],
 )
@@ -108,3 +125,21 @@ def test_labels_are_counted_and_left_out() -> None:
     assert not knows_palace(labels)
     assert not knows_palace(None)
     assert library_of({"model_type": "timm_wrapper", "architecture": "resnet18"}, "net") == "transformers"
+
+
+def test_what_would_run_code_or_read_another_file_is_left_out_also_within() -> None:
+    within = {"model_type": "blip_vision_model", "auto_map": {"AutoModel": "other/repository--modeling.X"}}
+    config = {"model_type": "blip", "vision_config": within, "model_args": {"checkpoint_path": "any.pth"}}
+    assert of_transformers._plain(config) == {
+        "model_type": "blip",
+        "vision_config": {"model_type": "blip_vision_model"},
+    }
+
+
+def test_the_librarys_own_answer_for_a_number_counts() -> None:
+    """ConvNeXt's old files say 224: its shorter side; ViT's mean a square."""
+    old = {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875}
+    found = prepared({**of_transformers.defaults(old), **old}, {})
+    assert (found.input_px, found.crop_fraction, found.is_squeezed) == (224, 0.875, False)
+    vit = {"feature_extractor_type": "ViTFeatureExtractor", "size": 224}
+    assert prepared({**of_transformers.defaults(vit), **vit}, {}).is_squeezed
