@@ -148,14 +148,14 @@ def _sizes(processor: Values, own_px: int | None) -> tuple[int | None, float | N
     size = size if isinstance(size, Mapping) else {}
     shortest, whole = size.get("shortest_edge"), side(size)
     if isinstance(shortest, int):
-        share = processor.get("crop_pct")
-        has_share = isinstance(share, float | int) and 0 < share <= 1
+        said = processor.get("crop_pct")
+        share = float(said) if isinstance(said, float | int) and 0 < said <= 1 else None
         if crop:
-            resized = shortest / share if has_share else shortest * _LEVIT if _is_levit(processor) else shortest
+            resized = shortest / share if share else shortest * _LEVIT if _is_levit(processor) else shortest
             return crop, min(1.0, crop / int(resized)), False
-        if has_share:
+        if share:
             is_whole = shortest >= _CONVNEXT_WHOLE_PX
-            return shortest, 1.0 if is_whole else float(share), is_whole
+            return shortest, 1.0 if is_whole else share, is_whole
         return shortest, 1.0, False
     if whole:
         return (crop, crop / whole, True) if crop and crop <= whole else (whole, 1.0, True)
