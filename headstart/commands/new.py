@@ -19,10 +19,11 @@ from headstart.base.errors import CheckError
 from headstart.commands import origin, record
 from headstart.commands.run import dvc
 from headstart.commands.track import track
+from headstart.param_types import NO_IMAGES, NO_ROWS
 
 _FILES = (
     *("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "Makefile"),
-    *(reviewed.NAME, ".dvcignore", ".dvc/config"),
+    *(reviewed.NAME, NO_IMAGES, ".dvcignore", ".dvc/config"),
 )
 _HEADERS = {
     "dvc.yaml": """\
@@ -149,6 +150,7 @@ def _write(folder: Path, data: str | None) -> None:
         "prefect.toml": origin.project_file("prefect.toml"),
         "Makefile": _MAKEFILE,
         reviewed.NAME: reviewed.EMPTY,
+        NO_IMAGES: NO_ROWS,
         ".dvcignore": origin.project_file(".dvcignore"),
         ".dvc/config": origin.project_file(".dvc/config"),
         ".dvc/.gitignore": _GITIGNORE_OF_DVC,
