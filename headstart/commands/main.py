@@ -19,6 +19,7 @@ from headstart.base.errors import CheckError, did_you_mean
 from headstart.base.exits import status_of
 from headstart.commands import completion, origin
 from headstart.handover import cli
+from headstart.monitoring import command as monitoring
 from headstart.serving import command as serving
 
 
@@ -56,6 +57,7 @@ MODEL_COMMANDS = {
     "sign": "sign every file of the model with your key",
     "info": "print classes, backbone, preprocessing, digests, versions",
     "serve": "answer over HTTP, with a page to try the model in a browser",
+    "monitor": "say whether new images are still like those that it was tested on",
     "page": "write a static site that runs the model in the visitor's browser",
 }
 _SHELL = "completion"
@@ -89,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     prune = "remove what was used longest ago until at most GB are left; 0: everything"
     add("cache").add_argument("--prune", type=_size, metavar="GB", help=prune)
     cli.add_commands(commands)
+    monitoring.add_command(commands)
     serving.add_command(commands)
     shell = commands.add_parser(_SHELL, description="Print the completion of this command for a shell.")
     shell.add_argument("shell", choices=sorted(completion.SHELLS), help="such as bash")
