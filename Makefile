@@ -62,6 +62,7 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	done
 	python -m benchmarks.row_cache
 	python -m benchmarks.audit
+	python -m benchmarks.monitor
 	python -m benchmarks.head_scale
 	python -m benchmarks.head_sweep
 	python -m benchmarks.head_kinds

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_POWERS = (0.2, 0.5)  # of densities k p^(k-1): for many small p-values, and mirrored for many large ones
+_POWERS = (0.3, 0.6, 0.85)  # of densities k p^(k-1): for many small p-values, and mirrored for many large ones
 _N_BINS = 10
 _MEMORY = 0.99  # weight of the p-values so far in the histogram, an image
 _WAITS_FROM = 10.0
-_SHARES = 0.01  # of the capital of each bet, an image
+_SHARES = 0.002  # of the capital of each bet, an image
 _SMALLEST_P = 1e-12
 N_BETS = 2 + 2 * len(_POWERS)  # waiting, each power and its mirror, the histogram
 
