@@ -48,7 +48,7 @@ _MAKEFILE = """\
 # The usual commands by name. An environment in .venv is used if there is one, else the one that is active.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
-.PHONY: help run review flow serve status report accept push
+.PHONY: help run review next flow serve status report accept push
 
 help:      ## list the targets
 \t@grep -hE '^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/: +## /\\t/' | expand -t 10
@@ -58,6 +58,9 @@ run:       ## run the pipeline; `make run DATA=folder` on other images
 
 review:    ## look at what the audit found, on a local page, and decide about it
 \t@headstart review
+
+next:      ## what to label next of images without labels, on a local page; `make next N=50`
+\t@headstart next $(if $(N),--n '$(N)')
 
 flow:      ## the same run under Prefect
 \t@headstart flow
