@@ -120,7 +120,7 @@ def look(root: Path, request: Watching) -> Found:
 def words(found: Found) -> str:
     """Return the outcome in a line."""
     alarm, look = found.ledger.alarm, found.seen.look
-    said = f"drift from image {alarm.n_images} on, by {scores.WORDS[alarm.score]}" if alarm else "no drift shown"
+    said = f"drift, alarm at image {alarm.n_images} by {scores.WORDS[alarm.score]}" if alarm else "no drift shown"
     return f"{said}; {found.seen.n_counted} new images, {found.ledger.n_images} in all; about {look.accuracy:.1%} right"
 
 
@@ -163,13 +163,17 @@ def over_time(looks: Sequence[Look], known: Reference) -> bytes:
     above.plot(numbers, [each.evidence for each in looks], "o-", color="#c2410c", markersize=3)
     above.axhline(0, color="#1c2024", linewidth=0.8)
     above.set_ylabel("evidence of a change\n(log10; 0: alarm)")
-    for name, colour in (
-        ("accuracy", "#1a7f5a"),
-        ("confidence", "#5a626b"),
-        ("abstaining", "#2563eb"),
-        ("novel", "#c2410c"),
-    ):
-        below.plot(numbers, [getattr(each, name) for each in looks], "o-", color=colour, markersize=3, label=name)
+    colours = {"accuracy": "#1a7f5a", "confidence": "#5a626b", "abstaining": "#2563eb", "novel": "#c2410c"}
+    for name, colour in colours.items():
+        estimated = ", estimated" if name == "accuracy" else ""
+        below.plot(
+            numbers,
+            [getattr(each, name) for each in looks],
+            "o-",
+            color=colour,
+            markersize=3,
+            label=f"{name}{estimated}",
+        )
     below.axhline(known.accuracy, color="#1a7f5a", linewidth=0.8, linestyle=":")
     below.set_ylim(0, 1.02)
     below.set_xlabel("look")

@@ -39,14 +39,14 @@ def write(layout: Layout, labels: Mapping[str, str]) -> Written:
     """
     images = unlabelled.read(layout)
     new = [(each, path, labels[each]) for each, path in images.where.items() if each in labels]
-    if lost := sorted(set(labels) - {each for each, _, _ in new}):
+    known = dataset.read(layout).table  # labels of an earlier round are among them
+    if lost := sorted(set(labels) - {each for each, _, _ in new} - set(known["image_id"])):
         raise DataError(
             f"{len(lost)} labels are of images that are not in artifacts/unlabelled ({count_and_name(lost)}). Those of"
             " the last run were expected. Run `headstart run`, and choose again."
         )
     if not new:
-        raise DataError("no image has a label. One at least was expected. Label some, on the page or in the list.")
-    known = dataset.read(layout).table
+        raise DataError("no image has a new label. One at least was expected. Label some, on the page or in the list.")
     manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
     table = known.select(
         pl.col("path").map_elements(lambda path: _from(layout.root, layout.images, path), pl.String),

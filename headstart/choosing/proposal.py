@@ -71,6 +71,11 @@ def proposed(layout: Layout, rule: Rule, n: int, seed: int) -> Proposal:
     ranked = order(rule, Candidates(rows, said), fitted, min(3 * n, len(ids)), seed)
     guesses = said.argmax(1)
     distinct = _distinct(layout, [ids[row] for row in ranked], rows[ranked], guesses[ranked])
+    if not distinct:
+        raise DataError(
+            f"all {len(ranked)} images that rank highest of {len(ids)} are nearly the same as labelled ones. Others"
+            " were expected: their labels would add little. Give other images to data.unlabelled."
+        )
     left = [int(ranked[number]) for number in distinct]
     chosen = left[:n] if rule == "random" else balanced(left, guesses, n, len(head.classes))
     order_of = np.argsort(-said, axis=1, kind="stable")

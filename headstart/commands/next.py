@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from headstart import params_file
+from headstart import params_file, reviewed
 from headstart.auditing.folder import Finding
-from headstart.base.errors import DataError
 from headstart.base.files import located
 from headstart.base.validation import ValidationSummary
 from headstart.choosing import labelled, proposal
@@ -81,20 +80,19 @@ def _finding(each: Proposed) -> Finding:
 
 
 def labels_of(desk: Desk) -> dict[str, str]:
-    """Return image_id -> label of the images that were labelled, those of earlier pages too, without dropped ones."""
+    """Return image_id -> label of the images that were labelled, those of earlier pages too, without dropped ones.
+
+    That a guess is right becomes a label in the file, for another page may have other guesses.
+    """
     guesses = {each.finding.image_id: each.finding.label for each in desk.cases.all}
-    found = {}
-    for image_id, decision in desk.decisions().items():
-        if decision.decision == "change" and decision.label:
-            found[image_id] = decision.label
-        elif decision.decision == "keep" and image_id in guesses:
-            found[image_id] = guesses[image_id]
-    return found
+    with reviewed.changing(desk.file) as decisions:
+        for image_id, decision in decisions.items():
+            if decision.decision == "keep" and image_id in guesses:
+                decisions[image_id] = decision._replace(decision="change", label=guesses[image_id])
+        return {image_id: each.label for image_id, each in decisions.items() if each.label}
 
 
 def _done(layout: Layout, labels: dict[str, str]) -> int:
-    if not labels:
-        raise DataError("no image has a label. One at least was expected. Label some, on the page or in the list.")
     done = labelled.write(layout, labels)
     print(f"next: {done.n_new} new labels; {done.file.name} has all {done.n_images} labelled images, the new in train")
     outside = " --set data.allow_outside=true" if done.leads_out else ""

@@ -157,8 +157,9 @@ def _mix(seen: Seen, known: Reference, classes: Sequence[str], most: int = 12) -
 def _over_time(ledger: Ledger) -> list[str]:
     """Return a line of bars for each figure, a bar a look."""
     looks = ledger.looks[-_LAST:]
+    nothing = -math.log10(ledger.limit)  # the evidence before the first image
     figures = {
-        "evidence": ([max(look.evidence, -4) for look in looks], -4.0, 0.0, "full at the alarm"),
+        "evidence": ([look.evidence for look in looks], nothing, 0.0, "full at the alarm"),
         "accuracy": ([look.accuracy for look in looks], 0.0, 1.0, "estimated"),
         "abstains": ([look.abstaining for look in looks], 0.0, 1.0, ""),
         "novel": ([look.novel for look in looks], 0.0, 1.0, ""),

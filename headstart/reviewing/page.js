@@ -204,7 +204,8 @@ function decide(action, label = "", mayBeNew = false) {
   write(async () => {
     take(await ask("decide", {number, action, label, may_be_new: mayBeNew, shown: seen}));
     if (mayBeNew && !state.classes.includes(label)) state.classes.push(label);
-    say(`${path}: ${SAID[action]}${label && `, ${label}`}`);
+    const guess = {keep: state.cases[number].label, accept: state.cases[number].suggested}[action];
+    say(`${path}: ${state.cases[number].kind === "next" && guess ? `it is ${guess}` : `${SAID[action]}${label && `, ${label}`}`}`);
     const later = [...list.slice(list.indexOf(number) + 1), ...list];
     if (action !== "forget" && !isOpen(number)) current = later.find(each => each !== number && (at("decided").checked || isOpen(each))) ?? number;
     show();
@@ -293,6 +294,7 @@ inTurn(async () => {
   at("project").textContent = state.project;
   document.title = `Review: ${state.project}`;
   at("file").textContent = state.file;
+  if (state.cases.some(({kind}) => kind === "next")) at("after").textContent = "Ctrl-C in the terminal writes labelled.csv.";
   at("gone").textContent = `${state.n_gone} findings concern images that are no longer there, and are left out.`;
   at("gone").hidden = !state.n_gone;
   show();

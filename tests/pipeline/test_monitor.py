@@ -122,7 +122,7 @@ def test_a_server_keeps_a_ledger_of_what_it_answers(serving: Serving, usual: Pat
     assert 'headstart_drift_evidence{model="model",score="novelty"}' in metrics
     with opened() as page:
         page.goto(serving.url)
-        expect(page.locator("#drift .warn")).to_contain_text("Drift: from picture")
+        expect(page.locator("#drift .warn")).to_contain_text("Drift: at picture")
         expect(page.locator("#drift")).to_contain_text("80 pictures counted")
     serving.process.terminate()
     serving.process.wait(30)
@@ -154,7 +154,7 @@ def test_the_flow_posts_a_table_and_pictures_and_may_retrain(
     assert "no drift shown; 40 new images" in done.stdout
     done = looked(str(noise), "--retrain")
     assert done.returncode == 3, done.stderr
-    assert "drift from image" in done.stdout
+    assert "drift, alarm at image" in done.stdout
     assert "the pipeline ran" in done.stdout
     runs = api.asked("/flow_runs/filter", sort="START_TIME_DESC", limit=3)
     (run,) = [each for each in runs if each["state"]["name"] == "Drift"]

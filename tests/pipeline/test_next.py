@@ -73,6 +73,12 @@ def test_a_copy_of_a_labelled_image_is_not_asked_for(unlabelled: Project) -> Non
     said = unlabelled.must("headstart", "next", "-n", "13", "--list")
     assert "copy.jpg" not in {row["path"] for row in lines_of(unlabelled.root / "next" / "next.csv")}
     assert "nearly the same as others are left out" in said
+    for file in (unlabelled.root / "new").rglob("0*.jpg"):
+        file.unlink()
+    unlabelled.must("dvc", "repro", "unlabelled")
+    done = unlabelled.run("headstart", "next")
+    assert done.returncode == 1
+    assert "all 1 images that rank highest of 1 are nearly the same as labelled ones" in done.stdout
 
 
 def test_images_are_labelled_on_a_page_by_keyboard(unlabelled: Project) -> None:
@@ -97,9 +103,9 @@ def test_images_are_labelled_on_a_page_by_keyboard(unlabelled: Project) -> None:
             first = page.locator("#buttons button").first
             expect(first).to_contain_text("It is ")
             page.keyboard.press("Enter")
-            expect(page.locator("#said")).to_contain_text("kept as it is")
+            expect(page.locator("#said")).to_contain_text(": it is ")
             page.keyboard.press("a")
-            expect(page.locator("#said")).to_contain_text("accepted")
+            expect(page.locator("#said")).to_contain_text(": it is ")
             page.keyboard.press("l")
             page.keyboard.type("wasps")
             page.keyboard.press("Enter")
@@ -111,6 +117,10 @@ def test_images_are_labelled_on_a_page_by_keyboard(unlabelled: Project) -> None:
         running.send_signal(signal.SIGINT)
         rest = running.stdout.read()
         assert running.wait(30) == 0
+    decided = lines_of(unlabelled.root / "next" / "decided.csv")
+    assert sorted(row["decision"] for row in decided) == ["change"] * 3 + ["drop"]
+    unlabelled.must("headstart", "run", "--set", "validate.min_images=3", "--data", "labelled.csv", "unlabelled")
+    assert unlabelled.run("headstart", "next", "--from", "next/next.csv").stdout.startswith("next: no image has a new")
     assert "3 new labels; labelled.csv has all 27 labelled images" in rest
     written = lines_of(unlabelled.root / "labelled.csv")
     guess = {row["path"]: (row["guess"], row["second"]) for row in lines_of(unlabelled.root / "next" / "next.csv")}
