@@ -11,7 +11,7 @@ quoted = '$(subst ','\'',$(1))'
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run review flow serve accept share sign push setup test test-all bench corpora latency check lock clean help
+.PHONY: run review next flow serve accept share sign push setup test test-all bench corpora latency check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ serve: $(STAMP)      ## the same on a schedule, with Prefect's page: `make serve
 
 accept: $(STAMP)     ## tag this commit's model as the accepted one; `make accept VERSION=v1.2.0`
 	@python -m headstart accept $(VERSION)
+
+next: $(STAMP)       ## what to label next of images without labels, on a local page: `make next N=50`
+	@python -m headstart next $(if $(N),--n=$(call quoted,$(N)))
 
 share: $(STAMP)      ## write a copy of the report that names its commit: `make share TO=report.html`
 	@test -n $(call quoted,$(TO)) || { echo 'share needs a file to write: make share TO=report.html'; exit 1; }
@@ -62,6 +65,8 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	done
 	python -m benchmarks.row_cache
 	python -m benchmarks.audit
+	python -m benchmarks.monitor
+	python -m benchmarks.label_next
 	python -m benchmarks.head_scale
 	python -m benchmarks.head_sweep
 	python -m benchmarks.head_kinds

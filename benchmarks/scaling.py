@@ -28,11 +28,12 @@ from headstart.embedding import engines, pixels
 from headstart.images import decoding, deep, limited
 from headstart.layout import Layout
 from headstart.listing import list_images
+from headstart.looking import Looking
 from headstart.onnx import backbone_folder
 from headstart.store import arrays
 from headstart.store.shards import Contract, fingerprint
 from headstart.store.workers import workers
-from tasks import split, validate
+from tasks import split
 
 CORE_HOUR_USD = 0.04  # of a virtual core rented by the hour, 2026; put your own in
 TB_MONTH_USD = 23.0  # of an object store
@@ -62,7 +63,7 @@ def image_costs(data: Path, n_images: int) -> dict[str, float]:
         known = tables.read(layout.splits, tables.SPLITS, "split").select("image_id", "path").rows()
         listing = list_images(layout.data_root, values.data.root, values.data.layout)
         limits = Limits(values.validate_.max_mb * 1_000_000, values.validate_.timeout_s, outside=False)
-        looking = validate.Looking(limited.Reader(limited.Limits()), folder, limits)
+        looking = Looking(limited.Reader(limited.Limits()), folder, limits)
         resizing = pixels.planned(layout, deep.ALL_BITS)
         kind = engines.kind("onnxruntime")
         engine = engines.opened(kind, layout.backbone)

@@ -17,6 +17,7 @@ Stage = Literal[
     "backbone",
     "transform",
     "embed",
+    "unlabelled",
     "train_head",
     "audit",
     "finetune",

@@ -37,6 +37,7 @@ from headstart.layout import find_root
 
 from . import files
 from .headline import FILES_VARIABLE
+from .monitor import Watching, monitor
 from .request import Request
 
 _START_S = 120
@@ -47,6 +48,18 @@ def deployment(name: str, schedule: Schedule | None, request: Request) -> Runner
     """Return the deployment `headstart/NAME` of Prefect: a schedule, or none, and the request for each of its runs."""
     made = pipeline.to_deployment(
         name,
+        schedule=schedule,
+        parameters={"request": request.model_dump(exclude_defaults=True)},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return cast("RunnerDeployment", made)
+
+
+def watching(schedule: Schedule, images: str, block: str, retrain: bool) -> RunnerDeployment:
+    """Return the deployment `monitor/monitor`, which looks at a folder of images for drift."""
+    request = Watching(images=images, notify=block, retrain=retrain)
+    made = monitor.to_deployment(
+        "monitor",
         schedule=schedule,
         parameters={"request": request.model_dump(exclude_defaults=True)},
         entrypoint_type=EntrypointType.MODULE_PATH,
@@ -135,6 +148,10 @@ def parser() -> argparse.ArgumentParser:
     reads.add_argument("--pull", action="store_true", help="fetch from DVC's remote before each run")
     reads.add_argument("--push", action="store_true", help="send to DVC's remote after each successful run")
     reads.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block to notify of a failure")
+    reads.add_argument("--monitor", metavar="FOLDER", help="also look for drift in the images of this folder")
+    every = "look at it at this interval (default: an hour)"
+    reads.add_argument("--monitor-every", type=float, default=3600, metavar="SECONDS", help=every)
+    reads.add_argument("--retrain", action="store_true", help="start the pipeline when there is drift")
     reads.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: %(default)s)")
     return reads
 
@@ -156,6 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.new_data is not None:
             looking = request.model_copy(update={"only_new_data": True})
             deployments.append(deployment("new-data", Interval(timedelta(seconds=options.new_data)), looking))
+        if options.monitor is not None:
+            every = Interval(timedelta(seconds=options.monitor_every))
+            deployments.append(watching(every, options.monitor, options.notify, options.retrain))
         with (
             server(options.port) as api,
             temporary_settings({PREFECT_API_URL: api}),
@@ -163,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             os.environ[FILES_VARIABLE] = address  # for the runs, which are started from here
             print(f"serve: {api.removesuffix('/api')}", flush=True)
-            serve(*deployments, limit=1)
+            serve(*deployments, limit=1 + (options.monitor is not None))
     except HeadstartError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1

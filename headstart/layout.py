@@ -37,12 +37,20 @@ class Layout:
     cache_dir: str | None = None  # cache.dir
     cache_gb: float = 50.0  # cache.max_gb
     keeps_backbones: bool = True  # cache.backbones
+    without_labels: str = ""  # data.unlabelled
+    part: str = ""  # folder in artifacts/ that has its own manifest, pixels and features; '': artifacts/ itself
 
     @classmethod
     def of(cls, root: Path, params: Params) -> Layout:
         """Return the layout of the project at `root` with these parameters."""
         cache = params.cache
-        return cls(root, params.data.root, params.cluster.store, cache.dir, cache.max_gb, cache.backbones)
+        own = cache.dir, cache.max_gb, cache.backbones
+        return cls(root, params.data.root, params.cluster.store, *own, params.data.unlabelled)
+
+    def of_unlabelled(self) -> Layout:
+        """Return the layout of the images without labels: a manifest and stores of their own, beside one backbone."""
+        own = self.cache_dir, self.cache_gb, self.keeps_backbones
+        return Layout(self.root, self.without_labels, self.store, *own, part=self.unlabelled.name)
 
     @property
     def cache(self) -> Cache:
@@ -70,6 +78,11 @@ class Layout:
         return located(self.data, self.root)
 
     @property
+    def unlabelled_root(self) -> Path:
+        """The images without labels, or the manifest that names them, as data_root."""
+        return located(self.without_labels, self.root)
+
+    @property
     def images(self) -> Path:
         """The folder that image paths are relative to: data.root, or the folder of the manifest."""
         path = self.data_root
@@ -83,12 +96,17 @@ class Layout:
     @property
     def manifest(self) -> Path:
         """One row per image: `tables.MANIFEST`."""
-        return self.artifacts / "manifest.parquet"
+        return self._own / "manifest.parquet"
 
     @property
     def validation(self) -> Path:
         """summary.json, quarantine.csv and slices.parquet."""
-        return self.artifacts / "validation"
+        return self._own / "validation"
+
+    @property
+    def unlabelled(self) -> Path:
+        """What is known of images without labels: unlabelled.json, and a manifest, pixels and features as above."""
+        return self.artifacts / "unlabelled"
 
     @property
     def failed(self) -> Path:
@@ -113,12 +131,12 @@ class Layout:
     @property
     def pixels(self) -> Place:
         """A record of which pixels belong to the splits. uint8 [S, S, 3] each; with a shared store, also its shards."""
-        return self._place(self.artifacts / "pixels")
+        return self._place(self._own / "pixels")
 
     @property
     def features(self) -> Path:
         """embedding.json, and the two stores below."""
-        return self.artifacts / "features"
+        return self._own / "features"
 
     @property
     def plain_features(self) -> Place:
@@ -189,6 +207,10 @@ class Layout:
     def timings(self) -> Path:
         """The duration of each stage's last run here, in seconds; tracked by neither git nor DVC."""
         return self.artifacts / "timings.json"
+
+    @property
+    def _own(self) -> Path:
+        return self.artifacts / self.part
 
     def _place(self, folder: Path) -> Place:
         if not self.store:

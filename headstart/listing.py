@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import polars as pl
 
 from headstart import class_folders
-from headstart.base.errors import DataError, count_and_name, did_you_mean
+from headstart.base.errors import DataError, count_and_name
 from headstart.base.files import is_local
-from headstart.base.tables import SPLIT_NAMES
 from headstart.base.validation import Aside
 from headstart.class_folders import Reading
 from headstart.image_files import ABSENT, OUTSIDE, SPECIAL, UNKNOWN, Below, Places, below, no_image
 from headstart.images.formats import EXTENSIONS, not_read
+from headstart.manifest_files import COLUMNS, check_manifest, read_manifest
 
 if TYPE_CHECKING:
     from upath import UPath
 
-_COLUMNS = ("path", "label", "split", "group")
-_LONGEST_LABEL = 255  # as the name of a folder
 _MANY = 100_000  # values that are remembered while a manifest is read
-_PARQUET_S = 300  # five million rows take five
-_READS_PARQUET = """
-import sys, polars
-try:
-    polars.read_parquet(sys.argv[1]).write_ipc(sys.argv[2])
-except BaseException as error:
-    print((str(error).splitlines() or [""])[0][:150])
-    sys.exit(1)
-"""
 
 
 class NoImageError(DataError):
@@ -116,7 +101,7 @@ def _list_folders(root: Path, shown: str, layout: str, outside: bool) -> Listing
         if isinstance(place, str):
             stray.append(Aside(path, place))
         elif not name.lower().endswith(EXTENSIONS):
-            stray.append(Aside(path, f"not an image file: '{PurePosixPath(path).suffix or name}'"))
+            stray.append(Aside(path, _no_extension(path)))
         else:
             found.append(Found(path, *place))
     if not found:
@@ -172,9 +157,46 @@ def _no_image(shown: str, reading: Reading, stray: list[Aside]) -> NoImageError:
     )
 
 
+def list_unlabelled(root: Path, shown: str, outside: bool = False) -> Listing:
+    """List the images of data.unlabelled, in folders of any names, or a manifest with path and perhaps label.
+
+    `Found.label` is '' where none is given. DataError as of `list_images`; none for a manifest without rows.
+    """
+    try:
+        is_folder, is_there = root.is_dir(), root.exists()
+    except OSError:  # such as a name that is too long
+        is_folder = is_there = False
+    if not is_there or not (is_folder or root.suffix.lower() in (".csv", ".parquet")):
+        wrong = "is a file of another kind" if is_there else "does not exist"
+        raise DataError(
+            f"data.unlabelled is '{shown}', which {wrong}. A folder of images, or a .csv or .parquet manifest"
+            " with the column path was expected. Set data.unlabelled in params.yaml; unlabelled.csv stands for none."
+        )
+    if is_folder:
+        names, stray, linked = _names_below(root, shown, outside)
+        said = {path: no_image(path) or not_read(path) or _no_extension(path) for path in names}
+        stray += [Aside(path, why, counted=not no_image(path)) for path, why in said.items() if why]
+        found = [Found(path, "", None, None) for path in names if not said[path]]
+        return Listing("a folder", root, found, stray, linked)
+    table = read_manifest(root, shown, ("path",), "data.unlabelled")
+    if "label" not in table.columns:
+        table = table.with_columns(label=pl.lit(None, pl.String))
+    if not table.height:
+        return Listing("manifest", root.parent, [], [])
+    check_manifest(table.with_columns(label=pl.col("label").fill_null("-")), shown)
+    found = [Found(path, label or "", None, None) for path, label in table.select("path", "label").iter_rows()]
+    _check_places(found, root.parent, shown, outside)
+    return Listing("manifest", root.parent, found, [])
+
+
+def _no_extension(path: str) -> str:
+    name = PurePosixPath(path)
+    return "" if path.lower().endswith(EXTENSIONS) else f"not an image file: '{name.suffix or name.name}'"
+
+
 def _list_manifest(path: Path, shown: str, outside: bool) -> Listing:
-    table = _read_manifest(path, shown)
-    _check_manifest(table, shown)
+    table = read_manifest(path, shown)
+    check_manifest(table, shown)
     folder = path.parent
     found = list(_rows(table))
     _check_places(found, folder, shown, outside)
@@ -182,100 +204,11 @@ def _list_manifest(path: Path, shown: str, outside: bool) -> Listing:
     return Listing("manifest" + (f" with {given}" if given else ""), folder, found, [])
 
 
-def _read_manifest(path: Path, shown: str) -> pl.DataFrame:
-    """Return the columns of a manifest that are used, as text, without blank lines."""
-    try:
-        data = path.read_bytes()
-        is_csv = path.suffix.lower() == ".csv"
-        table = pl.read_csv(io.BytesIO(data), infer_schema=False) if is_csv else _from_parquet(data)
-    except (Exception, pl.exceptions.PanicException) as error:  # or whatever the file system of a URL raises
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"data.root is '{shown}', which cannot be read as {path.suffix[1:]} ({said[:200]})."
-            " Correct the file, or set data.root in params.yaml."
-        ) from None
-    table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
-    absent = [name for name in _COLUMNS[:2] if name not in table.columns]
-    if absent:
-        raise DataError(
-            f"data.root is '{shown}', which lacks {len(absent)} columns ({', '.join(absent)}); it has"
-            f" {count_and_name(table.columns, 20) or 'none'}. path, label, and optionally split and group were"
-            f" expected.{did_you_mean(absent[0], table.columns)} Rename them in the manifest."
-        )
-    here = [name for name in _COLUMNS if name in table.columns]
-    if odd := [f"{name}: {table.schema[name]}" for name in here if not _is_text(table, name)]:
-        raise DataError(
-            f"{len(odd)} columns of '{shown}' hold no text ({count_and_name(odd)}). Text, or numbers in place of a"
-            " label or a group, was expected. Write the column as text."
-        )
-    kinds = table.schema.items()
-    others = [name for name, kind in kinds if name not in _COLUMNS and not kind.is_nested() and kind != pl.Binary]
-    floats = [name for name in here[1:] if table.schema[name].is_float()]
-    table = table.with_columns(pl.col(name).fill_nan(None) for name in floats)
-    return table.select(pl.col(name).cast(pl.String) for name in (*here, *others))
-
-
-def _from_parquet(data: bytes) -> pl.DataFrame:
-    """Return the table of a parquet file. A process of its own reads it, which damaged ones can end, or hold up."""
-    with TemporaryDirectory() as name:
-        given, made = Path(name) / "given.parquet", Path(name) / "made.arrow"
-        given.write_bytes(data)
-        command = [sys.executable, "-P", "-c", _READS_PARQUET, str(given), str(made)]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=_PARQUET_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise DataError(f"it was not read within {_PARQUET_S} s") from None
-        if done.returncode or not made.is_file():
-            raise DataError(f"it is damaged: {done.stdout.decode(errors='replace').strip() or 'its reader died'}")
-        return pl.read_ipc(io.BytesIO(made.read_bytes()))
-
-
-def _is_text(table: pl.DataFrame, name: str) -> bool:
-    kind = table.schema[name]
-    is_word = kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)
-    return is_word or (name in ("label", "group") and (kind.is_numeric() or kind == pl.Boolean or kind.is_temporal()))
-
-
-def _check_manifest(table: pl.DataFrame, shown: str) -> None:
-    """Raise DataError where a value is missing, too long, unknown or repeated."""
-    if not table.height:
-        raise DataError(f"'{shown}' has no rows. One row per image was expected. Set data.root in params.yaml.")
-    for name in ("path", "label"):
-        if n_empty := table.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")).height:
-            raise DataError(
-                f"{n_empty} rows of '{shown}' have no {name}. One in every row was expected. Correct the manifest."
-            )
-    long = table.filter(pl.col("label").str.len_chars() > _LONGEST_LABEL)["label"].unique(maintain_order=True)
-    if len(long):
-        named = count_and_name(f"{label[:40]}... of {len(label)} characters" for label in long)
-        raise DataError(
-            f"{len(long)} labels in '{shown}' are longer than {_LONGEST_LABEL} characters ({named}). Names of classes"
-            " were expected. Correct the manifest."
-        )
-    for name in ("split", "group"):
-        if name in table.columns and 0 < (n_empty := table[name].null_count()) < table.height:
-            raise DataError(
-                f"{n_empty} of {table.height} rows of '{shown}' have no {name}. A value in all rows or in none was"
-                " expected. Fill the column, or remove it."
-            )
-    if "split" in table.columns and (other := sorted(set(table["split"].drop_nulls().unique()) - set(SPLIT_NAMES))):
-        raise DataError(
-            f"the column split of '{shown}' holds {len(other)} unknown names ({count_and_name(other)})."
-            " train, val and test were expected. Correct the manifest."
-        )
-    repeated = table.filter(pl.col("path").is_duplicated())["path"].unique(maintain_order=True)
-    if len(repeated):
-        raise DataError(
-            f"'{shown}' names {len(repeated)} paths more than once ({count_and_name(repeated.head(4).to_list())})."
-            " One row per image was expected. Remove the others."
-        )
-
-
 def _rows(table: pl.DataFrame) -> Iterator[Found]:
     """Yield the rows of a manifest. Equal labels, splits and slices are one object, for rows may be millions."""
-    names = [name for name in table.columns if name not in _COLUMNS]
+    names = [name for name in table.columns if name not in COLUMNS]
     blank = pl.lit(None, pl.String)
-    wanted = [pl.col(name) if name in table.columns else blank.alias(name) for name in (*_COLUMNS, *names)]
+    wanted = [pl.col(name) if name in table.columns else blank.alias(name) for name in (*COLUMNS, *names)]
     told: dict[tuple[str | None, ...], tuple[tuple[str, str], ...]] = {}
     same: dict[str, str] = {}
     for path, label, split, group, *others in table.lazy().select(wanted).collect().iter_rows():

@@ -46,6 +46,18 @@ def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+NO_IMAGES, NO_ROWS = "unlabelled.csv", "path\n"  # the list of no images that every project has
+
+
+def _images_or_none(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(
+            f"a folder or a manifest is expected. For no images it is {NO_IMAGES}, the empty list that every project"
+            " has, since DVC has no word for a dependency that is not there"
+        )
+    return value
+
+
 AS_IT_IS = PlainSerializer(lambda value: value)
 Unfreeze = Annotated[int | Literal["all"] | dict[int, int | Literal["all"]], PlainValidator(_unfreeze), AS_IT_IS]
 
@@ -116,6 +128,7 @@ _a_kind = f"a list of some of {', '.join(HEAD_KINDS)}"
 _kinds = _either(("auto",), lambda value: _names(value) if set(_names(value)) <= set(HEAD_KINDS) else (), _a_kind)
 _levels = _either(("auto", "last", "all"), _names, "a list of names as in backbone.json")
 _weight = _either(("none", "balanced"), _weights, "{class: weight} with positive weights")
+ImagesOrNone = Annotated[str, PlainValidator(_images_or_none), AS_IT_IS]
 FolderLayout = Annotated[str, PlainValidator(_layout), AS_IT_IS]
 _permissive = "a list of SPDX identifiers such as Apache-2.0, of LicenseRef-NAME or unknown,"
 _which = _either((licences.ANY,), _licences, _permissive)

@@ -16,6 +16,7 @@ from headstart.param_types import (
     Fraction,
     HeadKinds,
     HeadLevels,
+    ImagesOrNone,
     Licence,
     Licences,
     Positive,
@@ -34,9 +35,10 @@ class _Section(BaseModel):
 
 
 class Data(_Section):
-    """Where the labelled images are, and how their folders and values are read."""
+    """Where the images are, and how their folders and values are read."""
 
     root: Annotated[str, Field(min_length=1)]
+    unlabelled: ImagesOrNone
     layout: FolderLayout
     bits: Bits
     normalise_labels: bool

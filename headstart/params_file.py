@@ -9,10 +9,12 @@ from typing import Any
 
 from headstart.base.errors import ParamError, did_you_mean, on_one_line
 from headstart.base.files import write_text
+from headstart.param_types import NO_IMAGES
 from headstart.params import Params, parse
 
 _MOST_BYTES = 2_000_000  # a weight for each of fifty thousand classes
 _MOST_VALUES = 100_000
+_PATHS = ("data.root", "data.unlabelled")
 _OPENING, _MOST_OPENED = (b"[", b"{", b"- -", b"? ?"), 1000
 # What ruamel raises beside its own errors: a date that does not exist, a number of too many digits, no end of lists.
 _NO_VALUE = (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError)
@@ -56,7 +58,8 @@ def assigned(path: Path, assignments: list[str]) -> tuple[str, Params]:
         try:
             _check_depth(text.encode())
             # pure: the C parser ends the process where lists are nested deeply
-            section[last] = _tidy_path(text) if name == "data.root" else YAML(typ="safe", pure=True).load(text)
+            value = YAML(typ="safe", pure=True).load(text) if name not in _PATHS else _tidy_path(text)
+            section[last] = NO_IMAGES if (name, value) == ("data.unlabelled", "null") else value
             _check_extent(section[last], name)
         except (*_NO_VALUE, YAMLError):
             raise ParamError(f"{name}={on_one_line(text)} is not a YAML value. Quote it, or give another.") from None

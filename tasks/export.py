@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headstart.base import dataset, licences, tables
 from headstart.base.cores import n_cores
 from headstart.base.errors import RejectedError
@@ -25,13 +27,17 @@ from headstart.evaluation.folder import Comparison
 from headstart.handover import bom, conformance, folder, hub, latency, parity
 from headstart.handover.card import card
 from headstart.handover.folder import Facts, Int8Model, ModelRecord, Outputs, Probabilities
-from headstart.handover.model import FORMAT
+from headstart.handover.model import FORMAT, NOVEL_ABOVE
 from headstart.images import decoding, deep
+from headstart.monitoring import reference
 from headstart.onnx import backbone_folder, head_folder, model_folder, pieces, runtime
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from headstart.evaluation.folder import Choice, TestScores
     from headstart.layout import Layout
+    from headstart.monitoring.reference import Reference
     from headstart.params import Params
 
 _SECONDS = 0.2  # that an image is asked about again and again, to say how long it takes
@@ -67,6 +73,7 @@ def run(params: Params, layout: Layout) -> None:
         vectors = conformance.write_images(model, predictions, facts, layout.images, n_images, beside)
         record = _record(facts, test, int8, beside)
         folder.write_model(beside, record, conformance.expected(tolerance, vectors))
+        reference.write(beside, _reference(predictions, record))
         name = PurePath(params.data.root).name
         told = card(record, head, choice, dataset=name, form=validated.form, int8=int8.why, n_checked=len(files))
         write_text(beside / model_folder.CARD, hub.with_metadata(told, record, name))
@@ -146,6 +153,16 @@ def _record(facts: Facts, test: TestScores, int8: folder.Int8Record, beside: Pat
         opset=pieces.OPSET,
         test=test,
     )
+
+
+def _reference(predictions: pl.DataFrame, record: ModelRecord) -> Reference:
+    """Return what `headstart monitor` compares new images with: what the model said to the held-out ones."""
+    outputs = {
+        "probabilities": np.array(predictions["probabilities"].to_list(), np.float32),
+        "novelty": predictions["novelty"].to_numpy(),
+    }
+    labels = dataset.labels_of(predictions["label"], record.classes)
+    return reference.of(outputs, labels, record.abstain_below, NOVEL_ABOVE, record.model_sha256)
 
 
 def _write_sums(beside: Path) -> None:

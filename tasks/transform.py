@@ -12,13 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headstart.base import dataset
-from headstart.base.progress import bar, say, show_image, warn
+from headstart.base.progress import show_image
 from headstart.base.validation import ValidationSummary
 from headstart.embedding import pixels
 from headstart.embedding.contact_sheet import contact_sheet
+from headstart.embedding.filling import fill_pixels
 from headstart.images.deep import ALL_BITS
-from headstart.store import arrays
-from headstart.store.workers import workers
 
 if TYPE_CHECKING:
     from headstart.base.dataset import Dataset
@@ -34,25 +33,7 @@ def run(params: Params, layout: Layout) -> None:
     data = dataset.read(layout)
     resizing = pixels.planned(layout, ValidationSummary.of(layout).bits or ALL_BITS)
     images = data.of(*dataset.SPLITS).where
-    rows = pixels.Cached(resizing, layout.cache).rows()
-    is_kept = params.transform.keep_pixels
-    refusal = rows.refusal(len(images)) if is_kept and params.cluster.store is None else ""
-    if not is_kept:
-        say("transform.keep_pixels is false: images are decoded and resized whenever they are needed")
-    elif refusal:
-        warn(f"pixels are not kept, and images are decoded and resized whenever they are needed: {refusal}")
-    else:
-        with bar("transforming", len(images), "image") as advance, workers(params.cluster.address) as pool:
-            if params.cluster.store is None:
-                n_computed = rows.fill(images, resizing.on_every_core, pool, advance, warn)
-            else:
-                n_computed = arrays.build(
-                    layout.pixels, images, rows.contract, resizing.on_every_core, pool, advance, warn
-                )
-        say(f"{n_computed} images computed, {len(images) - n_computed} reused")
-    if params.cluster.store is None or not is_kept:
-        pixels.write_note(layout, resizing, images, is_kept)
-    pixels.write_decoding(layout, resizing)
+    fill_pixels(layout, images, resizing, params.cluster.address, params.transform.keep_pixels)
     _show(data, pixels.opened(layout))
 
 

@@ -59,7 +59,7 @@ def find(
     floor = float(np.quantile(np.concatenate([*near.values()]), _FAR))
     thresholds = _apart(thresholds, float(np.quantile(np.concatenate([*alike.values()]), _UNLIKE)))
     candidates, is_cut = _candidates(features, neighbours, floor)
-    found = _compared(candidates, pixels)
+    found = compared(candidates, pixels)
     needed = thresholds[labels[candidates]].max(1)
     wanted = thresholds[labels[originals]]
     recall = {kind: float(((near[kind] >= floor) & (alike[kind] >= wanted)).mean()) for kind in alike}
@@ -103,7 +103,7 @@ def _scale(
     rows = rows if len(rows) <= _MAX_RANDOM else rows[np.sort(draw.choice(len(rows), _MAX_RANDOM, replace=False))]
     if not len(rows):
         return np.full(n_classes, _HIGHEST), np.zeros(0, np.float32), rows
-    found = _compared(rows, pixels)
+    found = compared(rows, pixels)
     scores, of_class = _transformed(found), labels[rows[:, 0]]
     centre, spread = _robust(scores)
     thresholds = np.full(n_classes, centre + _DEVIATIONS * spread)
@@ -173,7 +173,7 @@ def _candidates(features: Rows, neighbours: Neighbours, floor: float) -> tuple[n
     return pairs[order[:MAX_PAIRS]], len(order) > MAX_PAIRS
 
 
-def _compared(pairs: np.ndarray, pixels: Pixels) -> np.ndarray:
+def compared(pairs: np.ndarray, pixels: Pixels) -> np.ndarray:
     """Return the correlation of each pair, float32 [P]. Each image is read once; its small grey picture is kept."""
     rows, at = np.unique(pairs, return_inverse=True)
     parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]

@@ -16,7 +16,7 @@ from headstart.base.tables import Table
 FINDINGS, COUNTS, GROUPS = "findings.parquet", "counts.json", "groups.csv"
 _RECORD, _STAGE = "audit.json", "audit"
 
-Kind = Literal["leak", "conflict", "copy", "label", "odd"]
+Kind = Literal["leak", "conflict", "copy", "label", "odd", "next"]  # the last: of no audit, an image without a label
 KINDS: tuple[Kind, ...] = ("leak", "conflict", "copy", "label", "odd")
 Severity = Literal["high", "medium", "low"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")

@@ -151,6 +151,14 @@ def _manifest(pa: Any) -> dict[str, Any]:
     }
 
 
+def _unlabelled(pa: Any) -> dict[str, Any]:
+    return {
+        "image_id": _image_id(pa),
+        "path": _text(pa, unique=True),  # relative to data.unlabelled (or the manifest's folder)
+        "label": _text(pa, nullable=True),  # that the manifest gives; nothing is fitted to it
+    }
+
+
 def _slices(pa: Any) -> dict[str, Any]:
     return {
         "image_id": pa.Column(pl.String, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
@@ -213,6 +221,7 @@ MANIFEST = Table(
     ),
     _manifest,
 )
+UNLABELLED = Table("unlabelled", ("image_id", "path", "label"), _unlabelled)
 SLICES = Table("slices", ("image_id", "slice", "value"), _slices)
 SPLITS = Table("splits", ("image_id", "path", "label", "group", "split"), _splits)
 VALIDATION = Table(

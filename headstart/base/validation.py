@@ -69,8 +69,13 @@ def write(folder: Path, summary: ValidationSummary, aside: Sequence[Aside], of_i
     """Write the whole folder, with the slices of images; on failure it is unchanged."""
     with replacing_folder(folder) as beside:
         tables.write(beside / _SLICES, of_images, tables.SLICES)
-        write_csv(beside / _QUARANTINE, _table(aside))
+        write_quarantine(beside, aside)
         summary.write(beside / _RECORD)
+
+
+def write_quarantine(folder: Path, aside: Sequence[Aside]) -> None:
+    """Write quarantine.csv, the files set aside, each with its reason."""
+    write_csv(folder / _QUARANTINE, _table(aside))
 
 
 def write_failed(layout: Layout, aside: Sequence[Aside]) -> str:

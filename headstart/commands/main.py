@@ -19,6 +19,7 @@ from headstart.base.errors import CheckError, did_you_mean
 from headstart.base.exits import status_of
 from headstart.commands import completion, origin
 from headstart.handover import cli
+from headstart.monitoring import command as monitoring
 from headstart.serving import command as serving
 
 
@@ -32,6 +33,7 @@ class Command(NamedTuple):
     parses: bool = False  # its arguments itself: `function` takes them as they are
 
 
+_MOST_NEXT = 10_000  # images to label
 _PROJECT, _PREFECT, _MODEL = "A project", "The same under Prefect", "A finished model"
 COMMANDS = {
     "new": Command(_PROJECT, "make a project in a folder, with git and DVC set up", "commands.new", "new"),
@@ -40,6 +42,9 @@ COMMANDS = {
     "status": Command(_PROJECT, "say what the next run would do", "commands.run", "status"),
     "report": Command(_PROJECT, "open the report of the last run", "commands.run", "report"),
     "review": Command(_PROJECT, "look at what the audit found, and decide about it", "commands.review", "review"),
+    "next": Command(
+        _PROJECT, "choose what to label next of images without labels, on a page", "commands.next", "propose"
+    ),
     "share": Command(_PROJECT, "write a copy of the report that names its commit", "flows.share", "main", True),
     "describe": Command(
         _PROJECT, "describe the images of the last run as a Croissant dataset", "commands.describe", "describe"
@@ -56,6 +61,7 @@ MODEL_COMMANDS = {
     "sign": "sign every file of the model with your key",
     "info": "print classes, backbone, preprocessing, digests, versions",
     "serve": "answer over HTTP, with a page to try the model in a browser",
+    "monitor": "say whether new images are still like those that it was tested on",
     "page": "write a static site that runs the model in the visitor's browser",
 }
 _SHELL = "completion"
@@ -88,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--url", help="the page of the dataset")
     prune = "remove what was used longest ago until at most GB are left; 0: everything"
     add("cache").add_argument("--prune", type=_size, metavar="GB", help=prune)
+    _add_next(add("next"))
     cli.add_commands(commands)
+    monitoring.add_command(commands)
     serving.add_command(commands)
     shell = commands.add_parser(_SHELL, description="Print the completion of this command for a shell.")
     shell.add_argument("shell", choices=sorted(completion.SHELLS), help="such as bash")
@@ -109,6 +117,25 @@ def _add_review(command: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="with --list: those that are decided too")
     add("--port", type=_port, default=0, help="of the page (default: a free one)")
     add("--no-browser", action="store_true", help="print the page's address, and open nothing")
+
+
+def _add_next(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("-n", "--n", type=_number, default=50, metavar="N", help="how many (default: %(default)s)")
+    rules = ("random", "margin", "diverse margin", "badge", "core-set")
+    add("--rule", choices=rules, default="diverse margin", help="docs/new-images.md has them (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of what a rule draws (default: 0)")
+    way = command.add_mutually_exclusive_group()
+    way.add_argument("--list", action="store_true", help="write the list and the picture, and show no page")
+    way.add_argument("--from", type=Path, dest="source", metavar="FILE", help="read the labels of a list back")
+    add("--port", type=_port, default=0, help="of the page (default: a free one)")
+    add("--no-browser", action="store_true", help="print the page's address, and open nothing")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_NEXT:
+        raise argparse.ArgumentTypeError(f"'{text[:20]}' is no number of 1 to {_MOST_NEXT}")
+    return int(text)
 
 
 def _port(text: str) -> int:

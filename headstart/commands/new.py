@@ -19,10 +19,11 @@ from headstart.base.errors import CheckError
 from headstart.commands import origin, record
 from headstart.commands.run import dvc
 from headstart.commands.track import track
+from headstart.param_types import NO_IMAGES, NO_ROWS
 
 _FILES = (
     *("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "Makefile"),
-    *(reviewed.NAME, ".dvcignore", ".dvc/config"),
+    *(reviewed.NAME, NO_IMAGES, ".dvcignore", ".dvc/config"),
 )
 _HEADERS = {
     "dvc.yaml": """\
@@ -47,7 +48,7 @@ _MAKEFILE = """\
 # The usual commands by name. An environment in .venv is used if there is one, else the one that is active.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
-.PHONY: help run review flow serve status report accept push
+.PHONY: help run review next flow serve status report accept push
 
 help:      ## list the targets
 \t@grep -hE '^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/: +## /\\t/' | expand -t 10
@@ -57,6 +58,9 @@ run:       ## run the pipeline; `make run DATA=folder` on other images
 
 review:    ## look at what the audit found, on a local page, and decide about it
 \t@headstart review
+
+next:      ## what to label next of images without labels, on a local page; `make next N=50`
+\t@headstart next $(if $(N),--n '$(N)')
 
 flow:      ## the same run under Prefect
 \t@headstart flow
@@ -149,6 +153,7 @@ def _write(folder: Path, data: str | None) -> None:
         "prefect.toml": origin.project_file("prefect.toml"),
         "Makefile": _MAKEFILE,
         reviewed.NAME: reviewed.EMPTY,
+        NO_IMAGES: NO_ROWS,
         ".dvcignore": origin.project_file(".dvcignore"),
         ".dvc/config": origin.project_file(".dvc/config"),
         ".dvc/.gitignore": _GITIGNORE_OF_DVC,

@@ -8,10 +8,13 @@ import secrets
 import socket
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from headstart import params_file, reviewed
 from headstart.base.errors import ParamError
+from headstart.base.validation import ValidationSummary
 from headstart.commands.run import open_in_browser
+from headstart.images import deep
 from headstart.layout import Layout, find_root
 from headstart.reviewing import desk, sheet
 from headstart.reviewing.cases import Cases
@@ -42,8 +45,21 @@ def review(options: argparse.Namespace) -> int:
     elif options.list:
         print("\n".join(sheet.table(cases, reviewed.read(layout.reviewed), options.all)))
     else:
-        _serve(cases, layout, options)
+        bits = ValidationSummary.of(layout).bits or deep.ALL_BITS
+        where = desk.Desk(cases, layout.reviewed)
+        shown = Shown(layout.images, bits)
+        serve(where, layout, options.port, options.no_browser, "review", f"{len(cases.all)} findings", shown)
+        n_decisions = len(where.decisions())
+        uses = "; `headstart run` uses them" if n_decisions else ""
+        print(f"review: {reviewed.NAME} has {n_decisions} decisions{uses}")
     return 0
+
+
+class Shown(NamedTuple):
+    """Where the images of a page lie, and how many bits the values of files with 16 bits a channel have."""
+
+    folder: Path
+    bits: int
 
 
 def _layout(folder: str | None) -> Layout:
@@ -74,23 +90,23 @@ def _accept(cases: Cases, layout: Layout, what: str) -> None:
         )
 
 
-def _serve(cases: Cases, layout: Layout, options: argparse.Namespace) -> None:
+def serve(where: desk.Desk, layout: Layout, port: int, is_quiet: bool, command: str, what: str, shown: Shown) -> None:
+    """Show the page of a desk until Ctrl-C. `is_quiet`: open no browser. `what` there is to decide."""
     import uvicorn
 
-    from headstart.reviewing.application import application
+    from headstart.reviewing.application import Pictures, application
 
-    where = desk.Desk(cases, layout.reviewed)
     where.decisions()  # an error in the file is told before the page opens
-    with _listening(options.port) as listening:
+    with _listening(port) as listening:
         port, token = listening.getsockname()[1], secrets.token_urlsafe(16)
-        app = application(where, layout, token, port)
+        app = application(where, layout.root.name, Pictures(where, *shown), token, port)
         url = f"http://{_ADDRESS}:{port}/{token}/"
         print(
-            f"review: {len(cases.all)} findings, at {url}"
-            f"\n        Ctrl-C ends this; what is decided is in {reviewed.NAME}"
+            f"{command}: {what}, at {url}"
+            f"\n        Ctrl-C ends this; what is decided is in {where.file.relative_to(layout.root)}"
         )
         sys.stdout.flush()
-        if not options.no_browser:
+        if not is_quiet:
             open_in_browser(url)
         config = uvicorn.Config(
             app,
@@ -101,10 +117,6 @@ def _serve(cases: Cases, layout: Layout, options: argparse.Namespace) -> None:
         )
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
-    n_decisions = len(where.decisions())
-    print(
-        f"review: {reviewed.NAME} has {n_decisions} decisions" + ("; `headstart run` uses them" if n_decisions else "")
-    )
 
 
 def _listening(port: int) -> socket.socket:

@@ -7,35 +7,22 @@ from __future__ import annotations
 
 import argparse
 import csv
-import glob
 import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from headstart.base.cores import n_cores
-from headstart.base.errors import CheckError, count_and_name, printable
+from headstart.base.errors import CheckError, printable
 from headstart.base.files import guarded
-from headstart.base.reading import NotReadError, exists, is_folder, of_file
 from headstart.base.terminal import styled
-from headstart.handover import integrity, runtimes
+from headstart.handover import asked, integrity, runtimes
+from headstart.handover.asked import Told
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
 from headstart.handover.verify import verify
-from headstart.image_files import below, no_image
-from headstart.images.formats import EXTENSIONS, UnreadableError
-from headstart.images.headers import examined
-from headstart.images.limited import Limits, Reader
-
-_MAX_MB = 1000
-_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 BAD_IMAGES = 2  # exit status if some images could not be read and the others were answered
 
@@ -58,32 +45,21 @@ def predict(arguments: argparse.Namespace) -> int:
             f"{model.file} has no label sets: its metadata lack `label_sets`. A model exported by a headstart that has"
             " evaluate.coverage was expected. Export it again, or leave --set out."
         )
-    paths = list(_named(arguments.images))
-    if not paths:
-        raise CheckError("no image was found. Files, folders, patterns, or - for a list on stdin were expected.")
+    paths = asked.named(arguments.images, "predict")
     write = {"table": _table, "json": _json_lines, "csv": _csv}["json" if arguments.json else arguments.format]
     n_bad = 0
     printer = write(max(len(printable(path)) for path in paths), arguments.top, arguments.set)
     shows_progress = sys.stderr.isatty() and not sys.stdout.isatty() and len(paths) > 1
-    reader = Reader(Limits(arguments.max_pixels, arguments.max_seconds))
-    with (
-        reader,
-        ThreadPoolExecutor(n_cores()) as pool,
-        _progress(len(paths)) if shows_progress else nullcontext() as show,
-    ):
-        for first in range(0, len(paths), arguments.batch):
-            chunk = paths[first : first + arguments.batch]
-            small = partial(_pixels, reader, model.bits, arguments.max_mb, arguments.max_pixels // arguments.batch)
-            alone = partial(_pixels, reader, model.bits, arguments.max_mb, arguments.max_pixels)
-            for answer in _answers(model, chunk, list(pool.map(small, chunk)), alone, arguments.top):
-                if isinstance(answer, Named):
-                    printer(answer)
-                else:
-                    n_bad += 1
-                    begin = "\r\x1b[2K" if show else ""  # wipes the line of progress
-                    print(f"{begin}predict: {answer} An image was expected.", file=sys.stderr)
-            if show:
-                show(first + len(chunk))
+    with asked.asking(model, arguments) as asking, _progress(len(paths)) if shows_progress else nullcontext() as show:
+        for n_done, told in enumerate(asking(paths), 1):
+            if isinstance(told, Told):
+                printer(Named(told.path, model.answers(told.outputs, arguments.top)[0]))
+            else:
+                n_bad += 1
+                begin = "\r\x1b[2K" if show else ""  # wipes the line of progress
+                print(f"{begin}predict: {told} An image was expected.", file=sys.stderr)
+            if show and (n_done % arguments.batch == 0 or n_done == len(paths)):
+                show(n_done)
     return BAD_IMAGES if n_bad else 0
 
 
@@ -100,85 +76,6 @@ def _progress(n_images: int) -> Iterator[Callable[[int], None]]:
         yield show
     finally:
         print(file=sys.stderr)
-
-
-def _named(words: Iterable[str]) -> Iterator[str]:
-    """Yield the path of each image that `words` name: files, folders, patterns, or - for one path per line on stdin."""
-    for word in words:
-        path = Path(word)
-        if word == "-":
-            lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in sys.stdin)
-            yield from (line for line in lines if line.strip())
-        elif is_folder(path):
-            yield from _in_folder(path)
-        elif not exists(path) and glob.has_magic(word):
-            found = glob.glob(word, recursive=True)  # noqa: PTH207 pathlib's glob takes no absolute pattern
-            yield from sorted(each for each in found if Path(each).is_file())
-        else:
-            yield word
-
-
-def _in_folder(folder: Path) -> Iterator[str]:
-    """Yield the images below a folder as training lists them, also those that turn out to be none; tell the others."""
-    there = below(folder, follows_out=True)
-    names = [*there.files, *(each.path for each in there.special)]
-    chosen = sorted(name for name in names if name.lower().endswith(EXTENSIONS) and not no_image(name))
-    _tell_skipped(folder, sorted({*names} - {*chosen}))
-    yield from (str(folder / name) for name in chosen)
-
-
-def _tell_skipped(folder: Path, others: Sequence[str]) -> None:
-    if others:
-        names = count_and_name(others)
-        files = "file that is no image is" if len(others) == 1 else "files that are no images are"
-        print(f"predict: {len(others)} {files} skipped in {folder}: {names}", file=sys.stderr)
-
-
-def _pixels(reader: Reader, bits: int, max_mb: int, most: int, path: str) -> np.ndarray | str | None:
-    """Return uint8 [H, W, 3], an error message, or None if it has more than `most` pixels and is to be read alone."""
-    try:
-        is_pipe = path.startswith(_PIPES)  # that the shell has made, as in <(command)
-        data = (
-            Path(path).read_bytes() if is_pipe else of_file(Path(path), max_mb * 1_000_000, ", which --max-mb allows")
-        )
-        header = examined(data)
-        header.check(reader.limits.max_pixels)
-        if header.n_pixels > most and not is_pipe:
-            return None
-        with reader.decoded(data, bits) as image:
-            return image.rgb
-    except (UnreadableError, NotReadError, OSError, ValueError) as error:  # ValueError: a NUL in the name
-        said = error.strerror if isinstance(error, OSError) else error
-        return f"{printable(path)}: {said}."
-
-
-def _answers(
-    model: Model,
-    paths: Sequence[str],
-    pixels: Sequence[np.ndarray | str | None],
-    alone: Callable[[str], np.ndarray | str | None],
-    top: int,
-) -> Iterator[Named | str]:
-    """Yield an answer or an error message per image, in order. Images of one size go through the model together.
-
-    Where `pixels` is None, the image is large, and `alone` reads it when the others are answered.
-    """
-    rows_of: dict[tuple[int, ...], list[int]] = {}
-    for row, image in enumerate(pixels):
-        if isinstance(image, np.ndarray):
-            rows_of.setdefault(image.shape, []).append(row)
-    found: dict[int, Answer] = {}
-    for rows in rows_of.values():
-        found.update(zip(rows, model(np.stack([np.asarray(pixels[row]) for row in rows]), top), strict=True))
-    for row, image in enumerate(pixels):
-        if row in found:
-            yield Named(paths[row], found[row])
-            continue
-        large = alone(paths[row]) if image is None else image
-        if isinstance(large, np.ndarray):
-            yield Named(paths[row], model(large[None], top)[0])
-        else:
-            yield str(large)
 
 
 def _table(width: int, top: int, with_set: bool) -> Callable[[Named], None]:
@@ -243,13 +140,6 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
-
-
 def page(arguments: argparse.Namespace) -> int:
     """Write a static site with the model (headstart/handover/page/)."""
     from headstart.handover.page import site
@@ -266,15 +156,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--format", choices=("table", "json", "csv"), default="table", help="json: one object per line"
     )
     command.add_argument("--json", action="store_true", help="the same as --format json")
-    command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images read at a time (default: 8)")
-    usual = Limits()
-    limit = f"most pixels of an image, by its header (default: {usual.max_pixels})"
-    command.add_argument("--max-pixels", type=_positive, default=usual.max_pixels, metavar="N", help=limit)
-    limit = f"of processor time, to decode an image (default: {usual.max_seconds})"
-    command.add_argument("--max-seconds", type=_positive, default=usual.max_seconds, metavar="S", help=limit)
-    limit = f"largest image file (default: {_MAX_MB})"
-    command.add_argument("--max-mb", type=_positive, default=_MAX_MB, metavar="MB", help=limit)
-    command.add_argument("--top", type=_positive, default=1, metavar="K", help="the K most probable classes")
+    asked.add_limits(command)
+    command.add_argument("--top", type=asked.positive, default=1, metavar="K", help="the K most probable classes")
     command.add_argument(
         "--set", action="store_true", help="the labels among which the true one is as often as evaluate.coverage says"
     )

@@ -2,5 +2,5 @@
 
 MODEL, INT8_MODEL = "model.onnx", "model.int8.onnx"
 RECORD, CARD, SUMS = "model.json", "MODEL_CARD.md", "SHA256SUMS"
-BOM = "bom.cdx.json"
+BOM, REFERENCE = "bom.cdx.json", "reference.json"
 CONFORMANCE, EXPECTED = "conformance", "expected.json"

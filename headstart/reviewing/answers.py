@@ -50,7 +50,7 @@ def _on_single(case: Case, decision: Decision | None, is_pair: bool) -> Answer |
         return None
     if decision.label == finding.label:
         return None if is_pair else Answer("keep")
-    is_suggested = finding.kind == "label" and decision.label == finding.suggested
+    is_suggested = finding.kind in ("label", "next") and decision.label == finding.suggested
     return Answer("accept") if is_suggested else Answer("label", decision.label)
 
 

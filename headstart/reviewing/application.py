@@ -21,16 +21,13 @@ from starlette.routing import Route
 
 from headstart.base.errors import CheckError, HeadstartError
 from headstart.base.files import located
-from headstart.base.validation import ValidationSummary
-from headstart.images import decoding, deep, formats
+from headstart.images import decoding, formats
 from headstart.reviewed import Choice, Decision
 from headstart.reviewing.answers import Action, Answer, Changes
 from headstart.reviewing.desk import ChangedError, Desk, Done
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from headstart.layout import Layout
 
 _FILES = {
     "": ("page.html", "text/html"),
@@ -74,12 +71,11 @@ class Said(BaseModel):
     shown: dict[str, Shown | None] = {}  # image_id -> the decision that the person saw
 
 
-def application(desk: Desk, layout: Layout, token: str, port: int) -> ASGIApp:
+def application(desk: Desk, project: str, pictures: Pictures, token: str, port: int) -> ASGIApp:
     """Return the application; its page is at /TOKEN/."""
-    pictures = Pictures(layout, desk)
 
     async def state(_: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(_state, desk, layout))
+        return JSONResponse(await run_in_threadpool(_state, desk, project))
 
     async def decisions(_: Request) -> Response:
         found = await run_in_threadpool(desk.decisions)
@@ -156,12 +152,12 @@ class Guard:
         if host not in self._hosts:
             return PlainTextResponse("This page is at 127.0.0.1 alone.", 421)
         if not compare_digest(request.url.path.encode()[: len(self._begin)], self._begin):
-            return PlainTextResponse("Open the address that `headstart review` has printed.", 404)
+            return PlainTextResponse("Open the address that the command has printed.", 404)
         if request.method == "POST":
             is_own = headers.get("origin", f"http://{host}") == f"http://{host}"
             is_own = is_own and headers.get("sec-fetch-site", "same-origin") == "same-origin"
             if not is_own or headers.get("content-type", "") != "application/json":
-                return PlainTextResponse("Only the page of `headstart review` may decide.", 403)
+                return PlainTextResponse("Only the page itself may decide.", 403)
             length = headers.get("content-length", "")
             if not length.isdigit() or int(length) > _MAX_BODY:
                 return PlainTextResponse("The decision is too long.", 413)
@@ -171,17 +167,17 @@ class Guard:
 class Pictures:
     """The images of the findings as JPEG: what is sent is drawn anew, so that no file reaches the browser as it is."""
 
-    def __init__(self, layout: Layout, desk: Desk) -> None:
-        self._layout = layout
+    def __init__(self, desk: Desk, folder: Path, bits: int) -> None:
+        """`folder`: that paths are relative to. `bits`: that the values of files with 16 bits a channel have."""
+        self._folder, self._bits = folder, bits
         ids = {image_id for case in desk.cases.all for image_id in case.pictures}
         self._paths = {image_id: desk.cases.images[image_id].path for image_id in ids}
-        self._bits = ValidationSummary.of(layout).bits or deep.ALL_BITS
 
     def jpeg(self, image_id: str) -> bytes:
         """Return an image of a finding; CheckError if it is another one, or cannot be shown."""
         if image_id not in self._paths:
             raise CheckError("this image is in no finding. Reload the page.")
-        path = located(self._paths[image_id], self._layout.images)
+        path = located(self._paths[image_id], self._folder)
         try:
             image = Image.fromarray(decoding.decode(decoding.read_unchanged(path, image_id), self._bits).rgb)
         except formats.UnreadableError as error:
@@ -197,11 +193,12 @@ async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": said, "is_stale": isinstance(error, ChangedError)}, 409)
 
 
-def _state(desk: Desk, layout: Layout) -> dict[str, Any]:
+def _state(desk: Desk, project: str) -> dict[str, Any]:
     """Return everything that the page shows."""
     cases = desk.cases
     return {
-        "project": layout.root.name,
+        "project": project,
+        "file": desk.file.name,
         "classes": list(cases.classes),
         "cases": [{**case.finding._asdict(), "cluster": len(case.cluster)} for case in cases.all],
         "images": {

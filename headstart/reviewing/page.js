@@ -2,13 +2,14 @@
 
 const at = id => document.getElementById(id);
 const PAIRS = ["leak", "conflict", "copy"];
-const NAMES = {leak: "Two splits", conflict: "Two labels", label: "Labels", odd: "Odd", copy: "Copies"};
+const NAMES = {leak: "Two splits", conflict: "Two labels", label: "Labels", odd: "Odd", copy: "Copies", next: "To label"};
 const QUESTIONS = {
   leak: "Nearly the same picture in two splits",
   conflict: "Nearly the same picture under two labels",
   label: "Is the label right?",
   odd: "Does this picture show its class?",
   copy: "Nearly the same picture twice",
+  next: "What does it show?",
 };
 const SAID = {accept: "accepted", keep: "kept as it is", drop: "dropped", label: "given another label",
   "drop other": "the other picture dropped", "label other": "the other picture given another label", forget: "open again"};
@@ -49,6 +50,12 @@ const shown = () => state.cases.keys().filter(number => isWanted(number) && (at(
 
 function actions(found) {
   const list = [];
+  if (found.kind === "next") {
+    list.push(["keep", `It is ${found.label}`, "Enter"], ["accept", `It is ${found.suggested}`, "a"]);
+    list.push(["label", "Another label", "l"], ["drop", "None of them: leave it out", "d"]);
+    if (answerOf(found)) list.push(["forget", "Ask again", "Backspace"]);
+    return list;
+  }
   if (found.kind === "label") list.push(["accept", `It is ${found.suggested}`, "a"]);
   else if (found.kind === "odd") list.push(["accept", "Drop it", "a"]);
   else list.push(["accept", found.kind === "leak" ? "Put together, in one split" : "Put in one group", "a"]);
@@ -71,7 +78,8 @@ function figure(id, title) {
   image.addEventListener("load", () => image.classList.toggle("small", image.naturalWidth < 100));
   image.addEventListener("error", () => caption.append(element("div", "cannot be shown: its file is missing or has changed", "bad")));
   image.src = `image/${id}`;
-  caption.append(element("b", label), ` ${split}`, element("div", `${title} · ${path}`, "soft"));
+  if (split) caption.append(element("b", label), ` ${split}`);
+  caption.append(element("div", `${title} · ${path}`, "soft"));
   const decision = state.decisions[id];
   if (decision) caption.append(element("div", told(decision), "good"));
   box.append(image, caption);
@@ -99,6 +107,7 @@ function show() {
     return;
   }
   at("place").textContent = `${list.indexOf(current) + 1} of ${list.length}`;
+  at("severity").hidden = found.kind === "next";
   at("severity").textContent = found.severity;
   at("severity").className = `chip ${found.severity}`;
   at("answer").textContent = answerOf(found);
@@ -195,7 +204,8 @@ function decide(action, label = "", mayBeNew = false) {
   write(async () => {
     take(await ask("decide", {number, action, label, may_be_new: mayBeNew, shown: seen}));
     if (mayBeNew && !state.classes.includes(label)) state.classes.push(label);
-    say(`${path}: ${SAID[action]}${label && `, ${label}`}`);
+    const guess = {keep: state.cases[number].label, accept: state.cases[number].suggested}[action];
+    say(`${path}: ${state.cases[number].kind === "next" && guess ? `it is ${guess}` : `${SAID[action]}${label && `, ${label}`}`}`);
     const later = [...list.slice(list.indexOf(number) + 1), ...list];
     if (action !== "forget" && !isOpen(number)) current = later.find(each => each !== number && (at("decided").checked || isOpen(each))) ?? number;
     show();
@@ -283,6 +293,8 @@ inTurn(async () => {
   state = await ask("state");
   at("project").textContent = state.project;
   document.title = `Review: ${state.project}`;
+  at("file").textContent = state.file;
+  if (state.cases.some(({kind}) => kind === "next")) at("after").textContent = "Ctrl-C in the terminal writes labelled.csv.";
   at("gone").textContent = `${state.n_gone} findings concern images that are no longer there, and are left out.`;
   at("gone").hidden = !state.n_gone;
   show();

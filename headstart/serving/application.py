@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from headstart.handover.model import NOVEL_ABOVE, Answer, Model
 from headstart.images.formats import UnreadableError
 from headstart.serving import open_inference
+from headstart.serving.drift import Drift
 from headstart.serving.limits import GONE, ClientDisconnect
 from headstart.serving.server import Server
 from headstart.serving.telemetry import Telemetry, record_of
@@ -112,6 +114,8 @@ async def _running(server: Server) -> AsyncIterator[None]:
     finally:
         watching.cancel()
         server.workers.close()
+        if server.drift:
+            server.drift.close()
         server.reader.close()
 
 
@@ -174,7 +178,7 @@ def _add_predict(app: FastAPI, server: Server) -> None:
 
 
 def _add_about(app: FastAPI, server: Server) -> None:
-    page = _page(server.limits.max_mb)
+    page = _page(server.limits.max_mb, server.drift is not None)
 
     @app.get("/", include_in_schema=False)
     async def show() -> Response:
@@ -192,7 +196,12 @@ def _add_about(app: FastAPI, server: Server) -> None:
     async def metrics() -> Response:
         server.metrics.waiting.set(server.workers.n_waiting)
         server.metrics.held.set(server.bodies.n_held)
+        if server.drift:
+            server.metrics.show_drift(server.drift.state())
         return Response(server.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    if server.drift:
+        _add_drift(app, server.drift)
 
     @app.get("/model", summary="Classes, threshold and further metadata of the model")
     async def about() -> About:
@@ -207,10 +216,16 @@ def _about(model: Model) -> About:
     return About(classes=model.classes, abstain_below=model.abstain_below, metadata=model.metadata)
 
 
-def _page(max_mb: int) -> str:
+def _add_drift(app: FastAPI, drift: Drift) -> None:
+    @app.get("/drift", summary="Of each model: are the images still like those that it was tested on?")
+    async def tell() -> dict[str, dict[str, Any]]:
+        return drift.state()
+
+
+def _page(max_mb: int, is_watched: bool) -> str:
     page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    for name, value in {"MAX_MB": max_mb, "NOVEL_ABOVE": NOVEL_ABOVE}.items():
-        page = page.replace(f"{{{{{name}}}}}", str(value))
+    for name, value in {"MAX_MB": max_mb, "NOVEL_ABOVE": NOVEL_ABOVE, "IS_WATCHED": is_watched}.items():
+        page = page.replace(f"{{{{{name}}}}}", json.dumps(value))
     return page
 
 

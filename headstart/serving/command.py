@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from headstart.base.errors import CheckError
 
@@ -41,6 +42,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     send = "that a client may take to send a header, and again a body (default: 20)"
     add("--send-seconds", type=_seconds, default=20, metavar="S", help=send)
     add("--answer-seconds", type=_seconds, default=30, metavar="S", help="until an answer (default: 30)")
+    ledgers = "keep a ledger of what each model meets, FOLDER/NAME.json, and say when that has changed"
+    add("--monitor", type=Path, metavar="FOLDER", help=ledgers)
     command.set_defaults(run=serve)
 
 

@@ -7,6 +7,7 @@ import logging
 
 import uvicorn
 
+from headstart.serving import drift
 from headstart.serving.application import application
 from headstart.serving.connections import limited
 from headstart.serving.limits import Limits
@@ -35,7 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     logging.getLogger("headstart").setLevel(logging.INFO)
     metrics = Metrics()
     models = Models(named(arguments.models), arguments.batch_ms > 0, metrics.count_load)
-    server = Server(models, Workers(limits, arguments.batch_ms), limits, metrics)
+    watching = drift.opened(arguments.monitor, models)
+    server = Server(models, Workers(limits, arguments.batch_ms), limits, metrics, watching)
     uvicorn.run(
         application(server),
         host=arguments.host,

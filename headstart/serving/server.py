@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import HTTPException, Request
 
 from headstart.images import headers, limited
+from headstart.serving.drift import Drift
 from headstart.serving.limits import Bodies, ClientDisconnect, Limits
 from headstart.serving.models import Models, Served
 from headstart.serving.telemetry import Metrics, record_of
@@ -18,7 +19,10 @@ from headstart.serving.workers import Done, Workers
 class Server:
     """What the routes share."""
 
-    def __init__(self, models: Models, workers: Workers, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, models: Models, workers: Workers, limits: Limits, metrics: Metrics, drift: Drift | None = None
+    ) -> None:
+        self.drift = drift
         self.models, self.workers, self.limits, self.metrics = models, workers, limits, metrics
         self.bodies = Bodies(limits)
         self._pixels = limited.Pixels(limits.max_pixels)
@@ -47,6 +51,8 @@ class Server:
         finally:
             hanging_up.cancel()
         record_of(request.scope).done = done
+        if self.drift:
+            self.drift.count(served, done.outputs, data)
         return done
 
     def _images(self, bits: int, data: list[bytes] | np.ndarray) -> Iterator[np.ndarray]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -66,6 +66,15 @@ class Metrics:
         self._novel = counter("novel", f"Answers with a novelty above {NOVEL_ABOVE}.", "model")
         self._novelty = histogram("novelty", "Novelty of answers.", (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1))
         self._loads = counter("model_loads", "Later versions of a model, by whether they were taken.", "model", "taken")
+
+        def gauge(name: str, words: str, *labels: str) -> Gauge:
+            return Gauge(f"headstart_drift_{name}", words, ["model", *labels], registry=self._registry)
+
+        self._evidence = gauge("evidence", "log10 of the odds that images have changed.", "score")
+        self._limit = gauge("limit", "log10 of the odds at which there is an alarm.")
+        self._alarm = gauge("alarm", "1 after an alarm of drift, else 0.")
+        self._watched = gauge("images", "Images that were counted in the ledger.")
+        self._accuracy = gauge("estimated_accuracy", "Of the last hundred images, by their confidence.")
         self.waiting = Gauge("headstart_waiting", "Requests in the queue or at work.", registry=self._registry)
         self.held = Gauge("headstart_held_bytes", "Of bodies being sent or waiting.", registry=self._registry)
 
@@ -90,6 +99,17 @@ class Metrics:
             if answer.novelty is not None:
                 self._novelty.labels(model).observe(answer.novelty)
                 self._novel.labels(model).inc(answer.novelty > NOVEL_ABOVE)
+
+    def show_drift(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show the ledgers as they are, `Drift.state`."""
+        for model, found in state.items():
+            for score, evidence in found["evidence"].items():
+                self._evidence.labels(model, score).set(evidence)
+            self._limit.labels(model).set(found["limit"])
+            self._alarm.labels(model).set(found["alarm"] is not None)
+            self._watched.labels(model).set(found["n_images"])
+            if found["last_look"]:
+                self._accuracy.labels(model).set(found["last_look"]["accuracy"]["accuracy"])
 
     def count_load(self, model: str, is_taken: bool) -> None:
         """Count an attempt to take a later version of a model."""

@@ -34,6 +34,7 @@ EVERYTHING = (
     "finetune.warmup_epochs=0",
     "export.int8=true",
     "report.overlays=true",
+    "data.unlabelled=elsewhere",
 )
 UNTRACKED = {"root", "params", "weights", "tuning", "timings", "artifacts", "cache", "failed"}
 # Images are known by their bytes, so whoever reads pixels may read the files in their place (transform.keep_pixels).
@@ -53,6 +54,7 @@ class Access(NamedTuple):
 def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Access]:
     root = tmp_path_factory.mktemp("recorded")
     write_photographs(root / "photos", 12)
+    write_photographs(root / "elsewhere", 3, first=100)
     file = root / "params.yaml"
     file.write_bytes((ROOT / "params.yaml").read_bytes())
     values = params_file.assign(file, list(EVERYTHING))
@@ -94,7 +96,7 @@ def covers(declared_name: str, name: str) -> bool:
 def test_a_stage_touches_the_artefacts_that_it_depends_on_or_writes_and_no_other(
     stage: str, asked: dict[str, Access]
 ) -> None:
-    layout = Layout(Path(), data="${data.root}")
+    layout = Layout(Path(), data="${data.root}", without_labels="${data.unlabelled}")
     touched = {path_of(layout, name) for name in asked[stage].paths - UNTRACKED - BY_CONTENT}
     known = {dep for dep in DAG[stage]["deps"] if not dep.startswith(("tasks/", "headstart/"))}
     known |= {path for entry in DAG[stage]["outs"] for path in ([entry] if isinstance(entry, str) else entry)}

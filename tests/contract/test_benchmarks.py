@@ -11,7 +11,10 @@ import pytest
 
 from tests.support.images import ROOT, encoded, photograph
 
-WITHOUT_DATA = ("audit", "flow_overhead", "head_kinds", "head_scale", "head_sweep", "latency", "row_cache", "runtimes")
+WITHOUT_DATA = (
+    *("audit", "flow_overhead", "head_kinds", "head_scale", "head_sweep", "label_next", "latency", "monitor"),
+    *("row_cache", "runtimes"),
+)
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "harness")
 
 

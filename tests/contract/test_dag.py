@@ -23,7 +23,7 @@ from tests.support.imports import ROOT, entries
 
 DAG: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGE = pytest.mark.parametrize("stage", DAG["stages"])
-NOT_OUTPUTS = ("${data.root}", reviewed.NAME)
+NOT_OUTPUTS = ("${data.root}", "${data.unlabelled}", reviewed.NAME)
 ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 SOURCES = sorted(file for folder in ("headstart", "tasks", "flows") for file in (ROOT / folder).rglob("*.py"))
 
@@ -84,6 +84,13 @@ def test_data_dependencies_are_outputs_of_other_stages() -> None:
     made = {path for stage in DAG["stages"] for path in outs(stage)}
     for stage in DAG["stages"]:
         assert data_deps(stage) - made <= set(NOT_OUTPUTS)
+
+
+def test_images_without_labels_reach_no_other_stage() -> None:
+    """What is fitted, and every figure of it, is the same with them and without them."""
+    readers = {stage for stage in DAG["stages"] for dep in data_deps(stage) if "unlabelled" in dep}
+    assert readers == {"unlabelled"}
+    assert outs("unlabelled").keys() == {"artifacts/unlabelled"}
 
 
 # DVC's run cache leaves out a stage with such an output, so each has its reason in dvc.yaml.

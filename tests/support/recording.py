@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def recorded(layout: Layout, asked: set[str]) -> Layout:
                 asked.add(name)
             return super().__getattribute__(name)
 
-    return Recorded(layout.root, layout.data, layout.store, layout.cache_dir, layout.cache_gb, layout.keeps_backbones)
+    return Recorded(*(getattr(layout, field.name) for field in fields(Layout)))
 
 
 WHOLE_TABLE = "the whole table"

@@ -11,6 +11,7 @@ import polars as pl
 from headstart import params, params_file
 from headstart.base import tables
 from headstart.layout import Layout
+from headstart.param_types import NO_IMAGES
 from tasks import validate
 from tests.support.images import ROOT
 
@@ -33,6 +34,7 @@ def run(
         update={
             "data": params.Data(
                 root=str(root),
+                unlabelled=NO_IMAGES,
                 bits=bits,
                 layout=folders,
                 allow_outside=allow_outside,

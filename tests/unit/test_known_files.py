@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart import known_files, params_file
+from headstart import known_files, looking, params_file
 from headstart.layout import Layout
+from headstart.listing import Found
 from headstart.params import Params
 from tasks import validate
 from tests.support.images import ROOT, deep_png, encoded, photograph
@@ -41,20 +42,20 @@ def params_of(data: Path, tmp_path: Path) -> Params:
 def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the clock of `validate` run ahead of the file system's, in place of waiting."""
     clock = known_files.clock_ns
-    monkeypatch.setattr(validate, "clock_ns", lambda: clock() + 60_000_000_000)
+    monkeypatch.setattr(looking, "clock_ns", lambda: clock() + 60_000_000_000)
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that were opened since it was last cleared."""
     paths: list[str] = []
-    look = validate.Looking.__call__
+    look = looking.Looking.__call__
 
-    def noted(looking: validate.Looking, found: validate.Found, bits: int) -> validate.Looked:
+    def noted(by: looking.Looking, found: Found, bits: int) -> looking.Looked:
         paths.append(found.path)
-        return look(looking, found, bits)
+        return look(by, found, bits)
 
-    monkeypatch.setattr(validate.Looking, "__call__", noted)
+    monkeypatch.setattr(looking.Looking, "__call__", noted)
     return paths
 
 
@@ -116,7 +117,7 @@ def test_a_file_that_is_as_new_as_the_look_at_it_is_opened_again(
     params_of: Params, data: Path, tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Git's 'racy' files: written again within one tick of the clock, they would look like those of before."""
-    monkeypatch.setattr(validate, "clock_ns", known_files.clock_ns)  # no minute later
+    monkeypatch.setattr(looking, "clock_ns", known_files.clock_ns)  # no minute later
     run(params_of, tmp_path / "a")
     opened.clear()
     run(params_of, tmp_path / "b")

@@ -109,8 +109,20 @@ def test_the_table_shows_novelty_where_the_label_may_mean_nothing(
 
         def __init__(self, path: Path) -> None: ...
 
-        def __call__(self, images: np.ndarray, top: int) -> list[Answer]:
-            return [Answer([("ant", 0.75)], False, next(novelties)) for _ in images]
+        def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+            return {"probabilities": np.full((len(images), 1), 0.75)}
+
+        def answers(self, outputs: dict[str, np.ndarray], top: int) -> list[Answer]:
+            return [
+                Answer(
+                    [
+                        ("ant", value),
+                    ][:top],
+                    False,
+                    next(novelties),
+                )
+                for (value,) in outputs["probabilities"]
+            ]
 
     monkeypatch.setattr(of_model, "Model", Fake)
     assert cli.main(["predict", str(MODEL), *[PICTURE] * 3]) == 0

@@ -1,0 +1,1 @@
+"""Which images without labels to label next."""

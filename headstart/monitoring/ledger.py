@@ -1,0 +1,243 @@
+"""The ledger of a model: what it has met, and the bets that nothing has changed. One small file of JSON.
+
+Images are told apart by a digest, of which the last 50,000 are kept, so that one that is shown again is not counted
+again: repeated images are not exchangeable with others.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.base.errors import CheckError
+from headstart.base.files import write_text
+from headstart.monitoring import reference, scores
+from headstart.monitoring.martingale import N_BETS, Martingale
+from headstart.monitoring.reference import Reference
+
+_FORMAT = 1
+_DIGEST = 8  # bytes
+_MAX_SEEN = 50_000
+_MAX_LOOKS = 1000
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The first image at which the evidence against `no change` was large enough."""
+
+    score: str
+    n_images: int  # its number among those that were counted
+    image: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """A batch of images in numbers."""
+
+    time: str  # ISO 8601, UTC
+    n_images: int
+    evidence: float  # log10 of the highest capital so far, over the limit of an alarm; 0 and more: alarm
+    confidence: float
+    accuracy: float  # estimated
+    abstaining: float
+    novel: float
+    p_value: float | None  # of the two-sample test
+
+
+@dataclass
+class Ledger:
+    """The bets of a model, and what was met so far."""
+
+    model_sha256: str
+    false_alarm: float  # chance of ever raising an alarm without a change, at most
+    seed: int
+    bets: dict[str, Martingale]
+    seen: dict[bytes, None] = field(default_factory=dict)  # in the order in which they came
+    looks: list[Look] = field(default_factory=list)
+    alarm: Alarm | None = None
+
+    @classmethod
+    def begun(cls, known: Reference, false_alarm: float, seed: int = 0) -> Ledger:
+        """Return a ledger that has met nothing but the held-out images."""
+        bets = {name: Martingale(known.counts[name].copy()) for name in scores.SCORES}
+        return cls(known.model_sha256, false_alarm, seed, bets)
+
+    @property
+    def n_images(self) -> int:
+        """How many images were counted."""
+        return next(iter(self.bets.values())).n_images
+
+    @property
+    def limit(self) -> float:
+        """The capital at which a bet raises the alarm: one of K bets ever reaches it with a chance of `false_alarm`."""
+        return len(self.bets) / self.false_alarm
+
+    @property
+    def evidence(self) -> float:
+        """log10 of the highest capital of any bet, over the limit."""
+        highest = max(each.log_highest for each in self.bets.values())
+        return highest / math.log(10) - math.log10(self.limit)
+
+    def add(self, outputs: Mapping[str, np.ndarray], digests: Sequence[bytes], names: Sequence[str], time: str) -> int:
+        """Count the images whose digests are new; return how many. Outputs have a row an image."""
+        levels = scores.levels(outputs)
+        n_new = 0
+        for row, (digest, name) in enumerate(zip(digests, names, strict=True)):
+            if digest[:_DIGEST] in self.seen:
+                continue
+            self.seen[digest[:_DIGEST]] = None
+            n_new += 1
+            for number, (score, made) in enumerate(self.bets.items()):
+                tie = np.random.default_rng([self.seed, number, made.n_images]).random()
+                made.add(int(levels[score][row]), float(tie))
+                if self.alarm is None and made.log_capital >= math.log(self.limit):
+                    self.alarm = Alarm(score, made.n_images, name, time)
+        while len(self.seen) > _MAX_SEEN:
+            del self.seen[next(iter(self.seen))]
+        return n_new
+
+    def note(self, look: Look) -> None:
+        """Note a look; the oldest of more than 1,000 are dropped."""
+        self.looks = [*self.looks, look][-_MAX_LOOKS:]
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole at every moment."""
+        value = {
+            "format": _FORMAT,
+            "model_sha256": self.model_sha256,
+            "false_alarm": self.false_alarm,
+            "seed": self.seed,
+            "bets": {name: _told(made) for name, made in self.bets.items()},
+            "seen": base64.b64encode(b"".join(self.seen)).decode("ascii"),
+            "looks": [asdict(look) for look in self.looks],
+            "alarm": self.alarm and asdict(self.alarm),
+        }
+        write_text(path, json.dumps(value, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> Ledger | None:
+    """Return the ledger at `path`; None if there is none, CheckError if it is something else or damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckError(
+            f"{path} cannot be read ({error.strerror}). A ledger was expected. Name another one."
+        ) from None
+    except (ValueError, RecursionError):
+        raise _damaged(path) from None
+    try:
+        if value["format"] != _FORMAT:
+            raise ValueError
+        seen = base64.b64decode(value["seen"], validate=True)
+        found = Ledger(
+            model_sha256=str(value["model_sha256"]),
+            false_alarm=float(value["false_alarm"]),
+            seed=int(value["seed"]),
+            bets={name: _bet(value["bets"][name]) for name in scores.SCORES},
+            seen={seen[start : start + _DIGEST]: None for start in range(0, len(seen), _DIGEST)},
+            looks=[Look(**look) for look in value["looks"]],
+            alarm=Alarm(**value["alarm"]) if value["alarm"] else None,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise _damaged(path) from None
+    if not 0 < found.false_alarm < 1 or len({made.n_images for made in found.bets.values()}) > 1:
+        raise _damaged(path)
+    return found
+
+
+def opened(path: Path, known: Reference, false_alarm: float | None, default: float) -> tuple[Ledger, str]:
+    """Return the ledger at `path`, or a new one, and what to say of it.
+
+    One of another model is moved aside, since its evidence is about that. `false_alarm` None: that of the ledger, or
+    `default`; CheckError where it is another than the ledger's, whose evidence was gathered for its own.
+    """
+    found = read(path)
+    if found is None:
+        return Ledger.begun(known, false_alarm or default), ""
+    if found.model_sha256 != known.model_sha256:
+        aside = moved_aside(path, found)
+        return (
+            Ledger.begun(known, false_alarm or default),
+            f"the ledger was that of another model; it is now {aside.name}, and a new one begins",
+        )
+    if false_alarm is not None and false_alarm != found.false_alarm:
+        raise CheckError(
+            f"{path} was begun with a chance of false alarms of {found.false_alarm:g}, not {false_alarm:g}. A bound"
+            " that is chosen later does not hold. Leave --false-alarm out, or begin anew with --new."
+        )
+    return found, ""
+
+
+def moved_aside(path: Path, found: Ledger) -> Path:
+    """Give a ledger the name of its model, and a number if that is taken; return its new path."""
+    stem = f"{path.stem}.{found.model_sha256[:12]}"
+    number = 0
+    while (aside := path.with_name(f"{stem}{f'.{number}' if number else ''}{path.suffix}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep a ledger to this process; CheckError if another one has it, since one of the two would be lost."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise CheckError(
+            f"{path} cannot be written ({error.strerror}). A place for the ledger was expected. Name one with --ledger."
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckError(
+                f"{path} is in use by another process. One at a time was expected. Wait for it, or name another ledger."
+            ) from None
+        yield
+
+
+def _damaged(path: Path) -> CheckError:
+    return CheckError(
+        f"{path} is not a ledger, or is damaged. What `headstart monitor` writes was expected. Name another one, or"
+        " remove it to begin anew."
+    )
+
+
+def _told(made: Martingale) -> dict[str, Any]:
+    return {
+        **reference.sparse(made.counts),
+        "weights": made.weights.tolist(),
+        "bins": made.bins.tolist(),
+        "n_images": made.n_images,
+        "log_capital": made.log_capital,
+        "log_highest": made.log_highest,
+    }
+
+
+def _bet(value: Mapping[str, Any]) -> Martingale:
+    counts = reference.dense(value)
+    weights, bins = np.array(value["weights"], np.float64), np.array(value["bins"], np.float64)
+    capital, highest = float(value["log_capital"]), float(value["log_highest"])
+    is_sound = len(weights) == N_BETS and len(bins) and bins.min() > 0 and abs(weights.sum() - 1) < 1e-6
+    if not is_sound or not math.isfinite(capital + highest) or counts.min() < 0:
+        raise ValueError
+    return Martingale(counts, weights, bins, int(value["n_images"]), capital, highest)

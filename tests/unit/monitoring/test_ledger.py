@@ -1,0 +1,185 @@
+"""The ledger: what it counts, what it keeps, and how it refuses what it cannot be."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.base.errors import CheckError
+from headstart.monitoring import ledger as ledgers
+from headstart.monitoring import reference, watch
+from headstart.monitoring.ledger import Ledger
+from headstart.monitoring.reference import Reference
+from headstart.monitoring.watch import Batch
+from headstart.onnx.model_folder import REFERENCE
+
+MODEL = "a" * 64
+NAMES = ("novelty", "confidence", "class")
+
+
+def outputs(n_images: int, seed: int, unlike: float = 0.0) -> dict[str, np.ndarray]:
+    """Return what a model of three classes may say; `unlike` moves novelty up and confidence down."""
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(0, 3 * (1 - unlike) + 0.1, (n_images, 3))
+    values = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    novelty = 1 - draw.uniform(0, 1, n_images) * (1 - unlike)
+    return {"probabilities": values.astype(np.float32), "novelty": novelty.astype(np.float32)}
+
+
+def known(n_images: int = 200) -> Reference:
+    said = outputs(n_images, 0)
+    return reference.of(said, said["probabilities"].argmax(1), 0.5, 0.99, MODEL)
+
+
+def digests(n_images: int, first: int = 0) -> list[bytes]:
+    return [number.to_bytes(32, "little") for number in range(first, first + n_images)]
+
+
+def fed(ledger: Ledger, n_images: int, seed: int, unlike: float = 0.0, first: int = 0) -> int:
+    names = [f"{number}.jpg" for number in range(n_images)]
+    return ledger.add(outputs(n_images, seed, unlike), digests(n_images, first), names, "2026-01-01T00:00:00+00:00")
+
+
+def test_images_like_the_held_out_ones_raise_no_alarm_and_others_do_soon() -> None:
+    ledger = Ledger.begun(known(), 0.01)
+    assert fed(ledger, 300, 1) == 300
+    assert ledger.alarm is None
+    assert ledger.evidence < 0
+    fed(ledger, 60, 2, unlike=0.9, first=1000)
+    assert ledger.alarm is not None
+    assert 300 < ledger.alarm.n_images < 340
+    assert ledger.alarm.image == f"{ledger.alarm.n_images - 301}.jpg"
+    assert ledger.evidence >= 0
+    first = ledger.alarm
+    fed(ledger, 300, 3, first=2000)
+    assert ledger.alarm is first, "an alarm stays until a new ledger begins"
+
+
+def test_the_limit_shares_the_chance_of_a_false_alarm_among_the_scores() -> None:
+    ledger = Ledger.begun(known(), 0.02)
+    assert ledger.limit == len(NAMES) / 0.02
+    assert tuple(ledger.bets) == NAMES
+
+
+def test_an_image_that_is_shown_again_is_not_counted_again() -> None:
+    ledger = Ledger.begun(known(), 0.01)
+    assert fed(ledger, 50, 1) == 50
+    assert fed(ledger, 50, 1) == 0
+    assert fed(ledger, 60, 1) == 10
+    assert ledger.n_images == 60
+
+
+def test_a_ledger_that_was_written_and_read_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole, parted = Ledger.begun(known(), 0.01), Ledger.begun(known(), 0.01)
+    fed(whole, 80, 4)
+    for first, last in ((0, 30), (30, 80)):
+        said = {name: array[first:last] for name, array in outputs(80, 4).items()}
+        parted.add(said, digests(80)[first:last], [""] * (last - first), "")
+        parted.write(tmp_path / "ledger.json")
+        again = ledgers.read(tmp_path / "ledger.json")
+        assert again is not None
+        parted = again
+    for name in NAMES:
+        assert parted.bets[name].log_capital == pytest.approx(whole.bets[name].log_capital)
+        assert (parted.bets[name].counts == whole.bets[name].counts).all()
+    assert parted.seen == whole.seen
+
+
+def test_the_file_stays_small(tmp_path: Path) -> None:
+    ledger = Ledger.begun(known(1000), 0.01)
+    fed(ledger, 2000, 5)
+    ledger.write(tmp_path / "ledger.json")
+    assert (tmp_path / "ledger.json").stat().st_size < 60_000
+
+
+def test_a_ledger_of_another_model_is_kept_beside_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    Ledger.begun(known(), 0.01).write(path)
+    other = reference.of(outputs(50, 1), np.zeros(50, np.int64), 0.5, 0.99, "b" * 64)
+    found, said = ledgers.opened(path, other, None, 0.01)
+    assert (found.model_sha256, found.n_images) == ("b" * 64, 0)
+    assert "is now ledger.aaaaaaaaaaaa.json" in said
+    assert (tmp_path / "ledger.aaaaaaaaaaaa.json").exists()
+    assert not path.exists()
+
+
+def test_a_bound_that_is_chosen_later_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    Ledger.begun(known(), 0.01).write(path)
+    with pytest.raises(CheckError, match=r"begun with a chance of false alarms of 0.01, not 0.05"):
+        ledgers.opened(path, known(), 0.05, 0.01)
+    assert ledgers.opened(path, known(), 0.01, 0.5)[0].false_alarm == 0.01
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', "null", "[" * 100_000])
+def test_what_is_no_ledger_is_told(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    path.write_text(text)
+    with pytest.raises(CheckError, match=r"ledger.json is not a ledger, or is damaged"):
+        ledgers.read(path)
+
+
+def test_a_damaged_number_in_a_ledger_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    Ledger.begun(known(), 0.01).write(path)
+    whole = json.loads(path.read_text())
+    for name, value in (("weights", [1.0]), ("log_capital", "x"), ("n_levels", -1), ("images", [[1]]), ("bins", [])):
+        broken = json.loads(json.dumps(whole))
+        broken["bets"]["novelty"][name] = value
+        path.write_text(json.dumps(broken))
+        with pytest.raises(CheckError, match="is not a ledger, or is damaged"):
+            ledgers.read(path)
+
+
+def test_two_processes_do_not_share_a_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    with (
+        ledgers.held(path),
+        pytest.raises(CheckError, match=r"ledger.json is in use by another process"),
+        ledgers.held(path),
+    ):
+        pass
+
+
+def test_the_reference_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    found = known(700)
+    reference.write(tmp_path, found)
+    again = reference.read(tmp_path / "model.onnx", MODEL)
+    assert again.rows.shape == (500, 4)
+    assert again.rows == pytest.approx(found.rows, abs=1e-3)
+    assert again.accuracy == 1.0
+    for name in NAMES:
+        assert (again.counts[name] == found.counts[name]).all()
+        assert again.counts[name].sum() == 700
+
+
+def test_a_reference_of_another_model_a_damaged_one_and_none_are_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match=r"reference.json does not exist, and what is normal"):
+        reference.read(tmp_path / "model.onnx", MODEL)
+    reference.write(tmp_path, known())
+    with pytest.raises(CheckError, match=r"is of another model than .*model.onnx \(aaaaaaaaaaaa, not bbbbbbbbbbbb\)"):
+        reference.read(tmp_path / "model.onnx", "b" * 64)
+    whole = json.loads((tmp_path / REFERENCE).read_text())
+    for name, value in (("n_images", 3), ("rows", 1), ("counts", {}), ("format", 2), ("accuracy", None)):
+        (tmp_path / REFERENCE).write_text(json.dumps({**whole, name: value}))
+        with pytest.raises(CheckError, match=r"reference.json is damaged"):
+            reference.read(tmp_path / "model.onnx", MODEL)
+
+
+def test_a_look_says_everything_as_plain_json() -> None:
+    ledger, held_out = Ledger.begun(known(), 0.01), known()
+    images = Batch(outputs(40, 6, unlike=0.8), digests(40), [f"{number}.jpg" for number in range(40)])
+    n_counted = ledger.add(images.outputs, images.digests, images.names, "now")
+    seen = watch.look(ledger, held_out, images, 0.5, 0.99, "now", n_counted)
+    told = json.loads(json.dumps(watch.told(seen, ledger, held_out, ["x", "y", "z"]), allow_nan=False))
+    assert told["alarm"]["score"] in NAMES
+    assert told["p_value"] < 0.05
+    assert told["accuracy"]["low"] <= told["accuracy"]["accuracy"] < told["accuracy"]["held_out"] == 1
+    assert sum(each["share"] for each in told["classes"].values()) == pytest.approx(1, abs=1e-3)
+    assert told["confidence"]["now"] < told["confidence"]["held_out"]
+    assert math.isclose(told["limit"], 300)
+    assert len(ledger.looks) == 1
