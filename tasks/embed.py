@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from headstart.base import dataset
+from headstart.base import dataset, disk
 from headstart.base.dataset import TRAIN, VAL
 from headstart.base.progress import bar, say, warn
 from headstart.embedding import engines, features, pixels
@@ -85,6 +85,11 @@ def run(params: Params, layout: Layout) -> None:
     )
 
 
+def _n_bytes(place: Place) -> int:
+    """Return how much the shards take that are there already, and are replaced one by one."""
+    return sum(path.stat().st_size for path in place.shards.glob("*")) if place.shards.is_dir() else 0
+
+
 def _from_cache(
     layout: Layout,
     place: Place,
@@ -99,6 +104,7 @@ def _from_cache(
     if refusal := rows.refusal(len(wanted)):
         warn(f"features are not kept in the cache: {refusal}")
         return arrays.build(place, wanted, contract, computing, pool, advance, warn)
+    disk.check_room(place.shards, len(wanted) * contract.row_bytes - _n_bytes(place), "the features")
     n_computed = rows.fill(wanted, computing, pool, advance, warn)
 
     def read(some: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
