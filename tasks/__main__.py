@@ -101,6 +101,7 @@ def _run(stage: str, root: Path) -> None:
     values = params_file.load(root / "params.yaml")
     layout = Layout.of(root, values)
     seals.check(root, stage)
+    seals.sweep(root, stage)
     began = time.monotonic()
     importlib.import_module(f"{__package__}.{stage}").run(values, layout)
     seals.write(root, stage)

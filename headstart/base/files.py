@@ -118,6 +118,16 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def sweep(path: Path) -> None:
+    """Remove what a killed process has left half-written in place of a file or folder, `replacing` and the like."""
+    for left in (*path.parent.glob(f".{path.name}.partial"), *path.parent.glob(f".{path.name}.*.partial")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
 def _exchanged(one: Path, other: Path) -> bool:
     """Let two paths change places in one step; return whether the system and the file system can."""
     exchange = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS

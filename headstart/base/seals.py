@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from headstart.base import files
 from headstart.base.errors import CheckError
 from headstart.base.files import sha256_of, write_text
 
@@ -27,6 +28,12 @@ def check(root: Path, stage: str) -> None:
         folder = root / str(name)
         if name in makers and folder.is_dir():
             _check_folder(folder, makers[name])
+
+
+def sweep(root: Path, stage: str) -> None:
+    """Remove what a killed run of the stage has left half-written beside its outputs."""
+    for name in _outputs(_dag(root), stage):
+        files.sweep(root / name)
 
 
 def write(root: Path, stage: str) -> None:

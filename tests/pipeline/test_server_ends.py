@@ -1,4 +1,4 @@
-"""Prefect's server that a run or a schedule has started ends with it, however that ends; and a repro is not disturbed."""
+"""Prefect's server ends with the run or schedule that started it, however that ends; a repro by hand goes on."""
 
 from __future__ import annotations
 

@@ -105,3 +105,12 @@ def test_a_record_without_its_digest_is_of_an_earlier_version(tmp_path: Path) ->
     file = tmp_path / "small.json"
     file.write_text('{"name": "a", "count": 1}')
     assert Small.read(file, "stage").count == 1
+
+
+def test_what_a_killed_run_has_left_half_written_is_removed_before_the_next_one(root: Path) -> None:
+    beside = root / "artifacts"
+    (beside / ".made.partial").mkdir()
+    (beside / ".made.0f0f.partial").write_bytes(b"x")
+    (beside / ".other.partial").write_bytes(b"x")
+    seals.sweep(root, "first")
+    assert sorted(path.name for path in beside.iterdir()) == [".other.partial", "made"]
