@@ -1,8 +1,8 @@
-"""Digests of what stages write, so that a stage notices an input that has changed since: in folders, as SHA256SUMS.
+"""Digests of what stages write, so that a stage notices an input that has changed since.
 
 DVC compares digests before it runs a stage; a stage that is run by hand has only these. Tables carry their own, see
-`tables`, as do the shards of a store and the records that are an output by themselves, `records.Sealed`. A folder
-without SHA256SUMS is taken as it is: an earlier version wrote it.
+`tables`, as do the shards of a store and the records that are an output by themselves, `records.Sealed`; a
+finished model has its own list. A folder without a list is taken as it is: an earlier version wrote it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headstart.base import files
 from headstart.base.errors import CheckError
 from headstart.base.files import sha256_of, write_text
 
-SUMS = "SHA256SUMS"
+SUMS = "sums.sha256"  # as `sha256sum --check` reads it
 _OWN = re.compile(r"shard-\d+-of-\d+\.safetensors")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -40,7 +40,7 @@ def write(root: Path, stage: str) -> None:
     """Note the digests of the files in each folder that the stage has written, unless it has noted them itself."""
     for name in _outputs(_dag(root), stage):
         folder = root / name
-        if folder.is_dir() and name.startswith("artifacts/") and not _is_its_own(folder):
+        if folder.is_dir() and name.startswith("artifacts/") and not _has_its_own(folder):
             listed = "".join(f"{sha256_of(folder / each)}  {each}\n" for each in _files(folder))
             write_text(folder / SUMS, listed)
 
@@ -59,10 +59,9 @@ def _check_folder(folder: Path, maker: str) -> None:
             raise CheckError(f"{folder / name} is damaged: its bytes have changed since {maker} wrote them. {to_do}")
 
 
-def _is_its_own(folder: Path) -> bool:
-    """Return whether the stage has just written SHA256SUMS itself: a model's, which goes where the model goes."""
-    sums = folder / SUMS
-    return sums.is_file() and "  model.onnx\n" in sums.read_text(encoding="utf-8")
+def _has_its_own(folder: Path) -> bool:
+    """Return whether the stage has listed its files itself: those of a model, whose list goes where the model goes."""
+    return any(folder.glob("SHA256*"))
 
 
 def _files(folder: Path) -> list[str]:

@@ -37,6 +37,7 @@ DISKS = ("full disk", "read-only disk", "reading fails")
 OTHERS = ("clock jumps", "little memory")
 KINDS = (*KILLS, *SIGNALS, *DISKS, *OTHERS)
 _MUST_SUCCEED = ("stop and go", "clock jumps")
+_OF_DVC = re.compile(r"/\.[\w-]{22}\.tmp$")  # where it could not rename what it had written
 _ENDS_S, _MOST_S = 20.0, 600.0
 
 
@@ -103,8 +104,9 @@ class Torture:
         return Outcome(kind, stage, moment, status, is_damaged, problem, round(time.monotonic() - began, 1))
 
     def _there(self) -> dict[str, str]:
-        """Return the digests of all that was made, without what a kill has left half-written beside it."""
-        return {name: each for name, each in self.project.artefacts().items() if ".partial" not in name}
+        """Return the digests of all that was made, without what we or DVC have left half-written beside it."""
+        found = self.project.artefacts()
+        return {name: each for name, each in found.items() if ".partial" not in name and not _OF_DVC.search(name)}
 
     @property
     def _rwlock(self) -> Path:

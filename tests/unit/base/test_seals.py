@@ -83,9 +83,9 @@ def test_a_model_keeps_the_digests_that_export_wrote(root: Path) -> None:
     model = root / "artifacts" / "model"
     model.mkdir()
     (model / "model.onnx").write_bytes(b"x")
-    (model / seals.SUMS).write_text(f"{'0' * 64}  model.onnx\n")
+    (model / "SHA256SUMS").write_text(f"{'0' * 64}  model.onnx\n")
     seals.write(root, "second")
-    assert (model / seals.SUMS).read_text() == f"{'0' * 64}  model.onnx\n"
+    assert sorted(path.name for path in model.iterdir()) == ["SHA256SUMS", "model.onnx"]
 
 
 def test_a_sealed_record_comes_back_and_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
