@@ -70,11 +70,14 @@ def _is_about(error: Exception, path: Path) -> bool:
 
 
 def of(error: BaseException) -> DiskError | None:
-    """Return what to tell about an error that names a file; None if it is not one of a disk."""
-    number = cause(error)
-    if number is None or error.filename is None:
+    """Return what to tell about an error that has reached the launcher; None if it is not one of a disk.
+
+    An error of reading or writing an open file names none: it is told of the current folder, where a project is.
+    """
+    number, name = cause(error), getattr(error, "filename", None)
+    if number is None or (name is None and number not in (*_FULL, errno.EIO, errno.EROFS)):
         return None
-    return DiskError(_sentence(number, Path(str(error.filename)), None))
+    return DiskError(_sentence(number, Path(str(name)) if name else Path.cwd() / "a file of this project", None))
 
 
 def told(n_bytes: float) -> str:
@@ -87,7 +90,8 @@ def _sentence(number: int, path: Path, n_bytes: int | None) -> str:
     if number not in _FULL:
         why = _WORDS[number]
         to_do = "Allow it" if number in _CLOSED else "Look at that disk"
-        return f"{path.name} cannot be written: {folder} {why}. {to_do}, and run this again: what was finished is kept."
+        done = "read or written" if number == errno.EIO else "written"
+        return f"{path.name} cannot be {done}: {folder} {why}. {to_do}, and run this again: what was finished is kept."
     needed = "" if n_bytes is None else f" {told(n_bytes)} are needed,"
     try:
         free = f" {told(shutil.disk_usage(folder).free)} are free"

@@ -14,6 +14,9 @@ import pytest
 from headstart.base import disk, files
 from headstart.base.disk import DiskError
 from headstart.base.errors import HeadstartError
+from tasks import __main__ as launcher
+from tasks import split
+from tests.support.images import ROOT
 
 WRITERS = {
     "bytes": lambda path: files.write_bytes(path, b"x" * 3_000_000),
@@ -78,3 +81,34 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     assert not isinstance(told.value, HeadstartError)
     with pytest.raises(ValueError, match="x"), disk.explained(tmp_path / "a"):
         raise ValueError("x")
+
+
+def test_an_error_of_an_open_file_names_the_project_and_one_of_a_library_in_rust_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = disk.of(OSError(5, os.strerror(5)))
+    assert told is not None
+    expected = f"a file of this project cannot be read or written: {tmp_path} does not work (input/output error)"
+    assert str(told).startswith(expected)
+    told = disk.of(RuntimeError("No space left on device (os error 28)"))
+    assert told is not None
+    assert "no room is left in" in str(told)
+    assert disk.of(ValueError("x")) is None
+    assert disk.of(PermissionError(13, os.strerror(13))) is None
+
+
+def test_a_stage_tells_of_a_disk_that_does_not_work_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+
+    def broken(*_: object) -> None:
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr(split, "run", broken)
+    assert launcher.main(["split"]) == 1
+    said = capsys.readouterr().err
+    assert "does not work (input/output error)" in said
+    assert "Traceback" not in said
