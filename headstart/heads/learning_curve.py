@@ -81,9 +81,7 @@ def measure(
     told of n_folds * len(FRACTIONS) fits.
     """
     validated, fold_of = selection.validated, selection.fold_of
-    known = np.concatenate([validated, selection.others])
-    order = np.argsort(known, kind="stable")
-    known, fold_of_known = known[order], np.concatenate([fold_of, selection.fold_of_others])[order]
+    known, fold_of_known = selection.learned
     labels, groups = source.labels, source.groups
     jobs = [(row, fold) for row in range(len(FRACTIONS)) for fold in range(selection.n_folds)]
     scores = np.zeros((len(FRACTIONS) + 1, len(validated), n_classes))

@@ -60,6 +60,13 @@ class Selection:
         return members.columns_of(self.members)
 
     @property
+    def learned(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images that heads of the cross-validation learned from, int, rising, and their folds."""
+        images = np.concatenate([self.validated, self.others])
+        order = np.argsort(images, kind="stable")
+        return images[order], np.concatenate([self.fold_of, self.fold_of_others])[order]
+
+    @property
     def n_folds(self) -> int:
         """As many as the smallest class allowed."""
         return int(self.fold_of.max()) + 1
