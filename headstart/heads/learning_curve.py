@@ -81,8 +81,7 @@ def measure(
     told of n_folds * len(FRACTIONS) fits.
     """
     validated, fold_of = selection.validated, selection.fold_of
-    known, fold_of_known = selection.learned
-    labels, groups = source.labels, source.groups
+    (known, fold_of_known), labels, groups = selection.learned, source.labels, source.groups
     jobs = [(row, fold) for row in range(len(FRACTIONS)) for fold in range(selection.n_folds)]
     scores = np.zeros((len(FRACTIONS) + 1, len(validated), n_classes))
     scores[-1] = selection.out_of_fold
