@@ -25,10 +25,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, served(SMALL, Path(name) / "log", "--send-seconds", "10") as serving:
         found = measured(serving, given.turns, given.seconds)
     rows = [
-        [who, len(times), *(1e3 * float(np.percentile(times, share)) for share in (50, 99))]
-        for who, times in (("alone", found.undisturbed_s), ("among hostile ones", found.disturbed_s))
+        [who, len(times), n_refused, *(1e3 * float(np.percentile(times, share)) for share in (50, 99))]
+        for who, times, n_refused in zip(
+            ("alone", "among hostile ones"), (found.undisturbed_s, found.disturbed_s), found.n_refused, strict=True
+        )
     ]
-    table(["a good client", "answers", "p50, ms", "p99, ms"], rows)
+    table(["a good client", "answers", "refused", "p50, ms", "p99, ms"], rows)
     print(f"memory {found.before_mb:.0f} MB before, {found.peak_mb:.0f} MB at most; {machine()}")
     alone, among = found.p99_s
     result("hostile_p99_ratio", among / alone, "", 3.0, among < 3 * alone)

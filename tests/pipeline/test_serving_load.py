@@ -80,6 +80,7 @@ def test_fifty_hostile_clients_for_two_minutes_leave_a_good_one_its_answers(tmp_
         alone, among = found.p99_s
         print(f"p99 {1e3 * alone:.0f} ms ({len(found.undisturbed_s)}), {1e3 * among:.0f} ms ({len(found.disturbed_s)})")
         print(f"memory {found.before_mb:.0f} MB, at most {found.peak_mb:.0f} MB")
+        assert found.n_refused == (0, 0)
         assert found.peak_mb - found.before_mb < 300
         assert among < 3 * alone
         assert "Traceback" not in serving.log.read_text()

@@ -23,6 +23,7 @@ class Measured(NamedTuple):
     disturbed_s: list[float]
     before_mb: float
     peak_mb: float
+    n_refused: tuple[int, int]  # of a good client's requests, or its connection was closed: alone, and among them
 
     @property
     def p99_s(self) -> tuple[float, float]:
@@ -36,31 +37,38 @@ def measured(serving: Serving, turns: int = 4, seconds: float = 30) -> Measured:
     undisturbed: list[float] = []
     disturbed: list[float] = []
     memory_mb: list[float] = []
+    n_refused = [0, 0]
     with repeated(lambda: memory_mb.append(serving.memory_mb()), 0.5):
         for _ in range(turns):
-            undisturbed += _good_client(serving, good, seconds)
+            n_refused[0] += _good_client(serving, good, seconds, undisturbed)
             # In a process of their own: their threads must not keep the good client waiting.
             hostile = multiprocessing.get_context("spawn").Process(target=_attack, args=(serving.address,))
             hostile.start()
             try:
-                disturbed += _good_client(serving, good, seconds + 2)
+                n_refused[1] += _good_client(serving, good, seconds + 2, disturbed)
             finally:
                 hostile.kill()
                 hostile.join()
-    return Measured(undisturbed, disturbed, before_mb, max(memory_mb))
+    return Measured(undisturbed, disturbed, before_mb, max(memory_mb), (n_refused[0], n_refused[1]))
 
 
-def _good_client(serving: Serving, body: bytes, seconds: float) -> list[float]:
-    """Return the seconds of each answer of a client that asks ten times a second."""
-    took = []
+def _good_client(serving: Serving, body: bytes, seconds: float, took_s: list[float]) -> int:
+    """Ask ten times a second; add the seconds of each answer to `took_s`, and return how many requests had none."""
+    n_refused = 0
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         began = time.monotonic()
-        status, said = serving.predict(body)
-        assert status == 200, said
-        took.append(time.monotonic() - began)
-        time.sleep(max(0, 0.1 - took[-1]))
-    return took
+        try:
+            status, _ = serving.predict(body)
+        except OSError:
+            status = 0
+        took = time.monotonic() - began
+        if status == 200:
+            took_s.append(took)
+        else:
+            n_refused += 1
+        time.sleep(max(0, 0.1 - took))
+    return n_refused
 
 
 @contextmanager
