@@ -11,7 +11,7 @@ from tests.support.projects import Project
 
 pytestmark = pytest.mark.skipif(shim() is None, reason="no C compiler, or not Linux")
 
-SAMPLE = (("kill all", "train_head"), ("kill at a write", "evaluate"), ("kill dvc", "embed"), ("full disk", "split"))
+SAMPLE = (("kill at a write", "evaluate"), ("full disk", "split"))
 
 
 def tried(project: Project, seed: int, trials: list[tuple[str, str]]) -> None:

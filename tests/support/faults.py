@@ -153,7 +153,7 @@ class Torture:
                         process.wait(moment)
                     self._signal(kind, process)
                 try:
-                    status = process.wait(_MOST_S if kind not in KILLS else _ENDS_S)
+                    status = process.wait(_MOST_S)
                 except subprocess.TimeoutExpired:
                     return moment, -99, "it did not end"
                 self._wait_for_the_end()
