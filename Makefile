@@ -11,7 +11,7 @@ quoted = '$(subst ','\'',$(1))'
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run review next flow serve accept share sign push setup test test-all bench corpora latency check lock clean help
+.PHONY: run review next flow serve accept share sign push setup test test-all bench corpora torture fuzz latency check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +58,12 @@ corpora: $(STAMP)    ## read a folder of odd images as `validate` does: `make co
 	@test -n "$(FOLDER)" || { echo 'corpora needs a folder of images: make corpora FOLDER=folder'; exit 1; }
 	python -m tools.corpora '$(FOLDER)'
 
+torture: $(TESTS)    ## disturb a small project at random moments: `make torture HOURS=1 SEED=7`
+	python -m tools.torture --hours=$(call quoted,$(or $(HOURS),1)) $(if $(SEED),--seed=$(call quoted,$(SEED)))
+
+fuzz: $(TESTS)       ## mutate what strangers hand over: `make fuzz MINUTES=10 SEED=7`
+	python -m tools.fuzz --minutes=$(call quoted,$(or $(MINUTES),10)) $(if $(SEED),--seed=$(call quoted,$(SEED)))
+
 bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
 	@test -n $(call quoted,$(DATA)) || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }
 	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch; do
@@ -73,6 +79,8 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	python -m benchmarks.flow_overhead
 	python -m benchmarks.latency
 	python -m benchmarks.runtimes
+	python -m benchmarks.many_classes
+	python -m benchmarks.hostile_clients
 	python -m benchmarks.serving --data=$(call quoted,$(DATA))
 
 latency: $(STAMP)    ## how fast the finished model answers, beside PyTorch

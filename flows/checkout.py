@@ -16,6 +16,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from headstart.commands import locks
+
 _POLL_S = 1.0
 
 
@@ -46,6 +48,22 @@ def held(root: Path, run_id: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def free_of_dvc(root: Path) -> None:
+    """Wait until no DVC command runs on the checkout, and mend what a killed one has left; the checkout is held.
+
+    Both would want the same locks, and the one that had begun would fail.
+    """
+    logger = get_run_logger()
+    for told in locks.mend(root, holds_checkout=True):
+        logger.warning("%s", told)
+    told_of = ""
+    while who := locks.at_work(root):
+        if who != told_of:
+            logger.info("%s is using this checkout; waiting for it to end", who)
+            told_of = who
+        time.sleep(_POLL_S)
 
 
 @contextlib.contextmanager

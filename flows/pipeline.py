@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,23 +29,27 @@ from prefect import Flow, State, flow, get_run_logger, runtime
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed
 
+from headstart.base import changed
 from headstart.base.errors import HeadstartError
 from headstart.commands import record
 from headstart.layout import Layout, find_root
 from headstart.listing import check_files
 
 from . import artifacts, notify
-from .checkout import free, held
+from .checkout import free, free_of_dvc, held
 from .events import posting
 from .headline import describe, show_result
 from .overrides import applied, withdraw
 from .request import Override, Request, check_targets
+from .server import temporary
 from .stages import REJECTED, StageFailedError, as_task_run, as_task_runs, end_children, is_rejection
 
 EVERYTHING = Request()
 _GRACE_S = 3
 _WATCH_S = 0.5
 _STARTED_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process of a run that a worker or `serve` has started
+_PATIENCE_S = 6.0  # with a server that does not take the end of a terminated run
+_INTERRUPTED_STATUS, _TERMINATED_STATUS = 130, 143  # what a shell gives for Ctrl-C and for SIGTERM
 _INTERRUPTED = "interrupted; finished stages are kept"
 
 
@@ -92,7 +96,8 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
         layout = Layout(root)
         if request.notify:
             notify.block(request.notify)  # a missing block must fail the run now, not when it is needed
-        with held(root, str(runtime.flow_run.id)):
+        with leaving_soon(), held(root, str(runtime.flow_run.id)):
+            free_of_dvc(root)
             record.refresh(root)
             mend(layout)
             with applied(request, layout) as values, Repo(str(root), _wait_for_lock=True) as repo:
@@ -105,6 +110,9 @@ def pipeline(request: Request = EVERYTHING) -> State[Any]:
                 with posting() as posters:
                     show = partial(artifacts.publish, layout)
                     hook = as_task_runs(reproduce, failures, posters, show, interrupt)
+                    if changed.is_noted(layout.failed):
+                        get_run_logger().info("an image had changed while validate ran; all files are looked at again")
+                        repo.reproduce(targets=["validate"], single_item=True, force=True, repro_fn=hook)
                     done = repo.reproduce(targets=request.targets or None, force=request.force, repro_fn=hook)
                 told = show_result(layout, visited)
                 if request.push:
@@ -169,17 +177,35 @@ def end_with_parent() -> None:
 def interrupt(*_: object) -> NoReturn:
     """Handle Ctrl-C: unwind as usual, but do not wait long for a Prefect server that Ctrl-C has ended as well."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_after, args=(_GRACE_S,), daemon=True).start()
+    threading.Thread(target=_leave_after, args=(_GRACE_S, _INTERRUPTED_STATUS), daemon=True).start()
     raise KeyboardInterrupt
 
 
-def _leave_after(seconds: float) -> None:
+def terminate(*_: object) -> NoReturn:
+    """Handle SIGTERM outside a run; within one Prefect does, and sends it again when the run is recorded as crashed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(_TERMINATED_STATUS)
+
+
+@contextlib.contextmanager
+def leaving_soon() -> Iterator[None]:
+    """See that the process ends within seconds after what ends the body early, whether or not a server answers."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        threading.Thread(target=_leave_after, args=(_PATIENCE_S, _TERMINATED_STATUS), daemon=True).start()
+        raise
+
+
+def _leave_after(seconds: float, status: int) -> None:
     time.sleep(seconds)
     end_children()
     with contextlib.suppress(HeadstartError):  # while the run still holds the checkout
         withdraw(Layout(find_root(Path.cwd())))
     print(_INTERRUPTED, file=sys.stderr, flush=True)
-    os._exit(130)
+    os._exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,11 +224,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="the reason for this run")
     options = vars(parser.parse_args(arguments))
     signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
     pairs = [each.partition("=") for each in options.pop("set")]
     try:
         check_targets(options["targets"])
         overrides = [Override(name=name, value=value) for name, _, value in pairs]
-        state = pipeline(request=Request(overrides=overrides, **options), return_state=True)
+        with temporary():
+            state = pipeline(request=Request(overrides=overrides, **options), return_state=True)
     except HeadstartError as error:
         print(error, file=sys.stderr)
         return 2

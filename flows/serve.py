@@ -7,16 +7,11 @@ starts each run when it is due, one at a time. Ctrl-C ends both.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
-import time
-import urllib.request
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -39,9 +34,7 @@ from . import files
 from .headline import FILES_VARIABLE
 from .monitor import Watching, monitor
 from .request import Request
-
-_START_S = 120
-_STOP_S = 10
+from .server import server
 
 
 def deployment(name: str, schedule: Schedule | None, request: Request) -> RunnerDeployment:
@@ -80,53 +73,6 @@ def cron(expression: str, timezone: str) -> Schedule:
             f"--cron '{expression}' --timezone '{timezone}' is not a schedule ({said}). Five fields (minute, hour, day,"
             " month, weekday) and the name of a timezone were expected, such as '0 3 * * *' and Europe/Berlin."
         ) from None
-
-
-@contextlib.contextmanager
-def server(port: int) -> Iterator[str]:
-    """Yield the address of Prefect's API: the configured one, one that runs on `port`, or one started for the body."""
-    if given := PREFECT_API_URL.value():
-        yield given
-        return
-    api = f"http://127.0.0.1:{port}/api"
-    if _answers(api):
-        print(f"serve: using the Prefect server that runs at {api}", flush=True)
-        yield api
-        return
-    # In its own session, which Ctrl-C does not reach: it ends last, after the end of runs and schedules is recorded.
-    environment = {
-        **os.environ,
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_UI_API_URL": api,
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        began = time.monotonic()
-        while not _answers(api):
-            if process.poll() is not None or time.monotonic() - began > _START_S:
-                raise ParamError(
-                    f"Prefect's server did not start on port {port}. Free it, or name another with --port."
-                )
-            time.sleep(0.2)
-        yield api
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _answers(api: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=1) as response:
-            return json.load(response) is True
-    except (OSError, ValueError):
-        return False
 
 
 def cache_of(root: Path) -> Path:

@@ -18,6 +18,7 @@ from prefect.states import Completed, Failed
 from headstart.base.progress import EVENTS_VARIABLE
 
 from .events import listening
+from .server import APPLICATION
 
 RETRY_DELAYS_S = [2.0, 10.0, 60.0]  # after transient failures, such as of a network or a lock of DVC
 _GRACE_S = 3.0
@@ -174,16 +175,25 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def end_children() -> None:
-    """Terminate every process below this one, and kill those that still run after three seconds."""
+    """Terminate every process below this one, and kill those that still run after three seconds.
+
+    A temporary server stays, since it has to be told how the run ended.
+    """
     children: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
-        children = psutil.Process().children(recursive=True)
+        children = [child for child in psutil.Process().children(recursive=True) if not _is_server(child)]
     for child in children:
         with contextlib.suppress(psutil.Error):
             child.terminate()
     with contextlib.suppress(psutil.Error):
         for child in psutil.wait_procs(children, timeout=_GRACE_S)[1]:
             child.kill()
+
+
+def _is_server(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return APPLICATION in process.cmdline()
+    return False
 
 
 def _try(show: Callable[[str], None], name: str) -> None:

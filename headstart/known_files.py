@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import polars as pl
 
+from headstart.base.errors import DataError, count_and_name
 from headstart.base.files import is_local, located
+from headstart.base.progress import say
 from headstart.images.decoding import decoder
 
 if TYPE_CHECKING:
@@ -25,7 +27,22 @@ if TYPE_CHECKING:
 
 _STAGE, _TABLE, _DIGEST = "validate", "files.parquet", "files.sha256"
 _VERSION = 2  # of this record; raise it when a file that was usable no longer is, or its facts change
+_LOOKS = 3  # at files of which some change meanwhile
 _TOO_NEW_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
+
+
+class _Named(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
+class _Listed(Protocol):
+    @property
+    def found(self) -> Sequence[_Named]: ...
+
+
+L = TypeVar("L", bound=_Listed)
+R = TypeVar("R")
 
 
 class Stamp(NamedTuple):
@@ -75,12 +92,14 @@ class KnownFiles:
     folder: Path  # to which paths are relative
     before: Mapping[Key, tuple[Stamp, Contents]] = field(default_factory=dict)
     now: dict[Key, tuple[Stamp, Contents]] = field(default_factory=dict)
+    seen: dict[str, Stamp | None] = field(default_factory=dict)  # the stamp of each file when it was last looked at
 
     def of(self, path: str, of_bits: int) -> Contents | None:
         """Return what is in a file; None where it is not known, or has changed."""
         known = self.before.get((path, of_bits))
         if known is None or known[0] != stamp(path, self.folder):
             return None
+        self.seen[path] = known[0]
         self.now[path, of_bits] = known
         return known[1]
 
@@ -89,6 +108,33 @@ class KnownFiles:
         is_old = seen and max(seen.modified_ns, seen.changed_ns) + _TOO_NEW_NS < began_ns
         if seen and is_old and seen == stamp(path, self.folder):
             self.now[path, of_bits] = seen, contents
+
+    def changed(self) -> list[str]:
+        """Return the files that are no longer those that were looked at."""
+        return [path for path, seen in self.seen.items() if seen != stamp(path, self.folder)]
+
+
+def until_settled(known: KnownFiles, listed: L, find: Callable[[], L], look: Callable[[L], R]) -> tuple[L, R]:
+    """Return the listing and what `look` returns for it, as they are when no file of it has changed meanwhile.
+
+    DVC notes the files as they are after the stage: if one had changed in between, the results would be taken for those
+    of the new one in every later run. `find` lists them again, or returns the same. DataError if some file is another
+    one each time.
+    """
+    for _ in range(_LOOKS):
+        found = look(listed)
+        now = find()
+        changed = {*known.changed()}
+        if now is not listed:
+            changed |= {each.path for each in now.found} ^ {each.path for each in listed.found}
+        if not changed:
+            return listed, found
+        say(f"{len(changed)} files have changed meanwhile ({count_and_name(sorted(changed))}); looking again")
+        listed, known.before, known.seen = now, {**known.before, **known.now}, {}
+    raise DataError(
+        f"{len(changed)} files change while they are read ({count_and_name(sorted(changed))}). Files that stay as they"
+        " are were expected. Wait until nothing writes them, and run this again."
+    )
 
 
 def clock_ns() -> int:

@@ -79,6 +79,7 @@ def remembered(known: KnownFiles, found: Found, bits: int, limits: Limits) -> Lo
 def look_and_keep(looking: Looking, known: KnownFiles, found: Found, bits: int) -> Looked:
     """Open a file, and note what is in it if it can be used."""
     began_ns, seen = clock_ns(), stamp(found.path, known.folder)
+    known.seen[found.path] = seen
     item = looking(found, bits)
     if item.reason is None:
         known.keep(found.path, bits, seen, began_ns, Contents(*item[1:7]))

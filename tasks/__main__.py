@@ -23,8 +23,15 @@ from pathlib import Path
 import psutil
 
 from headstart import params_file
-from headstart.base import progress
-from headstart.base.errors import HeadstartError, ParamError, RejectedError, UnreachableError, did_you_mean
+from headstart.base import changed, disk, progress, seals
+from headstart.base.errors import (
+    ChangedError,
+    HeadstartError,
+    ParamError,
+    RejectedError,
+    UnreachableError,
+    did_you_mean,
+)
 from headstart.base.exits import noting_ctrl_c
 from headstart.layout import Layout
 from headstart.params import Params
@@ -77,10 +84,14 @@ def _run_or_tell(name: str, rest: list[str], ctrl_c: threading.Event) -> int:
             progress.fail(_INTERRUPTED)
             progress.emit("interrupted")
             return 130
-        if not isinstance(error, HeadstartError):
+        told = error if isinstance(error, HeadstartError) else disk.of(error)
+        if told is None:
             raise
+        if isinstance(error, ChangedError):
+            with contextlib.suppress(disk.DiskError):
+                changed.note(layout.failed, str(error))
         may_heal, rejected = isinstance(error, UnreachableError), isinstance(error, RejectedError)
-        progress.fail(str(error), may_heal=may_heal, rejected=rejected)
+        progress.fail(str(told), may_heal=may_heal, rejected=rejected)
         return 1
     return 0
 
@@ -89,8 +100,11 @@ def _run(stage: str, root: Path) -> None:
     _stop_with_parent()
     values = params_file.load(root / "params.yaml")
     layout = Layout.of(root, values)
+    seals.check(root, stage)
+    seals.sweep(root, stage)
     began = time.monotonic()
     importlib.import_module(f"{__package__}.{stage}").run(values, layout)
+    seals.write(root, stage)
     if progress.is_muted():  # another process reports, and notes the time
         return
     _note_time(stage, time.monotonic() - began, layout)
@@ -129,7 +143,8 @@ def _note_time(stage: str, seconds: float, layout: Layout) -> None:
         timings = dict(json.loads(layout.timings.read_bytes()))
     except (OSError, ValueError):
         timings = {}
-    write_json(layout.timings, {**timings, stage: {"seconds": round(seconds, 2)}})
+    with contextlib.suppress(disk.DiskError):  # the results are there
+        write_json(layout.timings, {**timings, stage: {"seconds": round(seconds, 2)}})
 
 
 def _stop_with_parent() -> None:

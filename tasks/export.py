@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.base import dataset, licences, tables
+from headstart.base import dataset, disk, licences, tables
 from headstart.base.cores import n_cores
 from headstart.base.errors import RejectedError
 from headstart.base.files import located, replacing_folder, sha256_of, write_json, write_text
@@ -55,6 +55,7 @@ def run(params: Params, layout: Layout) -> None:
     facts = _facts(layout, choice, test, validated.bits or deep.ALL_BITS)
     chosen = pieces_of(layout, choice.chosen)
     model = _joined(chosen, chosen.network(), facts)
+    disk.check_room(layout.export, len(model) * (2 if folder.int8_piece(layout.int8) else 1), "the model")
     manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
     checked = parity.most_telling(predictions, manifest, params.export.parity_images)
     files = [located(path, layout.images) for path in checked["path"]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from headstart.base import dataset
 from headstart.base.files import sha256_of
 from headstart.base.progress import say
 from headstart.evaluation import accepted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def run(params: Params, layout: Layout) -> None:
     """Look the version up in git and write it down."""
     tuned = finetune_folder.read(layout.finetune)
+    dataset.read(layout)  # refuses damaged splits
     parts = [
         sha256_of(layout.splits),
         sha256_of(head_folder.piece(layout.head)),

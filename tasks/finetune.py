@@ -11,9 +11,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from headstart.base import disk
 from headstart.base.errors import CheckError
 from headstart.base.progress import bar, say
-from headstart.onnx import finetune_folder
+from headstart.onnx import backbone_folder, finetune_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,8 @@ def run(params: Params, layout: Layout) -> None:
     from headstart.tuning.loop import tune
     from headstart.tuning.plan import plan
 
+    n_bytes = backbone_folder.piece(layout.backbone, backbone_folder.BACKBONE).stat().st_size
+    disk.check_room(layout.finetune, 3 * n_bytes, "the tuned network in two forms and its checkpoint")
     planned = plan(params, settings, layout)
     recipe, val = planned.recipe, planned.val
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from headstart.base import disk
 from headstart.base.errors import CheckError
 from headstart.base.files import existing, replacing_folder, sha256_of
 from headstart.base.progress import say
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 def run(params: Params, layout: Layout) -> None:
     """Check and copy."""
     check_sums(layout.export)
+    n_bytes = sum(path.stat().st_size for path in layout.export.rglob("*"))
+    disk.check_room(layout.model, n_bytes, "the new model beside the present one")
     with replacing_folder(layout.model) as beside:
         shutil.copytree(layout.export, beside, dirs_exist_ok=True, copy_function=shutil.copyfile)
         check_sums(beside)

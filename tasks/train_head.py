@@ -185,7 +185,12 @@ def _novelty(settings: TrainHead, source: Source, selection: Selection, n_classe
     n_images = min(_MAX_NOVELTY_IMAGES, Budget(settings.memory_mb).how_many(24 * source.n_features))
     among = selection.validated
     some = draw(source.labels[among], source.groups[among], n_images, settings.seed)
-    return novelty.fit(source.read(among[some]), source.labels[among[some]], n_classes, selection.fold_of[some])
+    images, fold_of = among[some], selection.fold_of[some]
+    if len(selection.others):  # they have no place in the scale, and every class needs its centre
+        others = selection.others
+        more = others[draw(source.labels[others], source.groups[others], n_images, settings.seed)]
+        images, fold_of = np.concatenate([images, more]), np.concatenate([fold_of, np.full(len(more), -1)])
+    return novelty.fit(source.read(images), source.labels[images], n_classes, fold_of)
 
 
 def _record(
@@ -277,7 +282,6 @@ def _out_of_fold(images: Images, selection: Selection) -> pl.DataFrame:
             "correct": probabilities.argmax(1) == validated.labels,
             "probability": probabilities.max(1),
             "mass_above": above,
-            "probabilities": probabilities.tolist(),
+            "probabilities": pl.Series(probabilities).cast(pl.List(pl.Float32)),
         },
-        schema_overrides={"probabilities": pl.List(pl.Float32)},
     )

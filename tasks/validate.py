@@ -18,13 +18,14 @@ import polars as pl
 from headstart import known_files, label_names, reviewed
 from headstart.base import tables, validation
 from headstart.base.errors import DataError, count_and_name
+from headstart.base.files import is_local
 from headstart.base.progress import say, warn
 from headstart.base.reading import Limits
 from headstart.base.validation import Aside, ValidationSummary
 from headstart.images import limited
 from headstart.images.limited import Reader
 from headstart.known_files import KnownFiles
-from headstart.listing import NoImageError, list_images
+from headstart.listing import Listing, NoImageError, list_images
 from headstart.looking import Looked, Looking, look_at_all, set_duplicates_aside
 from headstart.reviewed import Decision
 from headstart.slicing import Facts, slices_of
@@ -145,24 +146,27 @@ def run(params: Params, layout: Layout) -> None:
     """Find, decode and check the images, and write the results; nothing of it is written unless the checks pass."""
     shown, wanted, cache = params.data.root, params.validate_, layout.cache
     limits = Limits(wanted.max_mb * 1_000_000, wanted.timeout_s, params.data.allow_outside)
-    try:
-        listing = list_images(layout.data_root, shown, params.data.layout, params.data.allow_outside)
-    except NoImageError as error:
-        raise _listed(error, layout, error.stray) from None
-    say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")
-    if linked := listing.linked:
-        warn(
-            f"{len(linked)} folders in '{shown}' are links ({count_and_name(linked)}). DVC does not look into them:"
-            " after a change there, run `headstart run --force validate`"
-        )
-    listing = label_names.applied(listing, params.data.normalise_labels)
+
+    def find() -> Listing:
+        try:
+            return list_images(layout.data_root, shown, params.data.layout, params.data.allow_outside)
+        except NoImageError as error:
+            raise _listed(error, layout, error.stray) from None
+
+    def look(at: Listing) -> tuple[list[Looked], int | None]:
+        named = label_names.applied(at, params.data.normalise_labels)
+        return look_at_all(named, None if params.data.bits == "auto" else params.data.bits, known, looking)
+
+    listing = find()
+    _say_what_is_read(listing, shown)
     rules = wanted.max_pixels, wanted.max_seconds, wanted.damaged_jpegs
     known = KnownFiles(listing.folder)
     if not wanted.thorough:
         known = known_files.load(cache, layout.data_root, listing.folder, rules)
     with Reader(limited.Limits(wanted.max_pixels, wanted.max_seconds)) as reader:
         looking = Looking(reader, listing.folder, limits, wanted.damaged_jpegs == "accept")
-        looked, bits = look_at_all(listing, None if params.data.bits == "auto" else params.data.bits, known, looking)
+        again = find if is_local(layout.data_root) and layout.data_root.is_dir() else lambda: listing
+        listing, (looked, bits) = known_files.until_settled(known, listing, again, look)
     known_files.save(known, cache, layout.data_root, rules)
     decisions = reviewed.read(layout.reviewed)
     looked = set_duplicates_aside(decided(looked, decisions))
@@ -198,6 +202,15 @@ def run(params: Params, layout: Layout) -> None:
         say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
     for note in notes:
         say(note)
+
+
+def _say_what_is_read(listing: Listing, shown: str) -> None:
+    say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")
+    if linked := listing.linked:
+        warn(
+            f"{len(linked)} folders in '{shown}' are links ({count_and_name(linked)}). DVC does not look into them:"
+            " after a change there, run `headstart run --force validate`"
+        )
 
 
 def _listed(error: DataError, layout: Layout, aside: Sequence[Aside]) -> DataError:

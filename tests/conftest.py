@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from tests.support.hub import Hub
 from tests.support.images import HYMENOPTERA, encoded, photograph
+from tests.support.projects import Project, begun
 from tests.support.server import Server
 
 # No example of these tests has a deadline, since machines differ, and none is remembered between runs.
@@ -80,3 +81,20 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     served.http.shutdown()
     served.http.server_close()
     thread.join()
+
+
+FIRST_RUN = "first-run.txt"  # beside the base project: what its run printed
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after its first `dvc repro`. Not to be changed: take `project`."""
+    project = begun(tmp_path_factory.mktemp("base") / "project")
+    (project.root.parent / FIRST_RUN).write_text(project.must("dvc", "repro"))
+    return project
+
+
+@pytest.fixture
+def project(base: Project, tmp_path: Path) -> Project:
+    """A finished project of its own."""
+    return base.copy(tmp_path / "project")

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from headstart.base import tables
-from headstart.base.records import Record
+from headstart.base.records import Sealed
 
 if TYPE_CHECKING:
     from headstart.layout import Layout
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SPLITS = TRAIN, VAL, TEST = tables.SPLIT_NAMES
 
 
-class SplitSummary(Record):
+class SplitSummary(Sealed):
     """The fields of split_summary.json."""
 
     classes: list[str]  # in the order of label indices

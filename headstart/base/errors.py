@@ -23,6 +23,10 @@ class DataError(HeadstartError):
     """The images, their labels or their manifest are wrong."""
 
 
+class ChangedError(DataError):
+    """An image is not the one that `validate` has seen; the next `headstart run` looks at all of them again."""
+
+
 class UnreachableError(HeadstartError):
     """A network resource does not answer; a later attempt may succeed."""
 

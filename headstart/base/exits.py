@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from headstart.base import disk
 from headstart.base.errors import HeadstartError
 from headstart.base.terminal import styled
 
@@ -44,6 +45,9 @@ def _failed(name: str, error: BaseException) -> int:
         return 1
     if isinstance(error, BrokenPipeError):
         _abandon_output()
+        return 1
+    if isinstance(error, OSError) and error.filename is not None and (said := disk.of(error)):
+        _tell(name, str(said))
         return 1
     full = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
     if isinstance(error, OSError) and error.filename is None and error.errno in full:

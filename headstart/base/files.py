@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 from uuid import uuid4
 
+from headstart.base import disk
 from headstart.base.errors import CheckError
 
 if TYPE_CHECKING:
@@ -59,10 +61,11 @@ def is_local(path: Path) -> bool:
 def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
     """Write the parts as one file: under a temporary name that is then changed, or in one step if `path` is a URL.
 
-    Several processes may write the same file.
+    Several processes may write the same file. DiskError if a local disk is full or cannot be written.
     """
     if is_local(path):
-        with replacing(path, f"{uuid4().hex[:8]}.") as beside, beside.open("wb") as file:
+        n_bytes = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
+        with replacing(path, f"{uuid4().hex[:8]}.", n_bytes) as beside, beside.open("wb") as file:
             for part in parts:
                 file.write(part if isinstance(part, bytes) else part.data)
     else:
@@ -70,42 +73,59 @@ def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
 
 
 @contextmanager
-def replacing(path: Path, tag: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def replacing(path: Path, tag: str = "", n_bytes: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed.
+
+    DiskError if the disk is full or cannot be written; it names `n_bytes`, the size of what is written, if given.
+    """
     beside = path.with_name(f".{path.name}.{tag}partial")
-    try:
-        yield beside
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with disk.explained(path, n_bytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield beside
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+            beside.replace(path)
+        finally:
+            with contextlib.suppress(OSError):  # of a disk that has become read-only; what went wrong is told
+                beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder`; on success it replaces `folder`, on failure `folder` is unchanged.
 
-    On Linux and macOS the two change places in one step, so that there is a whole folder at every moment.
+    On Linux and macOS the two change places in one step, so that there is a whole folder at every moment. DiskError if
+    the disk is full or cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     beside, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
-    if old.exists() and not folder.exists():  # killed between two renames, where the system cannot exchange
-        old.rename(folder)
-    for leftover in (beside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        if not folder.exists():
-            beside.rename(folder)
-        elif not _exchanged(beside, folder):
-            folder.rename(old)
-            beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with disk.explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if old.exists() and not folder.exists():  # killed between two renames, where the system cannot exchange
+            old.rename(folder)
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        beside.mkdir()
+        try:
+            yield beside
+            if not folder.exists():
+                beside.rename(folder)
+            elif not _exchanged(beside, folder):
+                folder.rename(old)
+                beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed process has left half-written in place of a file or folder, `replacing` and the like."""
+    for left in (*path.parent.glob(f".{path.name}.partial"), *path.parent.glob(f".{path.name}.*.partial")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def _exchanged(one: Path, other: Path) -> bool:

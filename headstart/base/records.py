@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
@@ -9,12 +11,13 @@ from typing import Annotated, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from headstart.base.errors import CheckError
-from headstart.base.files import existing, write_json
+from headstart.base.files import existing, write_json, write_text
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # a SHA-256
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R", bound="Record")
+_ZEROS = "0" * 64
 
 
 class Record(BaseModel):
@@ -30,6 +33,30 @@ class Record(BaseModel):
     def read(cls, path: Path, stage: str) -> Self:
         """Return the record at `path`; CheckError, naming the stage that writes it, if it is missing or invalid."""
         return _validated(cls, path, stage)
+
+
+class Sealed(Record):
+    """A record that is an output by itself: it ends with the digest of its own file, which `read` checks."""
+
+    sha256: str = ""  # of the file with zeros in its place; empty in files of earlier versions
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, with its digest as the last field."""
+        value = self.model_dump(mode="json", exclude={"sha256"})
+        text = json.dumps({**value, "sha256": _ZEROS}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_text(path, text.replace(_ZEROS, hashlib.sha256(text.encode()).hexdigest()))
+
+    @classmethod
+    def read(cls, path: Path, stage: str) -> Self:
+        """Return the record at `path`; CheckError, naming the stage, if it is missing, damaged or invalid."""
+        record = super().read(path, stage)
+        digest = record.sha256.encode()
+        whole = path.read_bytes().replace(digest, _ZEROS.encode()) if digest else b""
+        if digest and hashlib.sha256(whole).hexdigest().encode() != digest:
+            raise CheckError(
+                f"{path} is damaged: its bytes have changed since they were written. Run `dvc repro --force {stage}`."
+            )
+        return record
 
 
 def _validated(kind: type[M], path: Path, stage: str) -> M:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from headstart.base import tables
+from headstart.base import changed, tables
 from headstart.base.files import read_csv, replacing_folder, write_csv
 from headstart.base.records import Digest, Record
 
@@ -86,8 +86,9 @@ def write_failed(layout: Layout, aside: Sequence[Aside]) -> str:
 
 
 def forget_failed(layout: Layout) -> None:
-    """Remove what `write_failed` has written."""
+    """Remove what `write_failed` has written, and what later stages say of images that had changed."""
     (layout.failed / _QUARANTINE).unlink(missing_ok=True)
+    changed.forget(layout.failed)
 
 
 def _table(aside: Sequence[Aside]) -> pl.DataFrame:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from headstart import params_file
-from headstart.base import progress
+from headstart.base import changed, progress
 from headstart.base.errors import CheckError, ParamError
-from headstart.commands import origin, record
+from headstart.commands import locks, origin, record
 from headstart.commands.track import track
 from headstart.layout import Layout, find_root
 
@@ -27,6 +27,9 @@ def run(options: argparse.Namespace) -> int:
     root = find_root(Path.cwd())
     data = [f"data.root={_from_root(options.data, root)}"] if options.data else []
     os.chdir(root)
+    progress.begin("run")
+    for told in locks.mend(root):
+        progress.warn(told)
     record.refresh(root)
     layout = Layout(root)
     before = _results_of(layout)
@@ -38,6 +41,11 @@ def run(options: argparse.Namespace) -> int:
         _say_replaced(before, now)
     if options.data:
         track(root, now, dvc)
+    if changed.is_noted(layout.failed):
+        progress.begin("run")
+        progress.say("an image had changed while `validate` ran; all files are looked at again")
+        if status := dvc("repro", "--force", "--single-item", "validate"):
+            return status
     if status := dvc("repro", *(["--force"] if options.force else []), *options.targets):
         return status
     return 0 if options.targets else int(tasks.main(["summary"]))

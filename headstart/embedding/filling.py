@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from headstart.base import disk
 from headstart.base.progress import bar, say, warn
 from headstart.embedding import pixels
 from headstart.embedding.pixels import Resizing
@@ -74,6 +75,7 @@ def _from_cache(
     if refusal := rows.refusal(len(wanted)):
         warn(f"features are not kept in the cache: {refusal}")
         return arrays.build(place, wanted, contract, computing, pool, advance, warn)
+    disk.check_room(place.shards, len(wanted) * contract.row_bytes - _n_bytes(place), "the features")
     n_computed = rows.fill(wanted, computing, pool, advance, warn)
 
     def read(some: Mapping[str, str], advance: arrays.Advance) -> np.ndarray:
@@ -82,3 +84,8 @@ def _from_cache(
     with workers(None) as here:
         arrays.build(place, wanted, contract, read, here)
     return n_computed
+
+
+def _n_bytes(place: Place) -> int:
+    """Return how much the shards take that are there already, and are replaced one by one."""
+    return sum(path.stat().st_size for path in place.shards.glob("*")) if place.shards.is_dir() else 0

@@ -14,7 +14,7 @@ import numpy as np
 from headstart.base import paired
 from headstart.base.errors import CheckError, count_and_name
 from headstart.base.intervals import n_independent
-from headstart.base.records import Digest, Record
+from headstart.base.records import Digest, Record, Sealed
 from headstart.evaluation import metrics
 from headstart.evaluation.folder import AcceptedScores, Comparison
 from headstart.onnx.model_folder import MODEL
@@ -47,7 +47,7 @@ class Accepted(Record):
     commit: str
 
 
-class AcceptedFile(Record):
+class AcceptedFile(Sealed):
     """accepted.json."""
 
     accepted: Accepted | None  # None if no model was accepted, or export.gate is null

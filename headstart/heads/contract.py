@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Part of the key that a finished head is kept under. Raise it when the same features would give another head; a test
 # notices that.
-VERSION = "6"
+VERSION = "7"
 
 Advance = Callable[[int], None]
 
@@ -69,7 +69,7 @@ class Kind(Protocol):
     IS_LINEAR: bool  # one Gemm in head.onnx: its heads are `Linear`, can be blended and fine-tuned
     IS_COSTLY: bool  # tried on the levels alone that served the other kinds best
 
-    def grid(self, strengths: Sequence[float], n_rows: int, n_features: int) -> Sequence[float]:
+    def grid(self, strengths: Sequence[float], n_rows: int, n_features: int, n_classes: int = ...) -> Sequence[float]:
         """Return the strengths that the kind tries, the strongest first, where the user asks for `strengths`.
 
         A kind without strengths tries one head and calls it 0. None are returned for rows that are too many for it.

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
@@ -53,6 +53,8 @@ class Division:
     validated: np.ndarray  # int [V], numbers of the source's images
     fold_of: np.ndarray  # int [V]
     is_nested: bool  # whether pairs of folds are left out too
+    others: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # images that are learned from alone
+    fold_of_others: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def inner(self, part: int) -> list[int]:
         """Return the folds that a choice without fold `part` looks at: all others, or its neighbours in a circle.
@@ -81,6 +83,13 @@ class Division:
     def n_folds(self) -> int:
         """K."""
         return int(self.fold_of.max()) + 1
+
+    def learned(self, folds: Sequence[int]) -> np.ndarray:
+        """Return the numbers of the images that heads without these folds are fitted on."""
+        scored = self.validated[~np.isin(self.fold_of, folds)]
+        if not len(self.others):
+            return scored
+        return np.sort(np.concatenate([scored, self.others[~np.isin(self.fold_of_others, folds)]]))
 
     def left_out(self) -> list[tuple[int, ...]]:
         """Return what heads are fitted without: each fold and, if nested, each pair of folds that tells something."""
@@ -115,8 +124,7 @@ def fill(
         if not wanted:
             return
         threads = max(1, n_cores() // at_a_time)
-        learned = division.validated[~np.isin(division.fold_of, folds)]
-        design = Design(division.source, learned, hold=True, n_threads=threads)
+        design = Design(division.source, division.learned(folds), hold=True, n_threads=threads)
         rows = {fold: division.source.read(division.validated[division.fold_of == fold]) for fold in folds}
         for _, same in itertools.groupby(wanted, lambda each: each[0].levels.name):
             some = list(same)

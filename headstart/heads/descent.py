@@ -23,7 +23,9 @@ Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _GRADIENT = 1e-4  # its largest component, where descent ends
 _GAIN = 1e-8  # share of the loss that a step has to gain
-_MEMORY = 10  # steps
+_MEMORY = 10  # steps, or as many as `_MEMORY_BYTES` hold
+_MEMORY_BYTES, _FEWEST_STEPS = 400_000_000, 3
+SCORES_AT_ONCE = 16_000_000  # numbers of rows times classes: more rows are looked at in parts
 _MAX_STEPS, _MAX_HALVINGS = 500, 20
 _SUFFICIENT = 1e-4  # of the decrease that the slope promises
 
@@ -65,13 +67,30 @@ def _in_axes(design: Design, loss: Loss) -> _Value:
     labels = np.concatenate([labels for _, labels in design.blocks()])
     weights = (design.weights_of(labels) / design.n_rows).astype(np.float32)
 
-    def value(weight: np.ndarray, bias: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        each, by_scores = loss(rows @ weight.astype(np.float32) + bias.astype(np.float32), labels)
-        by_scores *= weights[:, None]
+    def of_part(part: slice, weight: np.ndarray, bias: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        each, by_scores = loss(rows[part] @ weight + bias, labels[part])
+        by_scores *= weights[part, None]
         by_bias = by_scores.sum(0, dtype=np.float64)
-        return float(each.astype(np.float64) @ weights), (rows.T @ by_scores).astype(np.float64), by_bias
+        return float(each.astype(np.float64) @ weights[part]), (rows[part].T @ by_scores).astype(np.float64), by_bias
+
+    def value(weight: np.ndarray, bias: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        step = max(1, SCORES_AT_ONCE // len(bias))
+        parts = [slice(start, start + step) for start in range(0, len(rows), step)]
+        low_weight, low_bias = weight.astype(np.float32), bias.astype(np.float32)
+        loss_of_all, by_weight, by_bias = of_part(parts[0], low_weight, low_bias)
+        for part in parts[1:]:
+            more, more_by_weight, more_by_bias = of_part(part, low_weight, low_bias)
+            loss_of_all += more
+            by_weight += more_by_weight
+            by_bias += more_by_bias
+        return loss_of_all, by_weight, by_bias
 
     return value
+
+
+def n_steps_kept(n_numbers: int) -> int:
+    """Return how many steps L-BFGS remembers of so many parameters, two arrays float64 each."""
+    return min(_MEMORY, max(_FEWEST_STEPS, _MEMORY_BYTES // (16 * max(n_numbers, 1))))
 
 
 def _in_features(design: Design, loss: Loss) -> _Value:
@@ -118,7 +137,7 @@ def lbfgs(value: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.nda
     does, so that folds wait for each other.
     """
     point, (lowest, gradient) = start, value(start)
-    steps: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=_MEMORY)
+    steps: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=n_steps_kept(start.size))
     for _ in range(_MAX_STEPS):
         if np.abs(gradient).max() <= _GRADIENT:
             break

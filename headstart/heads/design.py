@@ -30,9 +30,9 @@ class Budget(NamedTuple):
         """What is left for arrays."""
         return (self.memory_mb - PROCESS_MB) * 10**6
 
-    def holds(self, n_rows: int, n_features: int) -> bool:
-        """Return whether so many standardised rows fit."""
-        return 4 * n_rows * n_features < self.n_bytes
+    def holds(self, n_rows: int, n_features: int, n_taken: int = 0) -> bool:
+        """Return whether so many standardised rows fit beside `n_taken` bytes."""
+        return 4 * n_rows * n_features < self.n_bytes - n_taken
 
     def how_many(self, n_bytes_each: float, n_taken: int = 0) -> int:
         """Return how many things of this size fit beside `n_taken` bytes, one at least."""

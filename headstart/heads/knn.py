@@ -23,9 +23,10 @@ _SMALLEST = 1e-12
 _PAIRS = 2_000_000  # of rows that are compared at a time, 16 bytes each
 
 
-def grid(strengths: Sequence[float], n_rows: int, n_features: int) -> Sequence[float]:
-    """Return the numbers of neighbours to try."""
-    return tuple(k for k in _NEIGHBOURS if k < n_rows) if n_rows * n_features <= MAX_NUMBERS else ()
+def grid(strengths: Sequence[float], n_rows: int, n_features: int, n_classes: int = 0) -> Sequence[float]:
+    """Return the numbers of neighbours to try; none where rows and votes are more than `MAX_NUMBERS`."""
+    is_small = n_rows * (n_features + n_classes) <= MAX_NUMBERS
+    return tuple(k for k in _NEIGHBOURS if k < n_rows) if is_small else ()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _LEAST_WITHIN = 1e-3  # of all variance, where a class is a single row
 _RARE = 0.5  # rows that a class counts for at least, so that one without rows in a fold has a finite prior
 
 
-def grid(strengths: Sequence[float], n_rows: int, n_features: int) -> Sequence[float]:
+def grid(strengths: Sequence[float], n_rows: int, n_features: int, n_classes: int = 0) -> Sequence[float]:
     """Return shares of the identity, whatever the strengths."""
     return (0.9, 0.5, 0.2, 0.05, 0.0)
 
@@ -63,6 +63,8 @@ def solved(
     trace = variances.sum() - float(np.sum(np.square(means) @ priors))
     within = max(trace, _LEAST_WITHIN * float(variances.sum()))
     diagonal = kept * variances + shrinkage * within / n_features
+    if len(priors) > len(diagonal):  # more classes than axes: the smaller system is that of the axes
+        return np.asarray(np.linalg.solve(np.diag(diagonal) - kept * (means * priors) @ means.T, means))
     scaled = means / diagonal[:, None]
     correction = np.eye(len(priors)) - kept * priors[:, None] * (means.T @ scaled)
     return np.linalg.solve(correction.T, scaled.T).T
@@ -78,13 +80,15 @@ def _shrinkage(
         return (float(weights @ np.square(np.einsum("ij,ij->i", apart, apart, dtype=np.float64))),)
 
     (fourth,) = design.total(of_block)
-    inner = turned.T @ turned
+    if len(priors) > len(variances):  # the smaller of two products with the same norm
+        between, lengths = float(np.square((turned * priors) @ turned.T).sum()), np.square(turned).sum(0)
+    else:
+        inner = turned.T @ turned
+        between, lengths = float(priors @ np.square(inner) @ priors), np.diag(inner)
     squared = float(
-        np.sum(np.square(variances))
-        - 2 * np.sum((variances @ np.square(turned)) * priors)
-        + priors @ np.square(inner) @ priors
+        np.sum(np.square(variances)) - 2 * np.sum((variances @ np.square(turned)) * priors) + between
     )  # of the covariance's Frobenius norm
-    trace = float(variances.sum() - np.sum(np.diag(inner) * priors))
+    trace = float(variances.sum() - np.sum(lengths * priors))
     if trace < _LEAST_WITHIN * float(variances.sum()):
         return 1.0  # a class is a single row: what is left within classes are rounding errors
     noise = (fourth / design.n_rows - squared) / design.n_rows

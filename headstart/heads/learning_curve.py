@@ -81,16 +81,16 @@ def measure(
     told of n_folds * len(FRACTIONS) fits.
     """
     validated, fold_of = selection.validated, selection.fold_of
-    labels, groups = source.labels, source.groups
+    (known, fold_of_known), labels, groups = selection.learned, source.labels, source.groups
     jobs = [(row, fold) for row in range(len(FRACTIONS)) for fold in range(selection.n_folds)]
     scores = np.zeros((len(FRACTIONS) + 1, len(validated), n_classes))
     scores[-1] = selection.out_of_fold
     n_learned = np.zeros((len(FRACTIONS) + 1, selection.n_folds))
-    n_learned[-1] = [int((fold_of != fold).sum()) for fold in range(selection.n_folds)]
+    n_learned[-1] = [int((fold_of_known != fold).sum()) for fold in range(selection.n_folds)]
 
     def learn(job: tuple[int, int]) -> None:
         row, fold = job
-        others, held_out = validated[fold_of != fold], validated[fold_of == fold]
+        others, held_out = known[fold_of_known != fold], validated[fold_of == fold]
         n_wanted = max(1, round(FRACTIONS[row] * len(others)))
         part = others[draw(labels[others], groups[others], n_wanted, seed)]
         head = members.fit(
@@ -107,7 +107,7 @@ def measure(
         n_learned[row, fold] = len(part)
         advance(1)
 
-    largest = source.row_bytes() * len(validated)
+    largest = members.fit_bytes(selection.members, source, len(known), n_classes)
     with threadpool_limits(1), ThreadPoolExecutor(min(n_cores(), Budget(memory_mb).how_many(largest))) as pool:
         list(pool.map(learn, jobs))
     right = scores.argmax(2) == labels[validated]

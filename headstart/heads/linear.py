@@ -49,7 +49,7 @@ class Linear:
         return Fragment([gemm], initializers)
 
 
-def penalties(strengths: Sequence[float], n_rows: int, n_features: int) -> Sequence[float]:
+def penalties(strengths: Sequence[float], n_rows: int, n_features: int, n_classes: int = 0) -> Sequence[float]:
     """Return the grid of a kind with an L2 penalty: all strengths."""
     return sorted(set(strengths), reverse=True)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from headstart.heads import plan
 from headstart.heads.contract import Fitted, Training
 from headstart.heads.design import BLOCK_ROWS, Budget, Design, Source
 from headstart.heads.kinds import KINDS
@@ -50,7 +51,8 @@ def fit(
     with threadpool_limits(1):
         for member in members:
             some = source.at(member.columns)
-            hold = Budget(memory_mb).holds(2 * len(chosen) * some.per_image, some.n_features)
+            taken = plan.class_bytes(len(chosen) * some.per_image, some.n_features, n_classes)
+            hold = Budget(memory_mb).holds(2 * len(chosen) * some.per_image, some.n_features, taken)
             design = Design(some, chosen, hold, n_threads)
             (head,) = KINDS[member.kind].fit_path(design, n_classes, [member.strength], training)
             heads.append(head)
@@ -60,6 +62,12 @@ def fit(
     linear = [cast(Linear, head.calibrated(each.temperature)) for head, each in zip(heads, members, strict=True)]
     where = [np.searchsorted(columns, member.columns) for member in members]
     return weighted_sum(linear, [member.weight for member in members], where, len(columns))
+
+
+def fit_bytes(members: Sequence[Member], source: Source, n_images: int, n_classes: int) -> int:
+    """Return what fitting the widest of the members takes."""
+    n_rows, width = n_images * source.per_image, max(len(member.columns) for member in members)
+    return source.row_bytes() * n_images + plan.class_bytes(n_rows, width, n_classes)
 
 
 def scores_of(head: Fitted, source: Source, images: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ _MAX_EPOCHS, _PATIENCE = 40, 4
 _PARTS = 7  # one of which decides when to stop
 
 
-def grid(strengths: Sequence[float], n_rows: int, n_features: int) -> Sequence[float]:
+def grid(strengths: Sequence[float], n_rows: int, n_features: int, n_classes: int = 0) -> Sequence[float]:
     """Return two decays, whatever the strengths."""
     return (1.0, 0.01)
 

@@ -35,10 +35,16 @@ def fit(features: np.ndarray, labels: np.ndarray, n_classes: int, fold_of: np.nd
     """
     units = _unit(features.astype(np.float64))
     n_folds = int(fold_of.max()) + 1
-    sums = np.zeros((n_folds + 1, n_classes, features.shape[1]))
-    np.add.at(sums, (fold_of, labels), units)  # fold -1 is the last
-    total = sums.sum(0)
-    held_out = [_cosines(features[fold_of == fold], _unit(total - sums[fold]).T) for fold in range(n_folds)]
+
+    def sums(fold: int) -> np.ndarray:  # of one fold at a time: classes and features may be many
+        found = np.zeros((n_classes, features.shape[1]))
+        np.add.at(found, labels[fold_of == fold], units[fold_of == fold])
+        return found
+
+    total = sums(0)
+    for fold in (*range(1, n_folds), -1):
+        total += sums(fold)
+    held_out = [_cosines(features[fold_of == fold], _unit(total - sums(fold)).T) for fold in range(n_folds)]
     marks = np.sort(np.concatenate(held_out))
     if len(marks) > _N_MARKS:
         marks = np.quantile(marks, np.linspace(0, 1, _N_MARKS))

@@ -21,7 +21,7 @@ IS_LINEAR, IS_COSTLY = True, False
 n_numbers = linear.n_numbers
 
 
-def grid(strengths: Sequence[float], n_rows: int, n_features: int) -> Sequence[float]:
+def grid(strengths: Sequence[float], n_rows: int, n_features: int, n_classes: int = 0) -> Sequence[float]:
     """Return a single one."""
     return (0.0,)
 

@@ -8,55 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from headstart.base.cores import n_cores
 from headstart.base.errors import ParamError
-from headstart.heads import knn, members
+from headstart.heads import knn, members, plan
 from headstart.heads.calibration import Calibration
 from headstart.heads.candidates import Candidate, Nested, nested, table
-from headstart.heads.contract import PLAIN, Advance, Fitted, Kind, Training
+from headstart.heads.contract import Advance, Fitted, Training
 from headstart.heads.crossval import Division, Family, fill
 from headstart.heads.design import Budget, Source
-from headstart.heads.folds import assign_folds, draw
-from headstart.heads.level_sets import LevelSet
 from headstart.heads.members import Member
+from headstart.heads.plan import MAX_VALIDATED as MAX_VALIDATED
+from headstart.heads.plan import Settings as Settings
 from headstart.heads.view import EVERYTHING, Name, Scores, View
-
-MAX_VALIDATED = 10_000  # images in the cross-validation: more would not make the choice any surer
-_PER_CLASS = 20  # images that the cross-validation should have; where memory lacks for them, it is not nested
-_COPIES = 3  # of the standardised rows that a fit has in memory
-_MATRICES = 5  # covariances and their eigenvectors, float64
-
-
-class Settings(NamedTuple):
-    """What a selection chooses among, and by what."""
-
-    kinds: Sequence[Kind]
-    level_sets: Sequence[LevelSet]
-    strengths: Sequence[float]
-    folds: int
-    seed: int
-    memory_mb: int  # of the whole process
-    criterion: str = "log_loss"  # a name of CRITERIA
-    with_blend: bool = True
-    training: Training = PLAIN
-    adjustment: float = 0.0  # how often the log prior of a class is taken off its scores
-    is_nested: bool = True  # whether the choice is repeated within every outer fold
-
-    def n_sets(self, kind: Kind) -> int:
-        """Return on how many sets of levels a kind may be tried."""
-        is_narrowed = kind.IS_COSTLY and not all(each.IS_COSTLY for each in self.kinds)
-        return min(self.folds + 2, len(self.level_sets)) if is_narrowed else len(self.level_sets)
-
-    @property
-    def n_fits(self) -> int:
-        """How often `select` calls `advance`, at most."""
-        n_pairs = self.folds * (self.folds - 1) // 2 if self.is_nested else 0
-        return sum(self.n_sets(kind) for kind in self.kinds) * (self.folds + n_pairs)
 
 
 @dataclass(frozen=True)
@@ -73,6 +40,8 @@ class Selection:
     shift: np.ndarray  # float64 [C], added to calibrated scores
     validated: np.ndarray  # int [V], the numbers of the images in the cross-validation
     fold_of: np.ndarray  # int [V]
+    others: np.ndarray  # int [U], those of images that its heads learned from, and did not answer
+    fold_of_others: np.ndarray  # int [U]
     out_of_fold: np.ndarray  # float64 [V, C], calibrated scores by the chosen candidate
 
     @property
@@ -89,6 +58,13 @@ class Selection:
     def columns(self) -> np.ndarray:
         """Int [D] of all features, that the head reads."""
         return members.columns_of(self.members)
+
+    @property
+    def learned(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images that heads of the cross-validation learned from, int, rising, and their folds."""
+        images = np.concatenate([self.validated, self.others])
+        order = np.argsort(images, kind="stable")
+        return images[order], np.concatenate([self.fold_of, self.fold_of_others])[order]
 
     @property
     def n_folds(self) -> int:
@@ -113,7 +89,7 @@ def select(source: Source, n_classes: int, settings: Settings, advance: Advance 
     images, or memory does not hold them, the cross-validation has a drawn part of them, in whole groups. `advance` is
     called from several threads.
     """
-    division = _division(source, n_classes, settings)
+    settings, division = plan.planned(source, n_classes, settings)
     priors = (np.bincount(source.labels, minlength=n_classes) + 0.5) / (len(source.labels) + 0.5 * n_classes)
     shift = -settings.adjustment * np.log(priors)
     parts = [EVERYTHING, *range(division.n_folds)] if division.is_nested else [EVERYTHING]
@@ -121,7 +97,8 @@ def select(source: Source, n_classes: int, settings: Settings, advance: Advance 
     # Folds in parallel and BLAS on one thread: six times faster than the reverse, and the same bytes on any machine.
     with threadpool_limits(1):
         views = _cross_validated(division, parts, shift, settings, advance)
-        with ThreadPoolExecutor(n_cores()) as pool:
+        judging = plan.judging_bytes(division, settings)
+        with ThreadPoolExecutor(min(n_cores(), Budget(settings.memory_mb).how_many(judging))) as pool:
             judged = list(pool.map(lambda view: view.candidates(settings.with_blend), views))
         chosen = [view.settled(view.simplest(tried)) for view, tried in zip(views, judged, strict=True)]
     winner = chosen[0]
@@ -140,22 +117,10 @@ def select(source: Source, n_classes: int, settings: Settings, advance: Advance 
         shift,
         division.validated,
         division.fold_of,
+        division.others,
+        division.fold_of_others,
         winner.scores,
     )
-
-
-def _division(source: Source, n_classes: int, settings: Settings) -> Division:
-    budget, n_wanted = Budget(settings.memory_mb), min(len(source.labels), _PER_CLASS * n_classes)
-    n_heads = sum(settings.n_sets(kind) * len(kind.grid(settings.strengths, 100, 1)) for kind in settings.kinds)
-    row_bytes, score_bytes = _COPIES * source.row_bytes(), 4 * n_heads * n_classes
-    is_nested = settings.is_nested and settings.folds > 2
-    n_images = budget.how_many(row_bytes + score_bytes * (settings.folds + 1 if is_nested else 1))
-    if n_images < n_wanted:
-        is_nested, n_images = False, budget.how_many(row_bytes + score_bytes)
-    validated = draw(source.labels, source.groups, min(MAX_VALIDATED, n_images), settings.seed, settings.folds)
-    labels, groups = source.labels[validated], source.groups[validated]
-    fold_of = assign_folds(labels, groups, settings.folds, settings.seed)
-    return Division(source, n_classes, validated, fold_of, is_nested and fold_of.max() > 1)
 
 
 def _cross_validated(
@@ -163,9 +128,7 @@ def _cross_validated(
 ) -> list[View]:
     """Return views of the out-of-fold scores of all families: first of the closed forms, then of the costly kinds."""
     source = division.source
-    n_rows = len(division.validated) * source.per_image
-    matrices = _MATRICES * 8 * min(n_rows, source.n_features) ** 2
-    each = _COPIES * source.row_bytes() * len(division.validated) + matrices
+    each = plan.fit_bytes(source, len(division.validated) + len(division.others), division.n_classes, settings)
     closed, costly = _families(division, settings, False), _families(division, settings, True)
     taken = sum(of.of.nbytes for of in (*closed.values(), *costly.values()))
     at_a_time = min(n_cores(), len(division.left_out()), Budget(settings.memory_mb).how_many(each, taken))
@@ -194,7 +157,7 @@ def _families(division: Division, settings: Settings, costly: bool) -> dict[Name
     found = {}
     for levels in settings.level_sets:
         for kind in settings.kinds:
-            strengths = tuple(kind.grid(settings.strengths, n_rows, len(levels.columns)))
+            strengths = tuple(kind.grid(settings.strengths, n_rows, len(levels.columns), division.n_classes))
             if costly == kind.IS_COSTLY and strengths:
                 family = Family(kind, levels, strengths)
                 found[family.name] = Scores(family, division.empty(family))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -30,9 +30,14 @@ class Judged(NamedTuple):
     members: tuple[Member, ...]
     order: tuple[float, ...]  # the simpler comes first
     temperature: float
-    scores: np.ndarray  # float64 [n, C] of the images in view, calibrated
+    scored: Callable[[], np.ndarray]  # what `scores` returns; held for none but the few that need it
     values: np.ndarray  # float64 [n]: the criterion's
     calibration: Calibration | None = None  # of a settled one
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Float64 [n, C] of the images in view, calibrated."""
+        return self.scored()
 
     @property
     def is_linear(self) -> bool:
@@ -139,7 +144,8 @@ class View:
         """Return a candidate with the temperature that it may ship with, and why; see `calibrate`."""
         raw = (chosen.scores - self.shift) * chosen.temperature
         found = calibrate(raw, self.labels, self._trials(chosen, raw))
-        return self._at(found.temperature, chosen.name, chosen.members, chosen.order, raw)._replace(calibration=found)
+        settled = self._at(found.temperature, chosen.name, chosen.members, chosen.order, lambda: raw)
+        return settled._replace(calibration=found)
 
     def _trials(self, chosen: Judged, raw: np.ndarray) -> Iterator[Trial]:
         """Yield a trial for each fold.
@@ -189,19 +195,21 @@ class View:
             if weight > 0
         ]
         width = len(members.columns_of(parts))
-        return self._judged((blend.NAME, "of several"), tuple(parts), (0.0, width, 1.0, 0.0, 0.0), mixed)
+        return self._judged((blend.NAME, "of several"), tuple(parts), (0.0, width, 1.0, 0.0, 0.0), lambda: mixed)
 
     def _single(self, family: Family, row: int, scores: np.ndarray) -> Judged:
         kind, levels, strength = family.kind, family.levels, family.strengths[row]
         member = Member(kind.NAME, levels.levels, levels.columns, strength, 1.0, 1.0)
         number = list(KINDS).index(kind.NAME)
         order = (float(not kind.IS_LINEAR), len(levels.columns), 0.0, float(number), -strength)
-        return self._judged(family.name, (member,), order, scores[self.seen].astype(np.float64))
+        return self._judged(family.name, (member,), order, lambda: scores[self.seen].astype(np.float64))
 
-    def _judged(self, name: Name, parts: tuple[Member, ...], order: tuple[float, ...], scores: np.ndarray) -> Judged:
+    def _judged(
+        self, name: Name, parts: tuple[Member, ...], order: tuple[float, ...], raw: Callable[[], np.ndarray]
+    ) -> Judged:
         # Without caution, which would favour heads that are sure of everything where a few images are all right.
-        temperature = fit_temperature(scores, self.labels)
-        return self._at(temperature if temperature < TOO_HIGH else 1.0, name, parts, order, scores)
+        temperature = fit_temperature(raw(), self.labels)
+        return self._at(temperature if temperature < TOO_HIGH else 1.0, name, parts, order, raw)
 
     def _at(
         self,
@@ -209,10 +217,13 @@ class View:
         name: Name,
         parts: tuple[Member, ...],
         order: tuple[float, ...],
-        scores: np.ndarray,
+        raw: Callable[[], np.ndarray],
     ) -> Judged:
-        """Return a candidate with scores [n, C] at a temperature."""
-        calibrated = scores / temperature
-        adjusted = calibrated + self.shift
-        compared = calibrated if self.criterion == "log_loss" else adjusted  # adjusted ones are meant for other priors
-        return Judged(name, parts, order, temperature, adjusted, CRITERIA[self.criterion](compared, self.labels))
+        """Return a candidate with the scores that `raw` returns, [n, C], at a temperature."""
+
+        def scored() -> np.ndarray:
+            adjusted: np.ndarray = raw() / temperature + self.shift
+            return adjusted
+
+        compared = raw() / temperature if self.criterion == "log_loss" else scored()  # which is for other priors
+        return Judged(name, parts, order, temperature, scored, CRITERIA[self.criterion](compared, self.labels))

@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 from PIL import Image, UnidentifiedImageError
 
-from headstart.base.errors import DataError, UnreachableError
+from headstart.base.errors import ChangedError, UnreachableError
 from headstart.images import colour, deep
 from headstart.images.deep import ALL_BITS, LEAST_BITS
 from headstart.images.formats import FORMATS, OutOfMemoryError, UnreadableError
@@ -61,7 +61,7 @@ def decoder(bits: int = ALL_BITS) -> str:
 
 
 def read_unchanged(path: Path, image_id: str) -> bytes:
-    """Return the bytes of an image file; DataError if it is missing or its SHA-256 is no longer `image_id`.
+    """Return the bytes of an image file; ChangedError if it is missing or its SHA-256 is no longer `image_id`.
 
     UnreachableError if its URL does not answer.
     """
@@ -71,12 +71,15 @@ def read_unchanged(path: Path, image_id: str) -> bytes:
         said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         where: object = path  # a Path, or a URL that behaves like one
         lasts = isinstance(where, Path) or isinstance(error, FileNotFoundError)
-        kind = DataError if lasts else UnreachableError
-        raise kind(f"{path} cannot be read ({said}), but the manifest lists it. Run `dvc repro`.") from None
+        kind = ChangedError if lasts else UnreachableError
+        raise kind(
+            f"{path} cannot be read ({said}), but the manifest lists it. Run `headstart run`, which looks at all files"
+            " again, or `dvc repro --force validate`."
+        ) from None
     if hashlib.sha256(data).hexdigest() != image_id:
-        raise DataError(
+        raise ChangedError(
             f"{path} has changed since `validate` read it. The bytes that the manifest lists were expected."
-            " Run `dvc repro --force validate`."
+            " Run `headstart run`, which looks at all files again, or `dvc repro --force validate`."
         )
     return data
 

@@ -12,6 +12,7 @@ from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 _THROWN_AWAY = 5  # multiple of the limit up to which a body is read; a longer one is cut off
+_SMALL_SHARE = 32  # of the room for bodies that a small one takes at most: 4 of 128 MB
 GONE = 499  # in log and metrics: the client hung up before it had an answer. nginx's number; it is never sent
 
 
@@ -102,7 +103,15 @@ class Body:
         self.n_held += n_bytes
 
     def _check_room(self, n_bytes: int) -> None:
-        if self._bodies.n_held + n_bytes > self._limits.held_mb * 1_000_000:
+        """Raise HTTPException 503 unless there is room for so many more bytes.
+
+        A quarter of the room is for small bodies alone: a few clients that hold back the end of large ones do not keep
+        out the others.
+        """
+        room = self._limits.held_mb * 1_000_000
+        if self.n_held + n_bytes > room / _SMALL_SHARE:
+            room = 3 * room // 4
+        if self._bodies.n_held + n_bytes > room:
             raise refused(503, "the server holds as many requests as it can. Try again.", after_s=1, closes=True)
 
 

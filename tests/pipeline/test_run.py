@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from headstart.images.decoding import decode
 from tasks.__main__ import STAGES
-from tests.pipeline.conftest import FIRST_RUN
+from tests.conftest import FIRST_RUN
 from tests.support.browser import opened
 from tests.support.projects import DEFAULT_BACKBONE, Project, write_photographs
 

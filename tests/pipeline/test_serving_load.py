@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import shutil
-import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.support.hostile_clients import measured, repeated
 from tests.support.images import encoded, photograph
 from tests.support.serving import PICTURE, SMALL, Serving, served
 
@@ -80,126 +76,17 @@ def test_ten_times_the_capacity_for_a_minute_neither_grows_memory_nor_breaks_any
 
 def test_fifty_hostile_clients_for_two_minutes_leave_a_good_one_its_answers(tmp_path: Path) -> None:
     with served(SMALL, tmp_path / "log", "--send-seconds", "10") as serving:
-        good = encoded(photograph(1, 1500, 2000), "JPEG")
-        before_mb = serving.memory_mb()
-        undisturbed: list[float] = []
-        disturbed: list[float] = []
-        memory_mb: list[float] = []
-        with repeated(lambda: memory_mb.append(serving.memory_mb()), 0.5):
-            for _ in range(4):  # by turns, since other programs use the machine too
-                undisturbed += _good_client(serving, good, 30)
-                # In a process of their own: their threads must not keep the good client waiting.
-                hostile = multiprocessing.get_context("spawn").Process(target=_attack, args=(serving.address,))
-                hostile.start()
-                try:
-                    disturbed += _good_client(serving, good, 32)
-                finally:
-                    hostile.kill()
-                    hostile.join()
-        peak_mb = max(memory_mb)
-        p99 = [float(np.percentile(each, 99)) for each in (undisturbed, disturbed)]
-        print(f"p99 {1e3 * p99[0]:.0f} ms undisturbed ({len(undisturbed)}), {1e3 * p99[1]:.0f} ms ({len(disturbed)})")
-        print(f"memory {before_mb:.0f} MB, at most {peak_mb:.0f} MB")
-        assert peak_mb - before_mb < 300
-        assert p99[1] < 3 * p99[0]
+        found = measured(serving)
+        alone, among = found.p99_s
+        print(f"p99 {1e3 * alone:.0f} ms ({len(found.undisturbed_s)}), {1e3 * among:.0f} ms ({len(found.disturbed_s)})")
+        print(f"memory {found.before_mb:.0f} MB, at most {found.peak_mb:.0f} MB")
+        assert found.n_refused == (0, 0)
+        assert found.peak_mb - found.before_mb < 300
+        assert among < 3 * alone
         assert "Traceback" not in serving.log.read_text()
-
-
-def _good_client(serving: Serving, body: bytes, seconds: float) -> list[float]:
-    """Return the seconds of each answer of a client that asks ten times a second."""
-    took = []
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        began = time.monotonic()
-        status, said = serving.predict(body)
-        assert status == 200, said
-        took.append(time.monotonic() - began)
-        time.sleep(max(0, 0.1 - took[-1]))
-    return took
 
 
 def _took_s(call: Callable[[], object]) -> float:
     began = time.monotonic()
     call()
     return time.monotonic() - began
-
-
-@contextmanager
-def repeated(call: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Call again and again in a thread while the context lasts."""
-    ends = threading.Event()
-
-    def run() -> None:
-        while not ends.wait(every_s):
-            call()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ends.set()
-        thread.join()
-
-
-# Hostile clients: ten of each kind.
-
-
-def _attack(address: str) -> None:
-    kinds = (_half_headers, _dripping_body, _large_bodies, _bombs, _hang_ups)
-    threads = [threading.Thread(target=kinds[number % 5], args=(address,)) for number in range(50)]
-    for thread in threads:
-        thread.start()
-
-
-HEADER = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-
-
-def _connected(address: str, sends: bytes) -> socket.socket:
-    host, _, port = address.partition(":")
-    connection = socket.create_connection((host, int(port)), timeout=30)
-    connection.sendall(sends)
-    return connection
-
-
-def _half_headers(address: str) -> None:
-    """Hold a hundred connections whose headers never end."""
-    held = []
-    while True:
-        with suppress(OSError):
-            held.append(_connected(address, b"POST /predict HTTP/1.1\r\nHost: x\r\n"))
-        if len(held) > 100:
-            held.pop(0).close()
-        time.sleep(0.05)
-
-
-def _dripping_body(address: str) -> None:
-    while True:
-        with suppress(OSError), _connected(address, HEADER % 1000) as one:
-            while True:
-                one.sendall(b"x")
-                time.sleep(0.5)
-
-
-def _large_bodies(address: str) -> None:
-    """Send 19.9 of 20 MB, and hold the rest back."""
-    while True:
-        with suppress(OSError), _connected(address, HEADER % 20_000_000 + bytes(19_900_000)) as one:
-            one.recv(1)
-        time.sleep(1)
-
-
-def _bombs(address: str) -> None:
-    bomb = encoded(np.zeros((1, 1, 3), np.uint8), "GIF")
-    bomb = bomb[:6] + b"\xff\xff\xff\xff" + bomb[10:]  # claims 65535 x 65535 pixels
-    while True:
-        with suppress(OSError), _connected(address, HEADER % len(bomb) + bomb) as one:
-            one.recv(1)
-        time.sleep(0.2)
-
-
-def _hang_ups(address: str) -> None:
-    while True:
-        with suppress(OSError):
-            _connected(address, HEADER % 1000 + b"x").close()
-        time.sleep(0.1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import serve
+from flows import server
 
 _TALKATIVE = """\
 #!{python}
@@ -30,10 +30,10 @@ def test_a_server_that_has_logged_for_months_still_answers(tmp_path: Path, monke
     talkative.write_text(_TALKATIVE.format(python=sys.executable))
     talkative.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(talkative))
-    monkeypatch.setattr(serve, "_START_S", 10)
+    monkeypatch.setattr(server, "_START_S", 10)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with serve.server(port) as api:
+    with server.server(port) as api:
         assert api == f"http://127.0.0.1:{port}/api"

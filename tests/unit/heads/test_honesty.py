@@ -20,6 +20,7 @@ from headstart.heads import (
     knn,
     lda,
     mlp,
+    plan,
     prototype,
     ridge,
     softmax,
@@ -93,7 +94,7 @@ def test_nested_cross_validation_is_the_selection_chosen_afresh_outside_each_fol
         return np.unique(outer[groups], return_inverse=True)[1]
 
     monkeypatch.setattr(sweep, "nested", keeping)
-    monkeypatch.setattr(sweep, "assign_folds", as_before)
+    monkeypatch.setattr(plan, "assign_folds", as_before)
     # Two strengths, so that no path stops early; where it does is decided by all rows that are held out.
     changes = {"kinds": kinds, "level_sets": level_sets(TWO, 20), "strengths": (1.0, 0.01), "criterion": criterion}
     selection = select(source, **changes)
@@ -289,7 +290,7 @@ def test_of_many_images_the_head_is_the_same_and_a_hidden_fold_stays_hidden(monk
 
     (views, chosen), hidden = found[0], some.fold_of == 0
     turned = np.where(hidden, (labels + 1) % 3, labels)
-    monkeypatch.setattr(sweep, "assign_folds", lambda *_: some.fold_of)
+    monkeypatch.setattr(plan, "assign_folds", lambda *_: some.fold_of)
     select(source_of(features, turned), kinds=kinds, folds=5)
     again, after = found[1]
     assert views[1].part == 0 and views[1].seen.sum() < 300

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from headstart.heads import design, knn, lda, learning_curve, members, mlp, prototype, ridge, softmax, sweep
+from headstart.heads import design, knn, lda, learning_curve, members, mlp, plan, prototype, ridge, softmax
 from headstart.heads.contract import Kind
 from headstart.heads.design import Source
 from headstart.heads.folds import draw
@@ -76,7 +76,7 @@ def test_nobody_is_asked_about_what_he_learned_from() -> None:
 
 
 def test_images_outside_the_cross_validation_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "MAX_VALIDATED", 300)
+    monkeypatch.setattr(plan, "MAX_VALIDATED", 300)
     selection, points = curve_of(source_of(*data()))
     assert len(selection.validated) == 300
     assert [point.n_images for point in points] == [24, 60, 120, 240]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -69,6 +70,24 @@ def test_bodies_count_until_they_are_answered_and_a_full_house_refuses() -> None
             assert bodies.n_held == 1_900_000
         assert bodies.n_held == 0
         assert await read(bodies, request_of(b"a", b"b")) == b"ab"
+
+    asyncio.run(run())
+
+
+def test_large_bodies_that_are_held_back_leave_room_for_small_ones() -> None:
+    bodies = Bodies(Limits(max_mb=20, held_mb=128))
+
+    async def run() -> None:
+        with contextlib.ExitStack() as held:
+            n_refused = 0
+            for _ in range(10):  # as ten clients that send 19.9 of 20 MB; all were let in before the first had sent
+                body = held.enter_context(bodies.held())
+                try:
+                    await body.read(request_of(*[bytes(100_000)] * 199))
+                except HTTPException:
+                    n_refused += 1
+            assert n_refused > 4
+            assert len(await read(bodies, request_of(bytes(2_000_000)))) == 2_000_000
 
     asyncio.run(run())
 
