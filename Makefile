@@ -11,13 +11,16 @@ quoted = '$(subst ','\'',$(1))'
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run review flow serve accept share sign push setup test test-all bench corpora latency check lock clean help
+.PHONY: run rank review flow serve accept share sign push setup test test-all bench corpora latency check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(STAMP)        ## run the pipeline; `make run DATA=folder` on your own images
 	@python -m headstart run $(if $(DATA),--data=$(call quoted,$(DATA)))
+
+rank: $(STAMP)       ## compare backbones, and change nothing: `make rank DATA=folder`
+	@python -m headstart rank $(if $(DATA),--data=$(call quoted,$(DATA)))
 
 review: $(STAMP)     ## look at what the audit found, on a local page, and decide about it
 	@python -m headstart review

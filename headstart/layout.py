@@ -37,6 +37,7 @@ class Layout:
     cache_dir: str | None = None  # cache.dir
     cache_gb: float = 50.0  # cache.max_gb
     keeps_backbones: bool = True  # cache.backbones
+    results: Path | None = None  # where artefacts lie, if not in the project
 
     @classmethod
     def of(cls, root: Path, params: Params) -> Layout:
@@ -78,7 +79,7 @@ class Layout:
     @property
     def artifacts(self) -> Path:
         """Everything that the stages write, except the default dataset."""
-        return self.root / "artifacts"
+        return self.results or self.root / "artifacts"
 
     @property
     def manifest(self) -> Path:
@@ -104,6 +105,16 @@ class Layout:
     def split_summary(self) -> Path:
         """Classes in label order, image counts per split and class, notes, warnings."""
         return self.artifacts / "split_summary.json"
+
+    @property
+    def ranking(self) -> Path:
+        """ranking.json: the backbones that were compared, each with its scores and what it costs."""
+        return self.artifacts / "ranking"
+
+    @property
+    def ranked(self) -> Path:
+        """The backbone that won, without times: the stage `backbone` runs again for another winner alone."""
+        return self.artifacts / "ranked.json"
 
     @property
     def backbone(self) -> Path:
