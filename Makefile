@@ -60,7 +60,7 @@ corpora: $(STAMP)    ## read a folder of odd images as `validate` does: `make co
 
 bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
 	@test -n $(call quoted,$(DATA)) || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }
-	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch; do
+	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch rank_time rank rank_tuned; do
 	    python -m benchmarks.$$name --data=$(call quoted,$(DATA))
 	done
 	python -m benchmarks.row_cache

@@ -42,7 +42,8 @@ class _Judge:
         with bar(f"embedding by {embedder.candidate.label}", len(some), "image") as advance:
             features = embedder(some.where, advance)
         images = Images(some.labels, some.groups, self.n_classes)
-        scored = score.scored(features, images, record.levels, self.settings)
+        chosen = score.selection(features, images, record.levels, self.settings)
+        scored = score.scored(chosen, images, self.settings.select_by)
         self.seen[number] = scored, score.alone(features, images, record.levels)
         return scored.values
 

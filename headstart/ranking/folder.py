@@ -74,7 +74,7 @@ class RankingRecord(Record):
 
     def _won(self) -> str:
         best, second = self.best, self.second
-        told = f"{best.label} wins: {best.accuracy:.1%} right in cross-validation on {best.n_images} images"
+        told = f"the winner is {best.label}: {best.accuracy:.1%} right in cross-validation on {best.n_images} images"
         if second is None or second.behind is None or second.behind_se is None:
             return f"{told}; no other that may win has seen all of them"
         is_clear = second.behind > 2 * second.behind_se
@@ -86,7 +86,7 @@ class RankingRecord(Record):
 
     def _missed(self) -> list[str]:
         better = [each for each in self.entries if each.obstacles and each.behind is not None and each.behind < 0]
-        return [f"{each.label} would be better, but {' and '.join(each.obstacles)}" for each in better]
+        return [f"better would be {each.label}, but {' and '.join(each.obstacles)}" for each in better]
 
     def _raced(self) -> str:
         out = [each for each in self.entries if each.is_out]

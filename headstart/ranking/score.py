@@ -15,6 +15,7 @@ from headstart.heads.calibration import losses
 from headstart.heads.criteria import CRITERIA
 from headstart.heads.design import PROCESS_MB, Source
 from headstart.heads.level_sets import LevelSet, columns_of, level_sets
+from headstart.heads.sweep import Selection
 from headstart.onnx.backbone_folder import LAST, LevelRecord
 from headstart.ranking.hscore import h_score
 from headstart.ranking.logme import logme
@@ -61,11 +62,11 @@ def most_images(widths: Sequence[int], memory_mb: int) -> int:
     return int(max(1, (memory_mb - PROCESS_MB) * 10**6 // (4 * _ROW_COPIES * (max(widths) + 1))))
 
 
-def scored(features: np.ndarray, images: Images, known: Sequence[LevelRecord], settings: TrainHead) -> Scored:
-    """Return the cross-validated scores of float [N, D], by the best head of a few kinds.
+def selection(features: np.ndarray, images: Images, known: Sequence[LevelRecord], settings: TrainHead) -> Selection:
+    """Return the best head of a few kinds on float [N, D], by cross-validation.
 
-    Folds follow from labels, groups and `train_head.seed`, so that they are the same for all candidates. Heads
-    read the last level or all, whichever is better, unless train_head.levels is one of these.
+    Folds follow from labels, groups and `train_head.seed`, so that they are the same for all candidates. Heads read the
+    last level or all, unless train_head.levels is one of these.
     """
     chosen = sweep.select(
         Source(features, None, images.labels, images.groups),
@@ -83,13 +84,18 @@ def scored(features: np.ndarray, images: Images, known: Sequence[LevelRecord], s
         ),
     )
     assert len(chosen.validated) == len(images.labels)
+    return chosen
+
+
+def scored(chosen: Selection, images: Images, criterion: str) -> Scored:
+    """Return the cross-validated scores of a selection on all of `images`."""
     scores, labels, groups = chosen.out_of_fold, images.labels, images.groups
     right, loss = scores.argmax(axis=1) == labels, losses(scores, labels)
     accuracy = float(right.mean())
     spread = advantage(loss, np.zeros(len(loss)), groups).standard_error
     interval = wilson(accuracy, n_independent(groups))
     best = chosen.chosen
-    values = CRITERIA[settings.select_by](scores, labels)
+    values = CRITERIA[criterion](scores, labels)
     return Scored(values, accuracy, interval, float(loss.mean()), spread, best.kind, best.levels)
 
 

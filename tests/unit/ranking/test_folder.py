@@ -11,10 +11,10 @@ from tests.support.rankings import ENTRIES, entry, ranking
 def test_the_words_name_the_winner_its_margin_who_would_be_better_and_what_the_race_saved() -> None:
     won, missed, raced = ranking().words()
     assert won == (
-        "middling wins: 95.0% right in cross-validation on 400 images, log loss lower than that of slower by 0.0100"
-        " ± 0.0100 (standard error), which may be chance"
+        "the winner is middling: 95.0% right in cross-validation on 400 images, log loss lower than that of slower by"
+        " 0.0100 ± 0.0100 (standard error), which may be chance"
     )
-    assert missed == "barred would be better, but its licence is unknown"
+    assert missed == "better would be barred, but its licence is unknown"
     assert raced == "the race dropped hopeless after 100 of 400 images, and saved 29% of the time in networks"
 
 

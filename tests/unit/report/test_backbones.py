@@ -23,7 +23,7 @@ def test_it_shows_all_candidates_their_winner_and_why_one_cannot_win() -> None:
     assert all(each.label in html for each in ENTRIES)
     assert "middling · wins" in html
     assert "cannot win: its licence is unknown" in html
-    assert "<small>out of the race</small>" in html
+    assert "<small>Apache-2.0, out of the race</small>" in html
     assert "1 thread of a processor, by onnxruntime 1.31.1" in html
     assert "decided nothing here" not in html
 
