@@ -59,7 +59,7 @@ def compare(
 ) -> tuple[RankingRecord, Candidate]:
     """Return the ranking and the winner: the lowest criterion of those that may win."""
     widths = [each.record.n_features for each in candidates]
-    n_images = min(rank.max_images, score.most_images(widths, settings.memory_mb))
+    n_images = min(rank.max_images, score.most_images(widths, n_classes, settings))
     parts = growing(images.labels, images.groups, n_images, settings.folds, rank.seed)
     if not rank.racing:
         parts = parts[-1:]

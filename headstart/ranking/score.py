@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from headstart.base.errors import ParamError
 from headstart.base.intervals import Interval, n_independent, wilson
 from headstart.base.paired import advantage
 from headstart.heads import lda, ridge, sweep
 from headstart.heads.calibration import losses
 from headstart.heads.criteria import CRITERIA
-from headstart.heads.design import PROCESS_MB, Source
+from headstart.heads.design import Budget, Source
 from headstart.heads.level_sets import LevelSet, columns_of, level_sets
 from headstart.heads.sweep import Selection
 from headstart.onnx.backbone_folder import LAST, LevelRecord
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 KINDS = (ridge, lda)  # closed forms: a second for a few hundred images
 _ROW_COPIES = 6  # float32, that the fits of a cross-validation hold at a time
+_N_SETS = 2  # of levels
 
 
 class Images(NamedTuple):
@@ -57,9 +59,11 @@ class Alone(NamedTuple):
     h_score: float
 
 
-def most_images(widths: Sequence[int], memory_mb: int) -> int:
-    """Return of how many images the widest candidate's rows fit: beyond, folds would not be the same for all."""
-    return int(max(1, (memory_mb - PROCESS_MB) * 10**6 // (4 * _ROW_COPIES * (max(widths) + 1))))
+def most_images(widths: Sequence[int], n_classes: int, settings: TrainHead) -> int:
+    """Return of how many images the widest candidate fits into memory: beyond, folds would not be the same for all."""
+    n_heads = _N_SETS * sum(len(kind.grid(settings.strengths, 100, 1)) for kind in KINDS)
+    bytes_each = 4 * (_ROW_COPIES * (max(widths) + 1) + 2 * n_heads * n_classes)
+    return min(sweep.MAX_VALIDATED, Budget(settings.memory_mb).how_many(bytes_each))
 
 
 def selection(features: np.ndarray, images: Images, known: Sequence[LevelRecord], settings: TrainHead) -> Selection:
@@ -83,7 +87,12 @@ def selection(features: np.ndarray, images: Images, known: Sequence[LevelRecord]
             is_nested=False,
         ),
     )
-    assert len(chosen.validated) == len(images.labels)
+    if len(chosen.validated) < len(images.labels):
+        raise ParamError(
+            f"train_head.memory_mb is {settings.memory_mb}, which does not hold {len(images.labels)} images of"
+            f" {features.shape[1]} features and {images.n_classes} classes, the fewest that backbones can be compared"
+            " on. Raise it, or empty rank.backbones, in params.yaml."
+        )
     return chosen
 
 
