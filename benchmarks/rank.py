@@ -62,7 +62,7 @@ class Trial(NamedTuple):
 
 def main() -> None:
     """Print tables of regret by way of choosing and set, and one line of JSON for the regret of ours."""
-    given = parsed(__doc__, divisions=8, sets=["photographs", "digits", "turned", "blurred", "shapes"])
+    given = parsed(__doc__, divisions=6, sets=["photographs", "digits", "turned", "blurred", "shapes"])
     trials: dict[str, list[Trial]] = {}
     with project() as root:
         for name in given.sets:

@@ -50,7 +50,7 @@ def run(params: Params, layout: Layout) -> None:
     with TemporaryDirectory(prefix="headstart-rank-") as beside:
         candidates = prepared(params.rank, params.export, params.transform.fit, layout, Path(beside))
         images = data.of(TRAIN, VAL)
-        is_used = params.backbone.is_ranked
+        is_used = params.backbone.name == ranked.NAME
         found, winner = compare(
             candidates, embedder, images, len(data.classes), params.rank, params.train_head, is_used
         )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from headstart import params as parameters
     from headstart.layout import Layout
 
+NAME = "ranked"  # backbone.name that stands for the winner
 Triple = tuple[float, float, float]
 
 
