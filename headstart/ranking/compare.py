@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from headstart.ranking.folder import Entry, RankingRecord
 from headstart.ranking.measure import THREADS
 from headstart.ranking.parts import growing
 from headstart.ranking.racing import Result, race
-from headstart.ranking.score import Alone, Images, Scored
+from headstart.ranking.score import Images, Scored
 
 if TYPE_CHECKING:
     from headstart.base import dataset
@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 _DIGITS = 6
 
 
+class _Seen(NamedTuple):
+    """A candidate on a part of the images."""
+
+    scored: Scored
+    images: Images
+    last: np.ndarray  # float [n, last]: the last level of its features
+
+
 @dataclass
 class _Judge:
-    """Embeds and scores candidates; the last scores of each are kept."""
+    """Embeds and scores candidates; what is known of the last part that each saw is kept."""
 
     embedders: Sequence[Embedder]
     images: dataset.Images
     n_classes: int
     settings: TrainHead
-    seen: dict[int, tuple[Scored, Alone]]
+    seen: dict[int, _Seen]
 
     def __call__(self, number: int, part: np.ndarray) -> np.ndarray:
         """Return the criterion of each image of a part, float64 [n]."""
@@ -44,7 +52,7 @@ class _Judge:
         images = Images(some.labels, some.groups, self.n_classes)
         chosen = score.selection(features, images, record.levels, self.settings)
         scored = score.scored(chosen, images, self.settings.select_by)
-        self.seen[number] = scored, score.alone(features, images, record.levels)
+        self.seen[number] = _Seen(scored, images, score.last_of(features, record.levels))
         return scored.values
 
 
@@ -67,7 +75,7 @@ def compare(
     judge = _Judge(embedders, images, n_classes, settings, {})
     may_win = {number for number, each in enumerate(candidates) if not each.obstacles}
     results = race(len(candidates), parts, images.groups, judge, may_win)
-    entries = [_entry(embedders[each.number], each, *judge.seen[each.number]) for each in results]
+    entries = [_entry(candidates[each.number], each, judge.seen[each.number]) for each in results]
     order = sorted(results, key=lambda each: (each.is_out, -each.n_images, float(each.values.mean())))
     best = next(each.number for each in order if each.behind is None and not each.is_out)
     measured = candidates[best].measured
@@ -85,9 +93,9 @@ def compare(
     return record, candidates[best]
 
 
-def _entry(embedder: Embedder, result: Result, scored: Scored, features: Alone) -> Entry:
-    candidate, behind = embedder.candidate, result.behind
-    record = candidate.record
+def _entry(candidate: Candidate, result: Result, seen: _Seen) -> Entry:
+    scored, behind, record = seen.scored, result.behind, candidate.record
+    features = score.alone(seen.last, seen.images)
     return Entry(
         label=candidate.label,
         name=record.name,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from headstart.base.errors import ParamError
 from headstart.base.intervals import Interval, n_independent, wilson
@@ -108,12 +109,19 @@ def scored(chosen: Selection, images: Images, criterion: str) -> Scored:
     return Scored(values, accuracy, interval, float(loss.mean()), spread, best.kind, best.levels)
 
 
-def alone(features: np.ndarray, images: Images, known: Sequence[LevelRecord]) -> Alone:
-    """Return the scores that need no head, of the level `last` of float [N, D]."""
-    last = features[:, columns_of(known, [LAST])].astype(np.float64)
-    return Alone(
-        knn_accuracy(last, images.labels, images.groups), logme(last, images.labels), h_score(last, images.labels)
-    )
+def last_of(features: np.ndarray, known: Sequence[LevelRecord]) -> np.ndarray:
+    """Return the last level of float [N, D]."""
+    last: np.ndarray = features[:, columns_of(known, [LAST])]
+    return last
+
+
+def alone(last: np.ndarray, images: Images) -> Alone:
+    """Return the scores that need no head, of float [N, last]."""
+    rows = last.astype(np.float64)
+    with threadpool_limits(1):  # threads that wait for small matrices cost more than they bring
+        return Alone(
+            knn_accuracy(rows, images.labels, images.groups), logme(rows, images.labels), h_score(rows, images.labels)
+        )
 
 
 def _level_sets(known: Sequence[LevelRecord], wanted: str | tuple[str, ...]) -> list[LevelSet]:
