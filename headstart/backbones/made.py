@@ -100,8 +100,8 @@ def _of_library(wanted: parameters.Backbone, fit: Fit, weights: Path, judge: Jud
     network = networks.load(wanted, weights, say, judge)
     settings = network.preprocessing.fitted(fit, wanted.crop_fraction)
     network = replace(network, preprocessing=settings)
-    say(f"weights: {network.weights}, licence {network.licence.name}")
-    say(f"exporting {network.name}, {settings.input_px} px; up to a minute")
+    whose = f"weights: {network.weights}, licence {network.licence.name}"
+    say(f"exporting {network.name}, {settings.input_px} px, {whose}; up to a minute")
     return export(network), network, None, network.hub
 
 
