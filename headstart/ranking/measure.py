@@ -29,7 +29,7 @@ _TIMES = "times"
 class Measured(Record):
     """times.json in the cache."""
 
-    milliseconds: float  # for one image, by onnxruntime on one thread: the fastest of many calls
+    milliseconds: float  # of a processor, for one image, by onnxruntime on one thread: the fastest of many calls
     processor: str
     runtime: str
 
@@ -37,8 +37,8 @@ class Measured(Record):
 def milliseconds(folder: Path, record: BackboneRecord, cache: Cache) -> Measured:
     """Return the time of backbone.onnx in `folder` for one image, from the cache if it was measured here before.
 
-    The fastest call counts, for it is what other work on the machine disturbs least. What was measured once stays, so
-    that a ranking comes out the same however busy the machine is when it is repeated.
+    The processor time of the fastest call counts, which other work on the machine disturbs least: on a quiet machine it
+    is the time that passes. What was measured once stays, so that a ranking comes out the same when it is repeated.
     """
     here = Measured(milliseconds=0.0, processor=processor(), runtime=f"onnxruntime {version('onnxruntime')}")
     made_for = fingerprint(
@@ -66,15 +66,15 @@ def processor() -> str:
 
 
 def _fastest(folder: Path, record: BackboneRecord) -> float:
-    """Return the seconds of the fastest of many calls."""
+    """Return the seconds of a processor that the fastest of many calls took. One thread works: the one that calls."""
     session = runtime.session(folder / BACKBONE, THREADS)
     side = record.preprocessing.resize_px
     image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     times: list[float] = []
     while len(times) < _FEWEST + _WARM_UP or sum(times) < _SECONDS:
-        began = time.perf_counter()
+        began = time.thread_time()
         session.run(None, {"pixels": image})
-        times.append(time.perf_counter() - began)
+        times.append(time.thread_time() - began)
     return min(times[_WARM_UP:])
 
 
