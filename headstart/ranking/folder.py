@@ -125,11 +125,16 @@ def read(folder: Path) -> RankingRecord | None:
     return record if record.entries else None
 
 
+def shown(record: RankingRecord) -> list[dict[str, str]]:
+    """Return the table as a person reads it, a row a candidate."""
+    return [_cells(each, each.label == record.winner) for each in record.entries]
+
+
 def lines(record: RankingRecord) -> list[str]:
     """Return the table in lines for a terminal."""
-    header = ("", "accuracy", "95 % interval", "log loss", "kNN", "LogME", "H", "ms", "MB", "images", "licence")
-    rows = [header, *(_cells(each, each.label == record.winner) for each in record.entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    found = shown(record)
+    rows = [("", *list(found[0])[1:]), *(tuple(row.values()) for row in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [_line(row, widths) for row in rows]
 
 
@@ -142,17 +147,17 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
-def _cells(each: Entry, is_winner: bool) -> tuple[str, ...]:
-    return (
-        f"{'>' if is_winner else '-' if each.obstacles else ' '} {each.label}",
-        f"{each.accuracy:.1%}",
-        f"{each.accuracy_low:.1%} to {each.accuracy_high:.1%}",
-        f"{each.log_loss:.3f}",
-        f"{each.knn:.1%}",
-        f"{each.logme:.3f}",
-        f"{each.h_score:.2f}",
-        f"{each.milliseconds:.1f}",
-        f"{each.megabytes:.1f}",
-        f"{each.n_images}",
-        each.licence,
-    )
+def _cells(each: Entry, is_winner: bool) -> dict[str, str]:
+    return {
+        "backbone": f"{'>' if is_winner else '-' if each.obstacles else ' '} {each.label}",
+        "accuracy": f"{each.accuracy:.1%}",
+        "95 % interval": f"{each.accuracy_low:.1%} to {each.accuracy_high:.1%}",
+        "log loss": f"{each.log_loss:.3f}",
+        "ms": f"{each.milliseconds:.1f}",
+        "MB": f"{each.megabytes:.1f}",
+        "kNN": f"{each.knn:.1%}",
+        "LogME": f"{each.logme:.3f}",
+        "H": f"{each.h_score:.2f}",
+        "images": f"{each.n_images}",
+        "licence": each.licence,
+    }

@@ -194,7 +194,8 @@ def test_the_table_and_the_picture_are_sent_to_a_listener(
     monkeypatch.setenv(progress.EVENTS_VARIABLE, str(events))
     begun.ranked(begun.params(begun.first, begun.second))
     sent = {(each["kind"], each.get("key")): each for each in map(json.loads, events.read_text().splitlines())}
-    assert {row["label"] for row in sent["table", "ranking"]["rows"]} == {"onnx (first.onnx)", "onnx (second.onnx)"}
+    rows = {row["backbone"]: row["licence"] for row in sent["table", "ranking"]["rows"]}
+    assert rows == {"> onnx (first.onnx)": "MIT", "- onnx (second.onnx)": "GPL-3.0-only"}
     assert sent["image", "ranking-picture"]["data"].startswith("iVBOR")  # a PNG
 
 
