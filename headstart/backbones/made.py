@@ -92,7 +92,9 @@ def _export(wanted: parameters.Backbone, fit: Fit, weights: Path, folder: Path, 
         backbone_folder.write(beside, record)
 
 
-def _of_library(wanted: parameters.Backbone, fit: Fit, weights: Path, judge: Judge) -> tuple[Exported, Backbone, None, HubRecord | None]:
+def _of_library(
+    wanted: parameters.Backbone, fit: Fit, weights: Path, judge: Judge
+) -> tuple[Exported, Backbone, None, HubRecord | None]:
     """Return a network of torchvision, timm or Transformers as pieces, and where it lies on the hub."""
     from headstart.backbones import networks
     from headstart.backbones.export import export
