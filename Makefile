@@ -11,13 +11,16 @@ quoted = '$(subst ','\'',$(1))'
 export DO_NOT_TRACK := 1
 .ONESHELL:
 .SHELLFLAGS := -euc
-.PHONY: run review next flow serve accept share sign push setup test test-all bench corpora torture fuzz latency check lock clean help
+.PHONY: run rank review next flow serve accept share sign push setup test test-all bench corpora torture fuzz latency check lock clean help
 
 help:                ## list the targets
 	@grep -hE '^[a-z-]+: .*## |^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(STAMP)        ## run the pipeline; `make run DATA=folder` on your own images
 	@python -m headstart run $(if $(DATA),--data=$(call quoted,$(DATA)))
+
+rank: $(STAMP)       ## compare backbones, and change nothing: `make rank DATA=folder`
+	@python -m headstart rank $(if $(DATA),--data=$(call quoted,$(DATA)))
 
 review: $(STAMP)     ## look at what the audit found, on a local page, and decide about it
 	@python -m headstart review
@@ -66,7 +69,7 @@ fuzz: $(TESTS)       ## mutate what strangers hand over: `make fuzz MINUTES=10 S
 
 bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` of photographs, with train/ and val/
 	@test -n $(call quoted,$(DATA)) || { echo 'bench needs photographs: make bench DATA=folder'; exit 1; }
-	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch; do
+	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch rank_time rank rank_tuned; do
 	    python -m benchmarks.$$name --data=$(call quoted,$(DATA))
 	done
 	python -m benchmarks.row_cache

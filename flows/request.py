@@ -14,6 +14,7 @@ Stage = Literal[
     "sample",
     "validate",
     "split",
+    "rank",
     "backbone",
     "transform",
     "embed",

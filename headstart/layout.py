@@ -39,6 +39,7 @@ class Layout:
     keeps_backbones: bool = True  # cache.backbones
     without_labels: str = ""  # data.unlabelled
     part: str = ""  # folder in artifacts/ that has its own manifest, pixels and features; '': artifacts/ itself
+    results: Path | None = None  # where artefacts lie, if not in the project
 
     @classmethod
     def of(cls, root: Path, params: Params) -> Layout:
@@ -91,7 +92,7 @@ class Layout:
     @property
     def artifacts(self) -> Path:
         """Everything that the stages write, except the default dataset."""
-        return self.root / "artifacts"
+        return self.results or self.root / "artifacts"
 
     @property
     def manifest(self) -> Path:
@@ -122,6 +123,16 @@ class Layout:
     def split_summary(self) -> Path:
         """Classes in label order, image counts per split and class, notes, warnings."""
         return self.artifacts / "split_summary.json"
+
+    @property
+    def ranking(self) -> Path:
+        """ranking.json: the backbones that were compared, each with its scores and what it costs."""
+        return self.artifacts / "ranking"
+
+    @property
+    def ranked(self) -> Path:
+        """The backbone that won, without times: the stage `backbone` runs again for another winner alone."""
+        return self.artifacts / "ranked.json"
 
     @property
     def backbone(self) -> Path:

@@ -7,9 +7,15 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
 from headstart.base import licences
+
+
+class Section(BaseModel):
+    """A section of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def finite(value: float) -> float:

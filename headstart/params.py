@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from headstart.base.errors import ParamError, did_you_mean, on_one_line
 from headstart.param_types import (
@@ -21,20 +20,19 @@ from headstart.param_types import (
     Licences,
     Positive,
     ProperFraction,
+    Section,
     Seed,
     Triple,
-    Unfreeze,
     finite,
 )
+from headstart.params_finetune import Finetune as Finetune
 
 ONNX = "onnx"  # backbone.name of a graph of the user's
+RANKED = "ranked"  # backbone.name where the stage `rank` chooses
+BUNDLED, AUTO = "bundled", "auto"  # backbone.weights as shipped; those of a candidate of which nothing is said
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Data(_Section):
+class Data(Section):
     """Where the images are, and how their folders and values are read."""
 
     root: Annotated[str, Field(min_length=1)]
@@ -45,14 +43,14 @@ class Data(_Section):
     allow_outside: bool
 
 
-class Cluster(_Section):
+class Cluster(Section):
     """Which machines compute pixels and features, and where these lie."""
 
     address: Annotated[str, Field(min_length=1)] | None
     store: Annotated[str, Field(min_length=1)] | None
 
 
-class Cache(_Section):
+class Cache(Section):
     """Where this machine keeps what all projects share, and how much of it."""
 
     dir: Annotated[str, Field(min_length=1)] | None
@@ -60,7 +58,7 @@ class Cache(_Section):
     backbones: bool
 
 
-class Validate(_Section):
+class Validate(Section):
     """What the stage `validate` lets pass."""
 
     max_quarantined_fraction: Fraction
@@ -73,7 +71,7 @@ class Validate(_Section):
     thorough: bool
 
 
-class Split(_Section):
+class Split(Section):
     """How images are divided into train, val and test."""
 
     method: Literal["hash", "stratified"]
@@ -91,7 +89,7 @@ class Split(_Section):
         return self
 
 
-class Backbone(_Section):
+class Backbone(Section):
     """Which network, which weights, and what differs from their own preprocessing."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -111,6 +109,26 @@ class Backbone(_Section):
         """Whether the network is an ONNX graph of the user's."""
         return self.name == ONNX
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it is the winner of the stage `rank`."""
+        return self.name == RANKED
+
+    @model_validator(mode="after")
+    def _leaves_the_winner_its_own_values(self) -> Backbone:
+        given = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        del given["name"]
+        if self.weights == BUNDLED:
+            del given["weights"]
+        if self.is_ranked and given:
+            name, value = next(iter(given.items()))
+            usual = BUNDLED if name == "weights" else "null"
+            raise ValueError(
+                f"name is {RANKED!r}, and {name} is {value!r}; each candidate of rank.backbones has its own, so set it"
+                f" to {usual}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _has_no_option_without_effect(self) -> Backbone:
         given = [name for name in ("outputs", "channel_order") if getattr(self, name) is not None]
@@ -119,14 +137,45 @@ class Backbone(_Section):
         return self
 
 
-class Transform(_Section):
+def _candidate(value: object) -> object:
+    """Return a backbone of which a name or some values are given, with all values: null where nothing is said."""
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, dict):
+        return value
+    if given.get("name") == RANKED:
+        raise ValueError(f"the name of a network is expected; {RANKED!r} is the winner among these")
+    return {**dict.fromkeys(Backbone.model_fields), "weights": AUTO, **given}
+
+
+Candidate = Annotated[Backbone, BeforeValidator(_candidate)]
+
+
+class Rank(Section):
+    """Which backbones are compared, and what the winner may cost."""
+
+    backbones: Annotated[tuple[Candidate, ...], Field(strict=False)]
+    max_ms: Positive | None
+    max_mb: Positive | None
+    racing: bool
+    max_images: Annotated[int, Field(ge=50)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _compares_each_once(self) -> Rank:
+        for number, each in enumerate(self.backbones):
+            if each in self.backbones[:number]:
+                raise ValueError(f"backbones names {each.name!r} twice with the same values; name it once")
+        return self
+
+
+class Transform(Section):
     """How an image becomes a square, and whether its pixels are kept."""
 
     fit: Literal["crop", "squeeze", "pad"]
     keep_pixels: bool
 
 
-class Embed(_Section):
+class Embed(Section):
     """How features are computed."""
 
     engine: Literal["auto", "onnxruntime", "openvino", "torch"]
@@ -136,7 +185,7 @@ class Embed(_Section):
     seed: Seed
 
 
-class TrainHead(_Section):
+class TrainHead(Section):
     """How the head is chosen and fitted."""
 
     kinds: HeadKinds
@@ -158,7 +207,7 @@ class TrainHead(_Section):
         return self
 
 
-class Audit(_Section):
+class Audit(Section):
     """What the stage `audit` looks for, and when it warns."""
 
     enabled: bool
@@ -168,94 +217,7 @@ class Audit(_Section):
     seed: Seed
 
 
-class Finetune(_Section):
-    """Whether and how the backbone is trained further."""
-
-    enabled: bool
-    seed: Seed
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=1, le=65_536)]
-    accumulate: Annotated[int, Field(ge=1)]
-    unfreeze: Unfreeze
-    train_norms: bool
-    optimizer: Literal["adamw", "sgd"]
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None
-    lr: Positive
-    lr_decay: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: Annotated[float, Field(ge=0), AfterValidator(finite)]
-    warmup_epochs: Annotated[float, Field(ge=0), AfterValidator(finite)]
-    step_epochs: Annotated[int, Field(ge=1)] | None
-    step_factor: Annotated[float, Field(gt=0, lt=1)] | None
-    clip_norm: Positive | None
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    mixup: Annotated[float, Field(ge=0), AfterValidator(finite)]
-    cutmix: Annotated[float, Field(ge=0), AfterValidator(finite)]
-    ema_decay: ProperFraction | None
-    patience: Annotated[int, Field(ge=1)] | None
-    views: Annotated[int, Field(ge=0, le=1000)]
-    crop_area: Annotated[float, Field(gt=0, le=1)]
-    flip: bool
-    policy: Literal["none", "trivial", "rand"]
-    erasing: Fraction
-    precision: Literal["auto", "float32", "bfloat16", "float16"]
-    compile: bool
-    devices: Annotated[int, Field(ge=1)]
-    hosts: Annotated[int, Field(ge=1)]
-    workers: Annotated[int, Field(ge=0)] | None
-    checkpoint_minutes: Positive
-
-    @model_validator(mode="after")
-    def _has_no_option_without_effect(self) -> Finetune:
-        """Of a disabled stage no option has an effect, and any may be set."""
-        if not self.enabled:
-            return self
-        schedule = self.unfreeze if isinstance(self.unfreeze, dict) else {1: self.unfreeze}
-        counts = [math.inf if schedule[epoch] == "all" else schedule[epoch] for epoch in sorted(schedule)]
-        offences = {
-            f"momentum is {self.momentum}, which adamw has no use for; set it to null": (
-                self.optimizer == "adamw" and self.momentum is not None
-            ),
-            f"step_epochs is {self.step_epochs} and step_factor {self.step_factor}; both or neither are expected": (
-                (self.step_epochs is None) != (self.step_factor is None)
-            ),
-            f"warmup_epochs is {self.warmup_epochs}, and there are {self.epochs} epochs; fewer are expected": (
-                self.warmup_epochs >= self.epochs
-            ),
-            f"step_epochs is {self.step_epochs}, and there are {self.epochs} epochs; it would have no effect": (
-                self.step_epochs is not None and self.step_epochs >= self.epochs
-            ),
-            f"patience is {self.patience}, and there are {self.epochs} epochs; it would have no effect": (
-                self.patience is not None and self.patience >= self.epochs
-            ),
-            f"accumulate is {self.accumulate}, more than the batch_size {self.batch_size}": (
-                self.accumulate > self.batch_size
-            ),
-            f"batch_size is {self.batch_size}, and {self.devices * self.hosts} devices share it; more are expected": (
-                self.batch_size < self.devices * self.hosts
-            ),
-            f"unfreeze names epoch {max(schedule, default=0)}, and there are {self.epochs}; it would have no effect": (
-                max(schedule, default=0) > self.epochs
-            ),
-            f"unfreeze is {self.unfreeze}, which freezes what was trained; a number may not be below the one before": (
-                counts != sorted(counts)
-            ),
-            "unfreeze is {}; {epoch: groups} is expected": not schedule,
-            "train_norms is true, and no group is unfrozen; set it to false": self.train_norms and not any(counts),
-            f"views is {self.views}, and mixup and cutmix mix new pixels in every step; set views, or both, to 0": (
-                bool(self.views and (self.mixup or self.cutmix))
-            ),
-            f"views is {self.views}, and nothing stays frozen, so there is nothing to keep of them; set it to 0": (
-                bool(self.views) and counts[:1] == [math.inf]
-            ),
-        }
-        for offence, is_made in offences.items():
-            if is_made:
-                raise ValueError(offence)
-        return self
-
-
-class Evaluate(_Section):
+class Evaluate(Section):
     """How the held-out images are reported."""
 
     seed: Seed
@@ -265,7 +227,7 @@ class Evaluate(_Section):
     coverage: ProperFraction
 
 
-class Report(_Section):
+class Report(Section):
     """What the report shows."""
 
     seed: Seed
@@ -274,7 +236,7 @@ class Report(_Section):
     umap: bool
 
 
-class Export(_Section):
+class Export(Section):
     """What is handed over beside the model."""
 
     licences: Licences
@@ -285,13 +247,14 @@ class Export(_Section):
     gate: Annotated[str, Field(pattern=r"^(newest|v\d+\.\d+\.\d+)$")] | None
 
 
-class Params(_Section):
+class Params(Section):
     """The whole of params.yaml, one section a stage."""
 
     data: Data
     validate_: Annotated[Validate, Field(alias="validate")]  # pydantic keeps the plain name for itself
     split: Split
     backbone: Backbone
+    rank: Rank
     cluster: Cluster
     cache: Cache
     transform: Transform
@@ -313,11 +276,19 @@ def parse(values: object, where: str = "params.yaml", remedy: str = "") -> Param
     except ValidationError as error:
         known_last = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         raise ParamError(_explain(known_last[0], len(known_last), where, remedy or f"Mend it in {where}.")) from None
-    if params.finetune.enabled and params.backbone.is_onnx:
+    if params.backbone.is_ranked and not params.rank.backbones:
         raise ParamError(
-            f"finetune.enabled is true and backbone.name is '{ONNX}'. Such a graph can be run but not trained: it has"
-            " no layers that PyTorch knows. Set finetune.enabled to false, or backbone.name to a network of torchvision"
-            f" or timm, in {where}."
+            f"backbone.name is '{RANKED}', and rank.backbones names none to choose among. Name some there, such as"
+            f" [tf_efficientnet_lite0, tf_efficientnet_lite1], in {where}."
+        )
+    may_be = params.rank.backbones if params.backbone.is_ranked else (params.backbone,)
+    if params.finetune.enabled and any(each.is_onnx for each in may_be):
+        which, mend = f"backbone.name is '{ONNX}'", "backbone.name to a network"
+        if params.backbone.is_ranked:
+            which, mend = f"rank.backbones has '{ONNX}'", "networks alone in rank.backbones,"
+        raise ParamError(
+            f"finetune.enabled is true and {which}. Such a graph can be run but not trained: it has no layers that"
+            f" PyTorch knows. Set finetune.enabled to false, or {mend} of torchvision or timm, in {where}."
         )
     return params
 

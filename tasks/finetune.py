@@ -32,7 +32,6 @@ def run(params: Params, layout: Layout) -> None:
     settings = params.finetune
     if not settings.enabled:
         finetune_folder.write_off(layout.finetune)
-        say("off; finetune.enabled in params.yaml turns it on")
         return
 
     from headstart.tuning import outcome

@@ -34,7 +34,6 @@ def run(params: Params, layout: Layout) -> None:
             folder.write_int8(
                 beside, Int8Record(chosen=None, backbone_sha256=None, why=why, float_bytes=float_bytes, trial=None)
             )
-        say("off; export.int8 in params.yaml turns it on")
         return
 
     from headstart.base import dataset

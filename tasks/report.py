@@ -13,6 +13,7 @@ from headstart.base.progress import say
 from headstart.report.artefacts import Artefacts
 from headstart.report.page import Heading, render
 from headstart.report.sections.audit import Audit
+from headstart.report.sections.backbones import Backbones
 from headstart.report.sections.chosen import Chosen
 from headstart.report.sections.data import Data
 from headstart.report.sections.fails import Fails
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
     from headstart.params import Params
 
-SECTIONS = (Good, Ranking, Fails, Trust, Audit, Data, Chosen, Shipped, Origin)
+SECTIONS = (Good, Ranking, Fails, Trust, Audit, Data, Backbones, Chosen, Shipped, Origin)
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -88,15 +88,12 @@ def _told(selection: Selection, record: HeadRecord) -> list[str]:
     chosen = selection.chosen
     how = "a blend" if chosen.kind == blend.NAME else f"{chosen.kind} on {chosen.levels}"
     how += f" (L2 strength {chosen.strength:g})" if chosen.kind in _PENALISED else ""
-    right = (
-        f"{chosen.cv_accuracy:.2%} right in {selection.n_folds}-fold cross-validation on"
-        f" {len(selection.validated)} images"
-    )
-    lines = [f"{len(selection.candidates)} heads were tried; {how} was chosen", right]
+    n_images = len(selection.validated)
+    right = f"{selection.n_folds}-fold cross-validation: {chosen.cv_accuracy:.2%} of {n_images} images right"
     if record.nested is not None:
         interval = f"({record.nested.accuracy_low:.2%} to {record.nested.accuracy_high:.2%})"
-        lines.append(f"{record.nested.accuracy:.2%} {interval} with the choice repeated within every fold")
-    return lines
+        right += f"; nested {record.nested.accuracy:.2%} {interval}"
+    return [f"{len(selection.candidates)} heads were tried; {how} was chosen", right]
 
 
 def _made_for(settings: TrainHead, images: Images, classes: list[str], cached: Features) -> str:

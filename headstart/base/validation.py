@@ -82,7 +82,7 @@ def write_failed(layout: Layout, aside: Sequence[Aside]) -> str:
     """Write what a run set aside that then failed; return the file's path for a message."""
     file = layout.failed / _QUARANTINE
     write_csv(file, _table(aside))
-    return file.relative_to(layout.root).as_posix()
+    return (file.relative_to(layout.root) if file.is_relative_to(layout.root) else file).as_posix()
 
 
 def forget_failed(layout: Layout) -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "run": Command(_PROJECT, "run what has changed: images in, checked model and report out", "commands.run", "run"),
     "set": Command(_PROJECT, "check parameters and write them to params.yaml", "commands.run", "assign", True),
     "status": Command(_PROJECT, "say what the next run would do", "commands.run", "status"),
+    "rank": Command(_PROJECT, "compare backbones on your images; the project stays as it is", "commands.rank", "rank"),
     "report": Command(_PROJECT, "open the report of the last run", "commands.run", "report"),
     "review": Command(_PROJECT, "look at what the audit found, and decide about it", "commands.review", "review"),
     "next": Command(
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--data", metavar="PHOTOS", help="class folders or a list of images; written to params.yaml")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to write first")
     run.add_argument("--force", action="store_true", help="run the stages even if nothing has changed")
+    _add_rank(add("rank"))
     add("status").add_argument("--json", action="store_true", help="one object, for programs")
     add("report").add_argument("--path", action="store_true", help="print its path alone")
     _add_review(add("review"))
@@ -102,6 +104,15 @@ def parser() -> argparse.ArgumentParser:
     shell.add_argument("shell", choices=sorted(completion.SHELLS), help="such as bash")
     shell.set_defaults(run=lambda options: completion.show(options.shell, top, _own_words()))
     return top
+
+
+def _add_rank(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    names = "such as resnet18 (default: rank.backbones; if that is empty, the bundled networks)"
+    add("backbones", nargs="*", metavar="BACKBONE", help=names)
+    add("--data", metavar="PHOTOS", help="class folders or a list of images (default: data.root)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, for this comparison alone")
+    add("--picture", type=Path, metavar="FILE", help="draw accuracy against time as a PNG")
 
 
 def _add_review(command: argparse.ArgumentParser) -> None:

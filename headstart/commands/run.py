@@ -25,7 +25,7 @@ _SOME = 3  # changes that are named
 def run(options: argparse.Namespace) -> int:
     """Check and write the parameters, bring the targets up to date by DVC, print the summary; return DVC's status."""
     root = find_root(Path.cwd())
-    data = [f"data.root={_from_root(options.data, root)}"] if options.data else []
+    data = [f"data.root={from_root(options.data, root)}"] if options.data else []
     os.chdir(root)
     progress.begin("run")
     for told in locks.mend(root):
@@ -78,7 +78,7 @@ def stage(arguments: list[str]) -> int:
     return int(tasks.main(arguments))
 
 
-def _from_root(given: str, root: Path) -> str:
+def from_root(given: str, root: Path) -> str:
     """Return a path that is relative to the current folder as data.root is: relative to the project's."""
     if "://" in given:
         return given

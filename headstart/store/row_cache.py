@@ -53,6 +53,12 @@ class RowCache:
         """Return why the cache cannot hold so many of these rows at a time, '' if it can."""
         return self._cache.refusal(n_rows * (self.contract.row_bytes + 32))
 
+    def lacking(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Return the part of `wanted`, image_id -> path of its bytes, that is not here."""
+        self._look_again()
+        places = self._find(list(wanted))
+        return {one: where for (one, where), place in zip(wanted.items(), places, strict=True) if place[0] == _NOWHERE}
+
     def fill(
         self,
         wanted: Mapping[str, str],

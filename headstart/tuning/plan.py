@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones import networks
+from headstart.backbones import networks, ranked
 from headstart.base import dataset, tables
 from headstart.base.cores import n_cores
 from headstart.base.dataset import TRAIN, VAL, Images
@@ -140,7 +140,7 @@ def plan(params: Params, settings: Finetune, layout: Layout) -> Plan:
     check_share(settings, together.size, len(train))
     head, read, probe_logits, frozen_logits, shift = _probe(params, layout, train, val)
 
-    backbone = networks.load(params.backbone, layout.weights, say)
+    backbone = networks.load(ranked.resolved(params.backbone, layout), layout.weights, say)
     if backbone.weights_sha256 != known.weights_sha256:
         raise CheckError(
             f"the weights of {backbone.name} have SHA-256 {backbone.weights_sha256[:12]}.., but the features were"

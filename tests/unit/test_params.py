@@ -326,3 +326,54 @@ def test_a_graph_cannot_be_fine_tuned_and_that_is_told_before_anything_runs() ->
         " layers that PyTorch knows. Set finetune.enabled to false, or backbone.name to a network of torchvision or"
         " timm, in params.yaml."
     )
+
+
+def test_a_candidate_is_a_name_or_values_of_a_backbone() -> None:
+    given = ["resnet18", {"name": "resnet50", "weights": "random", "input_px": 96}]
+    first, second = params.parse(changed("rank.backbones", given)).rank.backbones
+    assert (first.name, first.weights, first.input_px) == ("resnet18", "auto", None)
+    assert (second.name, second.weights, second.input_px) == ("resnet50", "random", 96)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["resnet18", "resnet18"], "rank: backbones names 'resnet18' twice with the same values; name it once."),
+        (["ranked"], "the name of a network is expected; 'ranked' is the winner among these."),
+        ([{"name": "resnet18", "nam": 1}], "rank.backbones.nam is not a parameter."),
+        ([{"weights": "random"}], "rank.backbones.name is None"),
+        ([7], "rank.backbones is 7"),
+        ("resnet18", "rank.backbones is 'resnet18'"),
+        ([{"name": "resnet18", "outputs": ["a"]}], "outputs is for onnx alone"),
+        ([{"name": "resnet18", "sha256": "12"}], "rank.backbones.sha256 is '12'"),
+    ],
+)
+def test_candidates_that_are_none_are_refused(given: object, said: str) -> None:
+    assert said in refusal(changed("rank.backbones", given))
+
+
+def test_the_winner_has_values_of_its_own_so_the_section_backbone_leaves_them_open() -> None:
+    values = changed("rank.backbones", ["resnet18"])
+    values["backbone"]["name"] = "ranked"
+    assert params.parse(values).backbone.is_ranked
+    values["backbone"]["input_px"] = 96
+    assert refusal(values) == (
+        "backbone: name is 'ranked', and input_px is 96; each candidate of rank.backbones has its own, so set it to"
+        " null. Mend it in params.yaml."
+    )
+    values["backbone"] |= {"input_px": None, "weights": "random"}
+    assert "weights is 'random'; each candidate of rank.backbones has its own, so set it to bundled" in refusal(values)
+
+
+def test_the_winner_of_nothing_is_refused() -> None:
+    assert refusal(changed("backbone.name", "ranked")).startswith(
+        "backbone.name is 'ranked', and rank.backbones names none to choose among."
+    )
+
+
+def test_no_candidate_may_be_a_graph_where_the_winner_is_fine_tuned() -> None:
+    values = changed("rank.backbones", ["resnet18", {"name": "onnx"}])
+    values["finetune"]["enabled"] = True
+    assert params.parse(values).backbone.name == "tf_efficientnet_lite0"  # ranked for information
+    values["backbone"]["name"] = "ranked"
+    assert refusal(values).startswith("finetune.enabled is true and rank.backbones has 'onnx'.")

@@ -12,7 +12,7 @@ from headstart.report.artefacts import Artefacts
 
 # The parameters that the model and its scores follow from: whole sections, and single ones of others. A test holds both
 # to headstart/params.py.
-WHOLE = ("validate_", "split", "backbone", "embed", "train_head", "finetune", "evaluate")
+WHOLE = ("validate_", "split", "backbone", "rank", "embed", "train_head", "finetune", "evaluate")
 SINGLE = {
     "data": ("layout", "bits", "normalise_labels", "allow_outside"),
     "transform": ("fit",),
@@ -68,7 +68,7 @@ class Origin:
 
 
 def told(params: Any) -> dict[str, Any]:
-    """Return the parameters that are told, by their dotted names; of fine-tuning that is off, only that it is."""
+    """Return the parameters that are told, by their dotted names; of a stage that is off, only that it is."""
     values = {
         f"{section.rstrip('_')}.{name}": value
         for section in WHOLE
@@ -76,7 +76,8 @@ def told(params: Any) -> dict[str, Any]:
     }
     for section, names in SINGLE.items():
         values |= {f"{section}.{name}": getattr(getattr(params, section), name) for name in names}
-    if values["finetune.enabled"]:
-        return values
-    without = {name: value for name, value in values.items() if not name.startswith("finetune.")}
-    return without | {"finetune.enabled": False}
+    for section, switch in (("finetune", "enabled"), ("rank", "backbones")):
+        if not (on := values[f"{section}.{switch}"]):
+            values = {name: value for name, value in values.items() if not name.startswith(f"{section}.")}
+            values[f"{section}.{switch}"] = on
+    return values

@@ -299,7 +299,9 @@ def test_slices_are_shown_with_those_that_are_worse_and_their_names_are_no_marku
 
 def test_every_parameter_is_told_unless_the_model_does_not_follow_from_it() -> None:
     values = params_file.load(ROOT / "params.yaml")
-    given = values.model_copy(update={"finetune": values.finetune.model_copy(update={"enabled": True})})
+    on = {"finetune": values.finetune.model_copy(update={"enabled": True})}
+    on |= {"rank": values.rank.model_copy(update={"backbones": (values.backbone,)})}
+    given = values.model_copy(update=on)
     every = {
         f"{section}.{name}"
         for section, fields in given.model_dump(by_alias=True).items()
@@ -310,7 +312,8 @@ def test_every_parameter_is_told_unless_the_model_does_not_follow_from_it() -> N
     left_out = {"data.root", "transform.keep_pixels", "export.conformance_images"}
     left_out |= {"export.parity_images", "export.gate", "export.licences"}
     assert {*told(given)} == every - left_out
-    assert [name for name in told(values) if name.startswith("finetune.")] == ["finetune.enabled"]
+    off = [name for name in told(values) if name.startswith(("finetune.", "rank."))]
+    assert off == ["finetune.enabled", "rank.backbones"]
 
 
 def test_a_copy_names_the_commit_and_the_page_says_where_to_look_for_it() -> None:

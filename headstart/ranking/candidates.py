@@ -1,0 +1,105 @@
+"""The backbones that are compared: what each is, what it costs, and whether it may win."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.backbones import bundled
+from headstart.backbones.made import make
+from headstart.base import licences
+from headstart.base.errors import ParamError
+from headstart.base.licences import Licence
+from headstart.onnx.backbone_folder import BACKBONE, RESIZE, BackboneRecord
+from headstart.ranking import measure
+from headstart.ranking.measure import Measured
+
+if TYPE_CHECKING:
+    from headstart import params as parameters
+    from headstart.layout import Layout
+    from headstart.onnx.backbone_folder import Fit
+    from headstart.params import Export, Rank
+
+_SHOWN_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backbone whose pieces lie in a folder."""
+
+    label: str
+    settings: parameters.Backbone  # as the section `backbone` would name it
+    folder: Path
+    record: BackboneRecord
+    measured: Measured
+    n_bytes: int  # of the pieces that ship
+    obstacles: tuple[str, ...]  # why it cannot win; none: it can
+
+    @property
+    def megabytes(self) -> float:
+        """The size of the pieces that ship."""
+        return round(self.n_bytes / 1e6, _SHOWN_DIGITS)
+
+
+def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path) -> list[Candidate]:
+    """Return the candidates, their pieces in folders of `folder`; ParamError if one does not exist, or none can win."""
+    cache = layout.cache if layout.keeps_backbones else None
+    found = []
+    settings = [_settled(each) for each in rank.backbones]
+    for number, (label, each) in enumerate(zip(labels(rank.backbones), settings, strict=True)):
+        place = folder / str(number)
+        try:
+            record, _ = make(each, fit, layout.weights, cache, place, lambda licence: None)
+        except ParamError as error:
+            raise ParamError(f"rank.backbones has '{label}': {error}") from error
+        measured = measure.milliseconds(place, record, layout.cache)
+        n_bytes = sum((place / name).stat().st_size for name in (RESIZE, BACKBONE))
+        costs = _obstacles(record, measured.milliseconds, n_bytes / 1e6, rank, export)
+        found.append(Candidate(label, each, place, record, measured, n_bytes, costs))
+    if all(each.obstacles for each in found):
+        named = "; ".join(f"{each.label}: {', '.join(each.obstacles)}" for each in found)
+        raise ParamError(
+            f"none of rank.backbones can win ({named}). Add others to rank.backbones, or change rank.max_ms,"
+            " rank.max_mb or export.licences, in params.yaml."
+        )
+    return found
+
+
+def labels(backbones: Sequence[parameters.Backbone]) -> list[str]:
+    """Return what each candidate is called: its name, and what tells it from others of that name."""
+    names = [each.name for each in backbones]
+    found = []
+    for each in backbones:
+        told = [] if each.weights in ("auto", "bundled", "default") else [Path(each.weights).name]
+        told += [f"{each.input_px} px"] if each.input_px else []
+        found.append(each.name + (f" ({', '.join(told)})" if told else ""))
+    twice = {label for label in found if found.count(label) > 1}
+    return [f"{label} #{number + 1}" if label in twice else label for number, label in enumerate(found)] or names
+
+
+def _settled(given: parameters.Backbone) -> parameters.Backbone:
+    """Return a candidate with weights: bundled ones where there are some, and else the library's own."""
+    if given.weights != "auto":
+        return given
+    try:
+        bundled.of(given.name)
+    except bundled.NoneError:
+        return given.model_copy(update={"weights": "default"})
+    return given.model_copy(update={"weights": "bundled"})
+
+
+def _obstacles(
+    record: BackboneRecord, milliseconds: float, megabytes: float, rank: Rank, export: Export
+) -> tuple[str, ...]:
+    found = []
+    try:
+        licences.check(Licence(record.licence, record.licence_source), record.name, export.licences)
+    except ParamError:
+        found.append(f"its licence is {record.licence}")
+    if rank.max_ms is not None and milliseconds > rank.max_ms:
+        found.append(f"it takes {milliseconds:.1f} ms")
+    if rank.max_mb is not None and megabytes > rank.max_mb:
+        found.append(f"it has {megabytes:.1f} MB")
+    return tuple(found)

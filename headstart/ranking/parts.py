@@ -1,0 +1,52 @@
+"""Growing parts of the images, on which backbones are raced."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_HALVINGS = 3
+_FEWEST_IMAGES, _FEWEST_OF_CLASS = 60, 8  # of a part
+
+
+def growing(labels: np.ndarray, groups: np.ndarray, n_images: int, least: int, seed: int) -> list[np.ndarray]:
+    """Return sorted numbers of images: an eighth, a quarter, a half and all of about `n_images` of the images.
+
+    Each part holds the one before. Groups [N] stay whole, and classes are as frequent as in labels int [N], but for
+    `least` groups of each at least, if there are so many. Parts that would be too small to tell anything are left out.
+    """
+    queue, sizes = _queue(labels, groups, least, seed)
+    reached = np.cumsum(sizes)
+    n_needed = _n_needed(labels, groups, least)
+    fewest = max(_FEWEST_IMAGES, _FEWEST_OF_CLASS * len(np.unique(labels)), int(reached[n_needed - 1]))
+    n_images = min(max(n_images, int(reached[n_needed - 1])), len(labels))
+    wanted = [n_images >> halvings for halvings in range(_HALVINGS, -1, -1)]
+    _, group_of = np.unique(groups, return_inverse=True)
+    parts = []
+    for size in wanted:
+        if size >= fewest or size == n_images:
+            taken = queue[: max(n_needed, int((reached <= size).sum()))]
+            parts.append(np.flatnonzero(np.isin(group_of, taken)))
+    return parts
+
+
+def _queue(labels: np.ndarray, groups: np.ndarray, least: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups in the order in which they enter, and the number of images of each.
+
+    A class's groups are spread evenly over the order; its first `least` come before all others.
+    """
+    _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    of_class = labels[first]  # a group's class is that of its first image
+    place = np.empty(len(first))
+    is_needed = np.zeros(len(first), bool)
+    random = np.random.default_rng(seed)
+    for label in np.unique(of_class):
+        own = random.permutation(np.flatnonzero(of_class == label))
+        place[own] = (np.arange(len(own)) + random.random()) / len(own)
+        is_needed[own[:least]] = True
+    queue = np.lexsort((place, ~is_needed))
+    return queue, np.bincount(group_of)[queue]
+
+
+def _n_needed(labels: np.ndarray, groups: np.ndarray, least: int) -> int:
+    _, first = np.unique(groups, return_index=True)
+    return int(np.minimum(np.unique(labels[first], return_counts=True)[1], least).sum())
