@@ -181,7 +181,7 @@ def own_parsers() -> list[str]:
 def text_of_help() -> str:
     """Return the help: every command on one line, by what it is about."""
     usage = "usage: headstart COMMAND ...; `headstart COMMAND --help` has the options"
-    lines = [usage, "", "A folder of labelled images in, one checked ONNX model out.", ""]
+    lines = [usage, "A folder of labelled images in, one checked ONNX model out."]
     for group in (_PROJECT, _PREFECT):
         lines += [f"{group}:"]
         lines += [f"  {name:<11} {command.words}" for name, command in COMMANDS.items() if command.group == group]

@@ -12,8 +12,8 @@ import pytest
 from tests.support.images import ROOT, encoded, photograph
 
 WITHOUT_DATA = (
-    *("audit", "flow_overhead", "head_kinds", "head_scale", "head_sweep", "label_next", "latency", "monitor"),
-    *("row_cache", "runtimes"),
+    *("audit", "flow_overhead", "head_kinds", "head_scale", "head_sweep", "hostile_clients", "label_next", "latency"),
+    *("many_classes", "monitor", "row_cache", "runtimes"),
 )
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "harness")
 
