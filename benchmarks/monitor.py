@@ -222,7 +222,7 @@ def cost(pool: Pool) -> float:
     for _ in range(50):
         pool.model.outputs(image)
     answering = (time.perf_counter() - began) * 20
-    ledger = Ledger.begun(known, FALSE_ALARM)
+    ledger = Ledger.begun(known, FALSE_ALARM, 0)
     began = time.perf_counter()
     n_counted = ledger.add(images.outputs, images.digests, images.names, "")
     watch.look(ledger, known, images, 0.0, NOVEL_ABOVE, "", n_counted)

@@ -87,8 +87,14 @@ def gathered(answers: Iterator[Told | str], tell: Callable[[str], object]) -> Ba
 
 
 def count(ledger: Ledger, known: Reference, model: Model, images: Batch, time: str) -> Seen:
-    """Count images in the ledger, and look at them together."""
-    n_counted = ledger.add(images.outputs, images.digests, images.names, time)
+    """Count images that have come together, in a random order, and look at them together."""
+    order = ledger.order(images.digests)
+    n_counted = ledger.add(
+        {name: array[order] for name, array in images.outputs.items()},
+        [images.digests[row] for row in order],
+        [images.names[row] for row in order],
+        time,
+    )
     return watch.look(ledger, known, images, model.abstain_below, NOVEL_ABOVE, time, n_counted)
 
 

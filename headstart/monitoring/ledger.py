@@ -1,15 +1,18 @@
 """The ledger of a model: what it has met, and the bets that nothing has changed. One small file of JSON.
 
-Images are told apart by a digest, of which the last 50,000 are kept, so that one that is shown again is not counted
-again: repeated images are not exchangeable with others.
+Images are told apart by a digest, of which the last 50,000 are kept, or all of the last look if these are more. So one
+that is shown again is not counted again: repeated images are not exchangeable with others. Ties between scores are
+broken, and images that have come together are ordered, by a seed that is drawn when the ledger begins.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import math
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +30,7 @@ _FORMAT = 1
 _DIGEST = 8  # bytes
 _MAX_SEEN = 50_000
 _MAX_LOOKS = 1000
+_SEED_BITS = 63
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class Ledger:
     alarm: Alarm | None = None
 
     @classmethod
-    def begun(cls, known: Reference, false_alarm: float, seed: int = 0) -> Ledger:
-        """Return a ledger that has met nothing but the held-out images."""
+    def begun(cls, known: Reference, false_alarm: float, seed: int) -> Ledger:
+        """Return a ledger that has met nothing but the held-out images. `seed`, 0 or more: of ties and of order."""
         bets = {name: Martingale(known.counts[name].copy()) for name in scores.SCORES}
         return cls(known.model_sha256, false_alarm, seed, bets)
 
@@ -87,21 +91,32 @@ class Ledger:
         highest = max(each.log_highest for each in self.bets.values())
         return highest / math.log(10) - math.log10(self.limit)
 
+    def order(self, digests: Sequence[bytes]) -> list[int]:
+        """Return the rows of images in a random order, always the same in this ledger.
+
+        For images that have come together: a folder is listed by its classes, which is no order of arrival.
+        """
+        seed = self.seed.to_bytes(16, "little")
+        return sorted(range(len(digests)), key=lambda row: hashlib.sha256(seed + digests[row]).digest())
+
     def add(self, outputs: Mapping[str, np.ndarray], digests: Sequence[bytes], names: Sequence[str], time: str) -> int:
-        """Count the images whose digests are new; return how many. Outputs have a row an image."""
+        """Count the images whose digests are new, in this order; return how many. Outputs have a row an image."""
         levels = scores.levels(outputs)
         n_new = 0
         for row, (digest, name) in enumerate(zip(digests, names, strict=True)):
-            if digest[:_DIGEST] in self.seen:
+            is_known = digest[:_DIGEST] in self.seen
+            self.seen.pop(digest[:_DIGEST], None)
+            self.seen[digest[:_DIGEST]] = None  # at the end, so that what is shown at every look is never forgotten
+            if is_known:
                 continue
-            self.seen[digest[:_DIGEST]] = None
             n_new += 1
             for number, (score, made) in enumerate(self.bets.items()):
                 tie = np.random.default_rng([self.seed, number, made.n_images]).random()
                 made.add(int(levels[score][row]), float(tie))
                 if self.alarm is None and made.log_capital >= math.log(self.limit):
                     self.alarm = Alarm(score, made.n_images, name, time)
-        while len(self.seen) > _MAX_SEEN:
+        n_kept = max(_MAX_SEEN, len({digest[:_DIGEST] for digest in digests}))
+        while len(self.seen) > n_kept:
             del self.seen[next(iter(self.seen))]
         return n_new
 
@@ -151,24 +166,28 @@ def read(path: Path) -> Ledger | None:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise _damaged(path) from None
-    if not 0 < found.false_alarm < 1 or len({made.n_images for made in found.bets.values()}) > 1:
+    if not 0 < found.false_alarm < 1 or not 0 <= found.seed < 2**64 or len({made.n_images for made in found.bets.values()}) > 1:
         raise _damaged(path)
     return found
 
 
-def opened(path: Path, known: Reference, false_alarm: float | None, default: float) -> tuple[Ledger, str]:
+def opened(
+    path: Path, known: Reference, false_alarm: float | None, default: float, seed: int | None = None
+) -> tuple[Ledger, str]:
     """Return the ledger at `path`, or a new one, and what to say of it.
 
     One of another model is moved aside, since its evidence is about that. `false_alarm` None: that of the ledger, or
-    `default`; CheckError where it is another than the ledger's, whose evidence was gathered for its own.
+    `default`; CheckError where it is another than the ledger's, whose evidence was gathered for its own. `seed`: of a
+    new ledger; None draws one.
     """
+    seed = secrets.randbits(_SEED_BITS) if seed is None else seed
     found = read(path)
     if found is None:
-        return Ledger.begun(known, false_alarm or default), ""
+        return Ledger.begun(known, false_alarm or default, seed), ""
     if found.model_sha256 != known.model_sha256:
         aside = moved_aside(path, found)
         return (
-            Ledger.begun(known, false_alarm or default),
+            Ledger.begun(known, false_alarm or default, seed),
             f"the ledger was that of another model; it is now {aside.name}, and a new one begins",
         )
     if false_alarm is not None and false_alarm != found.false_alarm:

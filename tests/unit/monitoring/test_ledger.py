@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from headstart.base.errors import CheckError
+from headstart.handover.model import Model
+from headstart.monitoring import command, reference, watch
 from headstart.monitoring import ledger as ledgers
-from headstart.monitoring import reference, watch
 from headstart.monitoring.ledger import Ledger
 from headstart.monitoring.reference import Reference
 from headstart.monitoring.watch import Batch
@@ -45,7 +48,7 @@ def fed(ledger: Ledger, n_images: int, seed: int, unlike: float = 0.0, first: in
 
 
 def test_images_like_the_held_out_ones_raise_no_alarm_and_others_do_soon() -> None:
-    ledger = Ledger.begun(known(), 0.01)
+    ledger = Ledger.begun(known(), 0.01, 0)
     assert fed(ledger, 300, 1) == 300
     assert ledger.alarm is None
     assert ledger.evidence < 0
@@ -59,14 +62,76 @@ def test_images_like_the_held_out_ones_raise_no_alarm_and_others_do_soon() -> No
     assert ledger.alarm is first, "an alarm stays until a new ledger begins"
 
 
+def test_a_folder_that_is_listed_by_class_raises_no_alarm() -> None:
+    """As listed, 60 ants and then 60 bees are no draw from a heap of both: counted so, they raise the alarm."""
+    draw = np.random.default_rng(3)
+
+    def said(labels: np.ndarray) -> dict[str, np.ndarray]:
+        sure = draw.uniform(0.7, 1, len(labels))
+        ants = np.where(labels == 0, sure, 1 - sure)
+        return {"probabilities": np.stack([ants, 1 - ants], 1), "novelty": draw.uniform(0, 1, len(labels))}
+
+    labels = np.repeat([0, 1], [128, 125])
+    held_out = reference.of(said(labels), labels, 0.5, 0.99, MODEL)
+    names = [f"ants/{number}.jpg" for number in range(60)] + [f"bees/{number}.jpg" for number in range(60)]
+    images = Batch(said(np.repeat([0, 1], 60)), digests(120), names)
+    model = cast("Model", SimpleNamespace(abstain_below=0.5))
+    for seed in range(5):
+        listed, shuffled = Ledger.begun(held_out, 0.01, seed), Ledger.begun(held_out, 0.01, seed)
+        listed.add(images.outputs, images.digests, images.names, "now")
+        assert listed.alarm is not None, "the order of the list would not do"
+        seen = command.count(shuffled, held_out, model, images, "now")
+        assert shuffled.alarm is None
+        assert (seen.n_counted, shuffled.n_images) == (120, 120)
+
+
+def test_rows_names_and_digests_stay_together_in_the_random_order() -> None:
+    ledger = Ledger.begun(known(), 0.01, 7)
+    order = ledger.order(digests(50))
+    assert sorted(order) == list(range(50))
+    assert order != list(range(50))
+    assert order == Ledger.begun(known(), 0.01, 7).order(digests(50))
+    assert order != Ledger.begun(known(), 0.01, 8).order(digests(50))
+    model = cast("Model", SimpleNamespace(abstain_below=0.5))
+    images = Batch(outputs(60, 2, unlike=0.9), digests(60), [f"{number}.jpg" for number in range(60)])
+    command.count(ledger, known(), model, images, "now")
+    assert ledger.alarm is not None
+    assert ledger.alarm.image == f"{ledger.order(digests(60))[ledger.alarm.n_images - 1]}.jpg"
+
+
+def test_each_new_ledger_draws_its_own_seed(tmp_path: Path) -> None:
+    drawn = {ledgers.opened(tmp_path / "none.json", known(), None, 0.01)[0].seed for _ in range(3)}
+    assert len(drawn) == 3
+    assert ledgers.opened(tmp_path / "none.json", known(), None, 0.01, seed=5)[0].seed == 5
+
+
+def test_a_folder_of_more_images_than_are_kept_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "_MAX_SEEN", 10)
+    ledger = Ledger.begun(known(), 0.01, 0)
+    assert fed(ledger, 15, 1) == 15
+    assert fed(ledger, 15, 1) == 0
+    assert fed(ledger, 16, 1) == 1
+    assert fed(ledger, 4, 2, first=100) == 4
+    assert len(ledger.seen) == 10
+
+
+def test_an_image_that_is_shown_at_every_look_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "_MAX_SEEN", 10)
+    ledger = Ledger.begun(known(), 0.01, 0)
+    fed(ledger, 3, 1)
+    for first in (100, 106, 112):
+        fed(ledger, 6, 2, first=first)
+        assert fed(ledger, 3, 1) == 0
+
+
 def test_the_limit_shares_the_chance_of_a_false_alarm_among_the_scores() -> None:
-    ledger = Ledger.begun(known(), 0.02)
+    ledger = Ledger.begun(known(), 0.02, 0)
     assert ledger.limit == len(NAMES) / 0.02
     assert tuple(ledger.bets) == NAMES
 
 
 def test_an_image_that_is_shown_again_is_not_counted_again() -> None:
-    ledger = Ledger.begun(known(), 0.01)
+    ledger = Ledger.begun(known(), 0.01, 0)
     assert fed(ledger, 50, 1) == 50
     assert fed(ledger, 50, 1) == 0
     assert fed(ledger, 60, 1) == 10
@@ -74,7 +139,7 @@ def test_an_image_that_is_shown_again_is_not_counted_again() -> None:
 
 
 def test_a_ledger_that_was_written_and_read_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole, parted = Ledger.begun(known(), 0.01), Ledger.begun(known(), 0.01)
+    whole, parted = Ledger.begun(known(), 0.01, 0), Ledger.begun(known(), 0.01, 0)
     fed(whole, 80, 4)
     for first, last in ((0, 30), (30, 80)):
         said = {name: array[first:last] for name, array in outputs(80, 4).items()}
@@ -90,7 +155,7 @@ def test_a_ledger_that_was_written_and_read_goes_on_as_if_it_had_not_been(tmp_pa
 
 
 def test_the_file_stays_small(tmp_path: Path) -> None:
-    ledger = Ledger.begun(known(1000), 0.01)
+    ledger = Ledger.begun(known(1000), 0.01, 0)
     fed(ledger, 2000, 5)
     ledger.write(tmp_path / "ledger.json")
     assert (tmp_path / "ledger.json").stat().st_size < 60_000
@@ -98,7 +163,7 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
 
 def test_a_ledger_of_another_model_is_kept_beside_a_new_one(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
-    Ledger.begun(known(), 0.01).write(path)
+    Ledger.begun(known(), 0.01, 0).write(path)
     other = reference.of(outputs(50, 1), np.zeros(50, np.int64), 0.5, 0.99, "b" * 64)
     found, said = ledgers.opened(path, other, None, 0.01)
     assert (found.model_sha256, found.n_images) == ("b" * 64, 0)
@@ -109,7 +174,7 @@ def test_a_ledger_of_another_model_is_kept_beside_a_new_one(tmp_path: Path) -> N
 
 def test_a_bound_that_is_chosen_later_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
-    Ledger.begun(known(), 0.01).write(path)
+    Ledger.begun(known(), 0.01, 0).write(path)
     with pytest.raises(CheckError, match=r"begun with a chance of false alarms of 0.01, not 0.05"):
         ledgers.opened(path, known(), 0.05, 0.01)
     assert ledgers.opened(path, known(), 0.01, 0.5)[0].false_alarm == 0.01
@@ -125,7 +190,7 @@ def test_what_is_no_ledger_is_told(text: str, tmp_path: Path) -> None:
 
 def test_a_damaged_number_in_a_ledger_is_told(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
-    Ledger.begun(known(), 0.01).write(path)
+    Ledger.begun(known(), 0.01, 0).write(path)
     whole = json.loads(path.read_text())
     for name, value in (("weights", [1.0]), ("log_capital", "x"), ("n_levels", -1), ("images", [[1]]), ("bins", [])):
         broken = json.loads(json.dumps(whole))
@@ -171,7 +236,7 @@ def test_a_reference_of_another_model_a_damaged_one_and_none_are_told(tmp_path: 
 
 
 def test_a_look_says_everything_as_plain_json() -> None:
-    ledger, held_out = Ledger.begun(known(), 0.01), known()
+    ledger, held_out = Ledger.begun(known(), 0.01, 0), known()
     images = Batch(outputs(40, 6, unlike=0.8), digests(40), [f"{number}.jpg" for number in range(40)])
     n_counted = ledger.add(images.outputs, images.digests, images.names, "now")
     seen = watch.look(ledger, held_out, images, 0.5, 0.99, "now", n_counted)
