@@ -33,8 +33,7 @@ from headstart.handover import asked
 from headstart.handover.model import NOVEL_ABOVE, Model
 from headstart.images.formats import UnreadableError
 from headstart.layout import find_root
-from headstart.monitoring import command, scores, watch
-from headstart.monitoring import ledger as ledgers
+from headstart.monitoring import command, keeping, scores, watch
 from headstart.monitoring.ledger import Ledger, Look
 from headstart.monitoring.reference import Reference
 from headstart.monitoring.watch import FALSE_ALARM, Batch, Seen
@@ -105,15 +104,14 @@ def look(root: Path, request: Watching) -> Found:
     limits = argparse.ArgumentParser()
     asked.add_limits(limits)
     paths = asked.named([str(root / request.images)], "monitor")
-    with ledgers.held(path):
-        ledger, said = ledgers.opened(path, known, None, FALSE_ALARM)
-        if said:
-            log.info(said)
-        before = ledger.alarm
+    with keeping.held(path):
+        opened = keeping.opened(path, known, None, FALSE_ALARM)
+        ledger, before = opened.ledger, opened.ledger.alarm
         with asked.asking(model, limits.parse_args([])) as asking:
             images = command.gathered(asking(paths), log.warning)
         seen = command.count(ledger, known, model, images, command.now())
-        ledger.write(path)
+        if said := opened.write():
+            log.info(said)
     return Found(seen, ledger, known, images, model.classes, before is None and ledger.alarm is not None)
 
 

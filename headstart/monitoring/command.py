@@ -18,9 +18,9 @@ from headstart.base.files import sha256_of
 from headstart.base.terminal import styled
 from headstart.handover import asked
 from headstart.handover.asked import Told
+from headstart.handover.cli import BAD_IMAGES
 from headstart.handover.model import NOVEL_ABOVE, Model
-from headstart.monitoring import ledger as ledgers
-from headstart.monitoring import reference, scores, watch
+from headstart.monitoring import keeping, reference, scores, watch
 from headstart.monitoring.ledger import Ledger
 from headstart.monitoring.reference import Reference
 from headstart.monitoring.watch import FALSE_ALARM, Batch, Seen
@@ -31,23 +31,31 @@ _LAST = 40  # looks that are drawn
 
 
 def monitor(arguments: argparse.Namespace) -> int:
-    """Count the images in the ledger, and print what they say; 3 after an alarm."""
+    """Count the images in the ledger, and print what they say; 3 after an alarm, else 2 if some cannot be read."""
     if isinstance(sys.stdin, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdin.reconfigure(errors="surrogateescape")
     model = Model(arguments.model)
     known = reference_of(model)
     path = arguments.ledger or ledger_of(model.file)
     paths = asked.named(arguments.images, "monitor")
-    with ledgers.held(path):
-        if arguments.new and (old := ledgers.read(path)):
-            _say(f"the ledger so far is now {ledgers.moved_aside(path, old).name}")
-        ledger, said = ledgers.opened(path, known, arguments.false_alarm, FALSE_ALARM)
-        if said:
-            _say(said)
+    unread: list[str] = []
+    not_written = None
+
+    def tell(text: str) -> None:
+        unread.append(text)
+        _say(text)
+
+    with keeping.held(path):
+        opened = keeping.opened(path, known, arguments.false_alarm, FALSE_ALARM, is_new=arguments.new)
+        ledger = opened.ledger
         with asked.asking(model, arguments) as asking:
-            images = gathered(asking(paths), _say)
+            images = gathered(asking(paths), tell)
         seen = count(ledger, known, model, images, now())
-        ledger.write(path)
+        try:
+            if said := opened.write():
+                _say(said)
+        except CheckError as error:
+            not_written = error  # told below what was found
     told = watch.told(seen, ledger, known, model.classes)
     if arguments.json:
         print(json.dumps(told))
@@ -55,12 +63,19 @@ def monitor(arguments: argparse.Namespace) -> int:
         print("\n".join(_table(seen, ledger, known, model)))
         for warning in told["warnings"]:
             _say(styled(f"warning: {warning}", "warning", sys.stderr))
-    return DRIFT if ledger.alarm else 0
+    if not_written:
+        raise not_written
+    if ledger.alarm:
+        return DRIFT
+    return BAD_IMAGES if unread else 0
 
 
-def reference_of(model: Model) -> Reference:
-    """Return what is normal for a model; CheckError if its folder does not say."""
-    known = reference.read(model.file, sha256_of(model.file))
+def reference_of(model: Model, model_sha256: str | None = None) -> Reference:
+    """Return what is normal for a model; CheckError if its folder does not say.
+
+    `model_sha256`: of the model as it was loaded, where its file may have changed since; None takes that of the file.
+    """
+    known = reference.read(model.file, model_sha256 or sha256_of(model.file))
     if len(known.shares) != len(model.classes) or "novelty" not in model.output_names:
         raise CheckError(f"{model.file} and its reference.json differ in their classes. Take the model's folder again.")
     return known
@@ -69,6 +84,10 @@ def reference_of(model: Model) -> Reference:
 def ledger_of(model: Path) -> Path:
     """Return where the ledger of a model.onnx is: beside its folder, which may be replaced or read-only."""
     folder = model.resolve().parent
+    if not folder.name:
+        raise CheckError(
+            f"{model} lies in the root of the file system, and no ledger fits beside that. Name one with --ledger."
+        )
     return folder.with_name(f"{folder.name}.monitor.json")
 
 

@@ -8,12 +8,10 @@ broken, and images that have come together are ordered, by a seed that is drawn 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,6 @@ _FORMAT = 1
 _DIGEST = 8  # bytes
 _MAX_SEEN = 50_000
 _MAX_LOOKS = 1000
-_SEED_BITS = 63
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ class Ledger:
         self.looks = [*self.looks, look][-_MAX_LOOKS:]
 
     def write(self, path: Path) -> None:
-        """Write the file, whole at every moment."""
+        """Write the file, whole at every moment; CheckError where that is not possible."""
         value = {
             "format": _FORMAT,
             "model_sha256": self.model_sha256,
@@ -136,7 +133,13 @@ class Ledger:
             "looks": [asdict(look) for look in self.looks],
             "alarm": self.alarm and asdict(self.alarm),
         }
-        write_text(path, json.dumps(value, allow_nan=False) + "\n")
+        try:
+            write_text(path, json.dumps(value, allow_nan=False) + "\n")
+        except OSError as error:
+            raise CheckError(
+                f"{path} cannot be written ({error.strerror or error}). A place for the ledger was expected. Make room"
+                " there, or name another one with --ledger."
+            ) from None
 
 
 def read(path: Path) -> Ledger | None:
@@ -166,72 +169,13 @@ def read(path: Path) -> Ledger | None:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise _damaged(path) from None
-    if not 0 < found.false_alarm < 1 or not 0 <= found.seed < 2**64 or len({made.n_images for made in found.bets.values()}) > 1:
+    if (
+        not 0 < found.false_alarm < 1
+        or not 0 <= found.seed < 2**64
+        or len({made.n_images for made in found.bets.values()}) > 1
+    ):
         raise _damaged(path)
     return found
-
-
-def opened(
-    path: Path, known: Reference, false_alarm: float | None, default: float, seed: int | None = None
-) -> tuple[Ledger, str]:
-    """Return the ledger at `path`, or a new one, and what to say of it.
-
-    One of another model is moved aside, since its evidence is about that. `false_alarm` None: that of the ledger, or
-    `default`; CheckError where it is another than the ledger's, whose evidence was gathered for its own. `seed`: of a
-    new ledger; None draws one.
-    """
-    seed = secrets.randbits(_SEED_BITS) if seed is None else seed
-    found = read(path)
-    if found is None:
-        return Ledger.begun(known, false_alarm or default, seed), ""
-    if found.model_sha256 != known.model_sha256:
-        aside = moved_aside(path, found)
-        return (
-            Ledger.begun(known, false_alarm or default, seed),
-            f"the ledger was that of another model; it is now {aside.name}, and a new one begins",
-        )
-    if false_alarm is not None and false_alarm != found.false_alarm:
-        raise CheckError(
-            f"{path} was begun with a chance of false alarms of {found.false_alarm:g}, not {false_alarm:g}. A bound"
-            " that is chosen later does not hold. Leave --false-alarm out, or begin anew with --new."
-        )
-    return found, ""
-
-
-def moved_aside(path: Path, found: Ledger) -> Path:
-    """Give a ledger the name of its model, and a number if that is taken; return its new path."""
-    stem = f"{path.stem}.{found.model_sha256[:12]}"
-    number = 0
-    while (aside := path.with_name(f"{stem}{f'.{number}' if number else ''}{path.suffix}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside
-
-
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Keep a ledger to this process; CheckError if another one has it, since one of the two would be lost."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise CheckError(
-            f"{path} cannot be written ({error.strerror}). A place for the ledger was expected. Name one with --ledger."
-        ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckError(
-                f"{path} is in use by another process. One at a time was expected. Wait for it, or name another ledger."
-            ) from None
-        yield
 
 
 def _damaged(path: Path) -> CheckError:

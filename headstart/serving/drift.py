@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from headstart.base.errors import CheckError, HeadstartError
+from headstart.base.errors import CheckError
 from headstart.handover.model import NOVEL_ABOVE
-from headstart.monitoring import ledger as ledgers
-from headstart.monitoring import watch
+from headstart.monitoring import keeping, watch
 from headstart.monitoring.command import now, reference_of
 from headstart.monitoring.ledger import Ledger
 from headstart.monitoring.reference import Reference
@@ -43,6 +42,7 @@ class _Watched:
     n_counted: int = 0  # of them, new to the ledger
     told: dict[str, Any] | None = None  # of the last look
     has_told_alarm: bool = False
+    is_current: bool = True  # until another version has the path; read and set under `lock`
 
 
 class Drift:
@@ -50,13 +50,15 @@ class Drift:
 
     def __init__(self, folder: Path, models: Models) -> None:
         """Open FOLDER/NAME.json for each model; CheckError if one cannot be watched."""
-        self._folder = folder
+        self._folder, self._models = folder, models
         self._held = contextlib.ExitStack()
         self._watched: dict[str, _Watched | None] = {}
+        self._failed: dict[str, str] = {}  # model -> its version that cannot be watched
+        self._told: set[tuple[str, str]] = set()  # model and version of which an error was logged
         self._looks: set[asyncio.Task[None]] = set()
         try:
             for name, served in models.current.items():
-                self._held.enter_context(ledgers.held(self._path(name)))
+                self._held.enter_context(keeping.held(self._path(name)))
                 self._watched[name] = self._opened(served)
         except BaseException:
             self._held.close()
@@ -66,15 +68,28 @@ class Drift:
         return self._folder / f"{name}.json"
 
     def _opened(self, served: Served) -> _Watched:
-        known = reference_of(served.alone)
+        known = reference_of(served.alone, served.model_sha256)
         path = self._path(served.name)
-        ledger, said = ledgers.opened(path, known, None, FALSE_ALARM)
-        if said:
+        opened = keeping.opened(path, known, None, FALSE_ALARM)
+        if said := opened.write():
             log.info("model %s: %s", served.name, said)
-        return _Watched(served, path, known, ledger, has_told_alarm=ledger.alarm is not None)
+        return _Watched(served, path, known, opened.ledger, has_told_alarm=opened.ledger.alarm is not None)
 
     def count(self, served: Served, outputs: Mapping[str, np.ndarray], images: Sequence[bytes] | np.ndarray) -> None:
-        """Count the answered images, whose files or pixels are `images`; look at every hundred, beside the loop."""
+        """Count the answered images, whose files or pixels are `images`; look at every hundred, beside the loop.
+
+        What goes wrong is logged, once for each version of a model, and fails no request.
+        """
+        try:
+            self._count(served, outputs, images)
+        except Exception as error:
+            if (served.name, served.version) not in self._told:
+                self._told.add((served.name, served.version))
+                log.error(
+                    "model %s: not all that version %s answers is counted. %s", served.name, served.version, error
+                )
+
+    def _count(self, served: Served, outputs: Mapping[str, np.ndarray], images: Sequence[bytes] | np.ndarray) -> None:
         watched = self._of(served)
         if watched is None:
             return
@@ -100,26 +115,28 @@ class Drift:
             task.add_done_callback(self._looks.discard)
 
     def _of(self, served: Served) -> _Watched | None:
-        """Return what watches this version of a model; None where its folder does not say what is normal."""
-        watched = self._watched.get(served.name)
-        if watched is not None and watched.served.version != served.version:
-            with watched.lock:
-                watched.ledger.write(watched.path)
-            try:
-                watched = self._opened(served)
-            except HeadstartError as error:
-                log.error("model %s: its new version is not watched. %s", served.name, error)
-                watched = None
-            self._watched[served.name] = watched
-        return watched
+        """Return what watches this version of a model; None if it was replaced, or its folder lacks what is normal."""
+        name, version = served.name, served.version
+        if self._models.current[name].version != version:
+            return None  # its request was in flight when another version took its place
+        watched = self._watched[name]
+        if watched is not None and watched.served.version == version:
+            return watched
+        if self._failed.get(name) == version:
+            return None
+        self._watched[name], self._failed[name] = None, version
+        if watched is not None:
+            _retire(watched)
+        self._watched[name] = self._opened(served)
+        del self._failed[name]
+        return self._watched[name]
 
     def close(self) -> None:
         """Write what was counted since the last look."""
-        for watched in self._watched.values():
-            if watched is not None:
-                with contextlib.suppress(OSError):
+        with self._held:
+            for watched in self._watched.values():
+                if watched is not None:
                     _look(watched, *_taken(watched))
-        self._held.close()
 
     def state(self) -> dict[str, dict[str, Any]]:
         """Return model -> alarm, evidence, images and the last look, as plain values."""
@@ -157,10 +174,22 @@ def _look(watched: _Watched, batch: Batch | None, n_counted: int) -> None:
         seen = watch.look(ledger, watched.known, batch, model.abstain_below, NOVEL_ABOVE, now(), n_counted)
         watched.told = watch.told(seen, ledger, watched.known, model.classes)
     with watched.lock:
-        try:
-            ledger.write(watched.path)
-        except OSError as error:
-            log.error("the ledger %s cannot be written: %s", watched.path, error.strerror)
+        if watched.is_current:  # else its path is that of a newer version's ledger
+            _write(watched)
+
+
+def _retire(watched: _Watched) -> None:
+    """Write the ledger of a version that was replaced for the last time."""
+    with watched.lock:
+        watched.is_current = False
+        _write(watched)
+
+
+def _write(watched: _Watched) -> None:
+    try:
+        watched.ledger.write(watched.path)
+    except CheckError as error:
+        log.error("model %s: what was counted is not kept. %s", watched.served.name, error)
 
 
 def opened(folder: Path | None, models: Models) -> Drift | None:

@@ -38,7 +38,8 @@ class Served:
         self.name = name
         self.alone = Model(path, spins=False)
         self.among = Model(path, threads=1) if n_cores() > 1 else self.alone
-        self.version = sha256_of(self.alone.file)[:12]
+        self.model_sha256 = sha256_of(self.alone.file)
+        self.version = self.model_sha256[:12]
         self.pieces = Pieces(self.alone.file) if in_batches else None
         image = np.zeros((1, _WARM_UP_PX, _WARM_UP_PX, 3), np.uint8)
         self.among.outputs(image)

@@ -13,7 +13,7 @@ import pytest
 
 from headstart.base.errors import CheckError
 from headstart.handover.model import Model
-from headstart.monitoring import command, reference, watch
+from headstart.monitoring import command, keeping, reference, watch
 from headstart.monitoring import ledger as ledgers
 from headstart.monitoring.ledger import Ledger
 from headstart.monitoring.reference import Reference
@@ -100,9 +100,9 @@ def test_rows_names_and_digests_stay_together_in_the_random_order() -> None:
 
 
 def test_each_new_ledger_draws_its_own_seed(tmp_path: Path) -> None:
-    drawn = {ledgers.opened(tmp_path / "none.json", known(), None, 0.01)[0].seed for _ in range(3)}
+    drawn = {keeping.opened(tmp_path / "none.json", known(), None, 0.01).ledger.seed for _ in range(3)}
     assert len(drawn) == 3
-    assert ledgers.opened(tmp_path / "none.json", known(), None, 0.01, seed=5)[0].seed == 5
+    assert keeping.opened(tmp_path / "none.json", known(), None, 0.01, seed=5).ledger.seed == 5
 
 
 def test_a_folder_of_more_images_than_are_kept_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,23 +161,86 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
     assert (tmp_path / "ledger.json").stat().st_size < 60_000
 
 
+def of_model(letter: str) -> Reference:
+    said = outputs(50, 1)
+    return reference.of(said, np.zeros(50, np.int64), 0.5, 0.99, letter * 64)
+
+
 def test_a_ledger_of_another_model_is_kept_beside_a_new_one(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     Ledger.begun(known(), 0.01, 0).write(path)
-    other = reference.of(outputs(50, 1), np.zeros(50, np.int64), 0.5, 0.99, "b" * 64)
-    found, said = ledgers.opened(path, other, None, 0.01)
-    assert (found.model_sha256, found.n_images) == ("b" * 64, 0)
-    assert "is now ledger.aaaaaaaaaaaa.json" in said
+    found = keeping.opened(path, of_model("b"), None, 0.01)
+    assert (found.ledger.model_sha256, found.ledger.n_images) == ("b" * 64, 0)
+    assert [each.name for each in tmp_path.iterdir()] == ["ledger.json"], "nothing is moved before it is written"
+    assert "is now ledger.aaaaaaaaaaaa.json, and a new one begins" in found.write()
     assert (tmp_path / "ledger.aaaaaaaaaaaa.json").exists()
-    assert not path.exists()
+    assert found.write() == ""
+    there = ledgers.read(path)
+    assert there is not None
+    assert there.model_sha256 == "b" * 64
+
+
+def test_a_model_that_comes_back_goes_on_with_its_ledger(tmp_path: Path) -> None:
+    """A new one would give the same model a second chance of a false alarm."""
+    path = tmp_path / "ledger.json"
+    for n_images in (3, 4):  # the first is ended by `is_new`, the second is the one to go on with
+        ledger = keeping.opened(path, known(), None, 0.01, is_new=True)
+        fed(ledger.ledger, n_images, 1)
+        ledger.write()
+    keeping.opened(path, of_model("b"), None, 0.01).write()
+    assert {each.name for each in tmp_path.glob("*.a*")} == {
+        "ledger.aaaaaaaaaaaa.json",
+        "ledger.aaaaaaaaaaaa.1.json",
+    }
+    again = keeping.opened(path, known(), None, 0.01)
+    assert again.ledger.n_images == 4
+    assert "is now ledger.bbbbbbbbbbbb.json, and that of this model goes on" in again.write()
+    assert {each.name for each in tmp_path.glob("ledger.*.json")} == {
+        "ledger.aaaaaaaaaaaa.json",
+        "ledger.bbbbbbbbbbbb.json",
+    }
+    (tmp_path / "ledger.aaaaaaaaaaaa.json").rename(tmp_path / "ledger.aaaaaaaaaaaa.10.json")
+    keeping.opened(path, of_model("b"), None, 0.01).write()
+    assert (tmp_path / "ledger.aaaaaaaaaaaa.11.json").exists(), "the last one has the highest number"
+
+
+def test_a_ledger_that_cannot_be_written_is_told_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.json"
+    Ledger.begun(known(), 0.01, 0).write(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(ledgers, "write_text", full)
+    for found in (keeping.opened(path, known(), None, 0.01), keeping.opened(path, of_model("b"), None, 0.01)):
+        with pytest.raises(CheckError, match=r"ledger\.json cannot be written \(No space left on device\)"):
+            found.write()
+        assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["ledger.json"]
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "..", "folder"])
+def test_a_ledger_that_would_be_a_folder_is_told(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(CheckError, match=r"which is a folder. A file was expected"), keeping.held(Path(path)):
+        pass
+
+
+def test_a_model_in_the_root_needs_a_named_ledger() -> None:
+    with pytest.raises(CheckError, match=r"/model.onnx lies in the root .* Name one with --ledger"):
+        command.ledger_of(Path("/model.onnx"))
 
 
 def test_a_bound_that_is_chosen_later_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     Ledger.begun(known(), 0.01, 0).write(path)
     with pytest.raises(CheckError, match=r"begun with a chance of false alarms of 0.01, not 0.05"):
-        ledgers.opened(path, known(), 0.05, 0.01)
-    assert ledgers.opened(path, known(), 0.01, 0.5)[0].false_alarm == 0.01
+        keeping.opened(path, known(), 0.05, 0.01)
+    assert keeping.opened(path, known(), 0.01, 0.5).ledger.false_alarm == 0.01
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', "null", "[" * 100_000])
@@ -203,9 +266,9 @@ def test_a_damaged_number_in_a_ledger_is_told(tmp_path: Path) -> None:
 def test_two_processes_do_not_share_a_ledger(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     with (
-        ledgers.held(path),
+        keeping.held(path),
         pytest.raises(CheckError, match=r"ledger.json is in use by another process"),
-        ledgers.held(path),
+        keeping.held(path),
     ):
         pass
 
