@@ -1,8 +1,8 @@
 """The flow `monitor`: does what lies in a folder still look like what the model was tested on?
 
 It counts the new images of a folder in the ledger of the model, as `headstart monitor` does, and posts a table, the
-figures over time, and the most novel images. On the look that raises the alarm it notifies people, and may start the
-pipeline.
+figures over time, and the most novel images. After the alarm it notifies people, and may start the pipeline: once
+each, and again at the next look where it did not succeed, as the ledger keeps.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -34,6 +35,7 @@ from headstart.handover.model import NOVEL_ABOVE, Model
 from headstart.images.formats import UnreadableError
 from headstart.layout import find_root
 from headstart.monitoring import command, keeping, scores, watch
+from headstart.monitoring import ledger as ledgers
 from headstart.monitoring.ledger import Ledger, Look
 from headstart.monitoring.reference import Reference
 from headstart.monitoring.watch import FALSE_ALARM, Batch, Seen
@@ -56,6 +58,8 @@ class Watching(BaseModel):
     ledger: Text = Field(default="", title="Ledger", description="File of the ledger. Empty: beside the model.")
     notify: Text = Field(default="", title="Notify", description="The block to notify of a drift, slack-webhook/team.")
     retrain: bool = Field(default=False, title="Retrain", description="Start the pipeline after a drift.")
+    pull: bool = Field(default=False, title="Pull", description="Before that, fetch from DVC's remote.")
+    push: bool = Field(default=False, title="Push", description="After it, send to DVC's remote.")
 
 
 class Found(NamedTuple):
@@ -63,10 +67,10 @@ class Found(NamedTuple):
 
     seen: Seen
     ledger: Ledger
+    path: Path  # of the ledger
     known: Reference
     images: Batch
     classes: Sequence[str]
-    is_new_alarm: bool
 
 
 @flow(name="monitor", validate_parameters=True)
@@ -83,15 +87,45 @@ def monitor(request: Watching) -> State[Any]:
         return Failed(message=str(error))
     post(found)
     said = words(found)
-    if found.is_new_alarm:
-        if request.notify:
+    if found.ledger.alarm is None:
+        return Completed(message=said)
+    return followed(request, found, said)
+
+
+def followed(request: Watching, found: Found, said: str) -> State[Any]:
+    """Do what is to follow a drift and has not succeeded yet; return the state, Failed if retraining fails."""
+    log = get_run_logger()
+    if request.notify and not found.ledger.notified:
+        try:
             page = f"{PREFECT_UI_URL.value()}/runs/flow-run/{runtime.flow_run.id}"
             tell = cast("Any", notify.block(request.notify).notify)
             tell(f"{said}\n{page}", subject="monitor: drift")
-        if request.retrain:
-            state = pipeline(Request(note="drift"), return_state=True)
-            said = f"{said}; the pipeline ran: {state.message}"
-    return Completed(name="Drift" if found.ledger.alarm else "Completed", message=said)
+        except Exception as error:  # of any service
+            kind = type(error).__name__  # its text may hold the secret address
+            log.error("%s was not notified (%s); the next look tries again", request.notify, kind)
+            said = f"{said}; {request.notify} was not notified ({kind})"
+        else:
+            noted(found, notified=True)
+    if request.retrain and not found.ledger.retrained:
+        asked_for = Request(note="drift", pull=request.pull, push=request.push, notify=request.notify)
+        state = pipeline(asked_for, return_state=True)
+        if not state.is_completed():
+            return Failed(message=f"{said}; the pipeline failed, and the next look tries again: {state.message}")
+        noted(found, retrained=True)
+        said = f"{said}; the pipeline ran: {state.message}"
+    return Completed(name="Drift", message=said)
+
+
+def noted(found: Found, **done: bool) -> None:
+    """Note in the ledger what has followed the alarm, unless it is that of another model by now."""
+    try:
+        with keeping.held(found.path):
+            there = ledgers.read(found.path)
+            if there is None or there.model_sha256 != found.ledger.model_sha256 or there.alarm != found.ledger.alarm:
+                return
+            replace(there, **done).write(found.path)
+    except HeadstartError as error:
+        get_run_logger().error("the next look will not know that this was done: %s. %s", ", ".join(done), error)
 
 
 @task(name="look", cache_policy=NO_CACHE, persist_result=False)
@@ -106,13 +140,13 @@ def look(root: Path, request: Watching) -> Found:
     paths = asked.named([str(root / request.images)], "monitor")
     with keeping.held(path):
         opened = keeping.opened(path, known, None, FALSE_ALARM)
-        ledger, before = opened.ledger, opened.ledger.alarm
+        ledger = opened.ledger
         with asked.asking(model, limits.parse_args([])) as asking:
             images = command.gathered(asking(paths), log.warning)
         seen = command.count(ledger, known, model, images, command.now())
         if said := opened.write():
             log.info(said)
-    return Found(seen, ledger, known, images, model.classes, before is None and ledger.alarm is not None)
+    return Found(seen, ledger, path, known, images, model.classes)
 
 
 def words(found: Found) -> str:
@@ -202,6 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ledger", default="", metavar="FILE", help="default: beside the model")
     parser.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block to notify of a drift")
     parser.add_argument("--retrain", action="store_true", help="start the pipeline after a drift")
+    parser.add_argument("--pull", action="store_true", help="fetch from DVC's remote before it runs")
+    parser.add_argument("--push", action="store_true", help="send to DVC's remote after it has run")
     state = monitor(Watching(**vars(parser.parse_args(arguments))), return_state=True)
     print(state.message, file=sys.stdout if state.is_completed() else sys.stderr)
     return command.DRIFT if state.name == "Drift" else int(not state.is_completed())

@@ -48,9 +48,8 @@ def deployment(name: str, schedule: Schedule | None, request: Request) -> Runner
     return cast("RunnerDeployment", made)
 
 
-def watching(schedule: Schedule, images: str, block: str, retrain: bool) -> RunnerDeployment:
+def watching(schedule: Schedule, request: Watching) -> RunnerDeployment:
     """Return the deployment `monitor/monitor`, which looks at a folder of images for drift."""
-    request = Watching(images=images, notify=block, retrain=retrain)
     made = monitor.to_deployment(
         "monitor",
         schedule=schedule,
@@ -83,20 +82,32 @@ def cache_of(root: Path) -> Path:
         return Path(repo.cache.local.path)
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+        if timedelta(seconds=value) > timedelta(0):  # which has no NaN, no infinity, and 270,000 years at most
+            return value
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is not an interval. A number of seconds above 0 was expected")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     reads = argparse.ArgumentParser(prog="headstart schedule", description="Run the DAG of dvc.yaml on a schedule.")
     when = reads.add_mutually_exclusive_group()
     when.add_argument("--cron", default="0 3 * * *", help="when to run, five fields (default: '%(default)s')")
-    when.add_argument("--interval", type=float, metavar="SECONDS", help="run at this interval instead")
+    when.add_argument("--interval", type=_seconds, metavar="SECONDS", help="run at this interval instead")
     reads.add_argument("--timezone", default="UTC", help="of --cron (default: %(default)s)")
-    reads.add_argument("--new-data", type=float, metavar="SECONDS", help="also look for new images, at this interval")
+    reads.add_argument(
+        "--new-data", type=_seconds, metavar="SECONDS", help="also look for new images, at this interval"
+    )
     reads.add_argument("--pull", action="store_true", help="fetch from DVC's remote before each run")
     reads.add_argument("--push", action="store_true", help="send to DVC's remote after each successful run")
     reads.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block to notify of a failure")
     reads.add_argument("--monitor", metavar="FOLDER", help="also look for drift in the images of this folder")
     every = "look at it at this interval (default: an hour)"
-    reads.add_argument("--monitor-every", type=float, default=3600, metavar="SECONDS", help=every)
+    reads.add_argument("--monitor-every", type=_seconds, default=3600, metavar="SECONDS", help=every)
     reads.add_argument("--retrain", action="store_true", help="start the pipeline when there is drift")
     reads.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: %(default)s)")
     return reads
@@ -109,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 never awaits it after SIGTERM
     request = Request(pull=options.pull, push=options.push, notify=options.notify)
     try:
+        if options.retrain and options.monitor is None:
+            raise ParamError("--retrain needs a folder in which to look for drift. Name one with --monitor FOLDER.")
         os.chdir(find_root(Path.cwd()))
         schedule = (
             cron(options.cron, options.timezone)
@@ -121,7 +134,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             deployments.append(deployment("new-data", Interval(timedelta(seconds=options.new_data)), looking))
         if options.monitor is not None:
             every = Interval(timedelta(seconds=options.monitor_every))
-            deployments.append(watching(every, options.monitor, options.notify, options.retrain))
+            deployments.append(
+                watching(
+                    every,
+                    Watching(
+                        images=options.monitor,
+                        notify=options.notify,
+                        retrain=options.retrain,
+                        pull=options.pull,
+                        push=options.push,
+                    ),
+                )
+            )
         with (
             server(options.port) as api,
             temporary_settings({PREFECT_API_URL: api}),

@@ -65,6 +65,8 @@ class Ledger:
     seen: dict[bytes, None] = field(default_factory=dict)  # in the order in which they came
     looks: list[Look] = field(default_factory=list)
     alarm: Alarm | None = None
+    notified: bool = False  # people were told of the alarm
+    retrained: bool = False  # the pipeline ran after it
 
     @classmethod
     def begun(cls, known: Reference, false_alarm: float, seed: int) -> Ledger:
@@ -132,6 +134,8 @@ class Ledger:
             "seen": base64.b64encode(b"".join(self.seen)).decode("ascii"),
             "looks": [asdict(look) for look in self.looks],
             "alarm": self.alarm and asdict(self.alarm),
+            "notified": self.notified,
+            "retrained": self.retrained,
         }
         try:
             write_text(path, json.dumps(value, allow_nan=False) + "\n")
@@ -166,6 +170,8 @@ def read(path: Path) -> Ledger | None:
             seen={seen[start : start + _DIGEST]: None for start in range(0, len(seen), _DIGEST)},
             looks=[Look(**look) for look in value["looks"]],
             alarm=Alarm(**value["alarm"]) if value["alarm"] else None,
+            notified=value.get("notified") is True,
+            retrained=value.get("retrained") is True,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise _damaged(path) from None
