@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headstart.monitoring.reference import Reference
+from headstart.monitoring.reference import DECIMALS, Reference
 
 _Z = 1.959963984540054  # of a 95 % interval
 _N_PERMUTATIONS = 499
@@ -44,14 +44,15 @@ def two_sample(rows: np.ndarray, known: np.ndarray, seed: int) -> TwoSample | No
     """Return whether rows [N, F] and known [M, F] come from one distribution; None with fewer than 2 of either.
 
     MMD with a sum of Gaussian kernels of 0.5, 1 and 2 times the median distance (Gretton et al. 2012, sections 4.2 and
-    8.1), by 499 permutations, so exact for any number of images. Of more than 1,000 rows a sample is taken.
+    8.1), by 499 permutations, so exact for any number of images: what is done to values follows from all of them, and no
+    matter which are new. They are rounded as the known ones were for their file. Of more than 1,000 rows a sample is taken.
     """
     draw = np.random.default_rng(seed)
     if min(len(rows), len(known)) < _FEWEST:
         return None
     rows = rows[np.sort(draw.permutation(len(rows))[:_MAX_ROWS])]
-    scale = np.maximum(known.std(0), 1e-3)
-    values = np.clip((np.concatenate([rows, known]) - known.mean(0)) / scale, -20, 20)
+    values = np.round(np.concatenate([rows, known]), DECIMALS)
+    values = np.clip((values - values.mean(0)) / np.maximum(values.std(0), 1e-3), -20, 20)
     squares = (values**2).sum(1)
     distances = np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0)
     median = max(float(np.median(distances[np.triu_indices(len(values), 1)])), 1e-12)

@@ -19,7 +19,8 @@ from headstart.monitoring import scores
 from headstart.onnx.model_folder import REFERENCE
 
 _FORMAT = 1
-_MAX_ROWS = 500  # of the sample
+DECIMALS = 3  # of the sample
+_MAX_ROWS = 500  # of it
 _MAX_COLUMNS = 16
 
 
@@ -80,7 +81,7 @@ def write(folder: Path, found: Reference) -> None:
         },
         "confidence_deciles": [round(each, 6) for each in found.confidence_deciles],
         "shares": [round(float(each), 6) for each in found.shares],
-        "rows": [[round(float(each), 3) for each in row] for row in found.rows],
+        "rows": [[round(float(each), DECIMALS) for each in row] for row in found.rows],
     }
     write_text(folder / REFERENCE, json.dumps(value) + "\n")
 
