@@ -44,8 +44,8 @@ def two_sample(rows: np.ndarray, known: np.ndarray, seed: int) -> TwoSample | No
     """Return whether rows [N, F] and known [M, F] come from one distribution; None with fewer than 2 of either.
 
     MMD with a sum of Gaussian kernels of 0.5, 1 and 2 times the median distance (Gretton et al. 2012, sections 4.2 and
-    8.1), by 499 permutations, so exact for any number of images: what is done to values follows from all of them, and no
-    matter which are new. They are rounded as the known ones were for their file. Of more than 1,000 rows a sample is taken.
+    8.1), by 499 permutations, so exact for any number of images: values are scaled by all of them together, whichever
+    are new, and rounded as the known ones were for their file. Of more than 1,000 rows a sample is taken.
     """
     draw = np.random.default_rng(seed)
     if min(len(rows), len(known)) < _FEWEST:
