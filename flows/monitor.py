@@ -16,7 +16,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -116,16 +115,19 @@ def followed(request: Watching, found: Found, said: str) -> State[Any]:
     return Completed(name="Drift", message=said)
 
 
-def noted(found: Found, **done: bool) -> None:
+def noted(found: Found, *, notified: bool = False, retrained: bool = False) -> None:
     """Note in the ledger what has followed the alarm, unless it is that of another model by now."""
     try:
         with keeping.held(found.path):
             there = ledgers.read(found.path)
             if there is None or there.model_sha256 != found.ledger.model_sha256 or there.alarm != found.ledger.alarm:
                 return
-            replace(there, **done).write(found.path)
+            there.notified |= notified
+            there.retrained |= retrained
+            there.write(found.path)
     except HeadstartError as error:
-        get_run_logger().error("the next look will not know that this was done: %s. %s", ", ".join(done), error)
+        what = "that people were told" if notified else "that the pipeline ran"
+        get_run_logger().error("the next look will not know %s. %s", what, error)
 
 
 @task(name="look", cache_policy=NO_CACHE, persist_result=False)
