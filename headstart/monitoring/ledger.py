@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.base.disk import DiskError
 from headstart.base.errors import CheckError
 from headstart.base.files import write_text
 from headstart.monitoring import reference, scores
@@ -139,9 +140,11 @@ class Ledger:
         }
         try:
             write_text(path, json.dumps(value, allow_nan=False) + "\n")
+        except DiskError:  # which says all
+            raise
         except OSError as error:
             raise CheckError(
-                f"{path} cannot be written ({error.strerror or error}). A place for the ledger was expected. Make room"
+                f"{path} cannot be written ({error.strerror}). A place for the ledger was expected. Make room"
                 " there, or name another one with --ledger."
             ) from None
 

@@ -13,7 +13,6 @@ import pytest
 from headstart.commands import main as cli
 from headstart.handover.asked import Told
 from headstart.monitoring import command, reference
-from headstart.monitoring import ledger as ledgers
 
 Run = Callable[..., int]
 
@@ -74,11 +73,11 @@ def test_a_ledger_that_cannot_be_written_is_told_behind_the_table(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ledgers, "write_text", full)
+    monkeypatch.setattr("headstart.base.files.os.fsync", full)
     assert run(*USUAL) == 1
     said = capsys.readouterr()
     assert "12 images, 12 of them new to the ledger" in said.out
-    assert "l.json cannot be written (No space left on device)" in said.err
+    assert "l.json cannot be written: no room is left in" in said.err
     assert "Traceback" not in said.err
 
 

@@ -210,9 +210,9 @@ def test_a_ledger_that_cannot_be_written_is_told_and_the_old_one_stays(
     path = tmp_path / "ledger.json"
     Ledger.begun(known(), 0.01, 0).write(path)
     before = path.read_bytes()
-    monkeypatch.setattr(ledgers, "write_text", full)
+    monkeypatch.setattr("headstart.base.files.os.fsync", full)
     for found in (keeping.opened(path, known(), None, 0.01), keeping.opened(path, of_model("b"), None, 0.01)):
-        with pytest.raises(CheckError, match=r"ledger\.json cannot be written \(No space left on device\)"):
+        with pytest.raises(CheckError, match=r"^ledger\.json cannot be written: no room is left in"):
             found.write()
         assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["ledger.json"]
@@ -220,6 +220,11 @@ def test_a_ledger_that_cannot_be_written_is_told_and_the_old_one_stays(
 
 def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_ledger_whose_name_is_too_long_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match=r"cannot be written \(File name too long\)\. A place for the ledger"):
+        Ledger.begun(known(), 0.01, 0).write(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize("path", ["", ".", "/", "..", "folder"])

@@ -89,11 +89,11 @@ def test_a_full_disk_at_the_switch_fails_no_request_and_the_next_version_is_watc
     watching.ask(watching.first)
     second = watching.switch(b"second")
     with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
-        patched.setattr(ledgers, "write_text", full)
+        patched.setattr("headstart.base.files.os.fsync", full)
         for _ in range(3):
             watching.ask(second)
     assert sum("not all that version" in each.message for each in caplog.records) == 1
-    assert "No space left on device" in caplog.text
+    assert "m.json cannot be written: no room is left in" in caplog.text
     assert watching.counted() is None
     third = watching.switch(b"third")
     watching.ask(third)
