@@ -1,8 +1,9 @@
 """How much sooner a head is good when a rule chooses the images to label, beside choosing at random.
 
 To be run on a project whose `headstart run` has finished, `--project FOLDER`. A seed draws 30 % of all images to test
-on and the first images to label; then rounds of equal size follow, each chosen by the head of the round before. The
-head is a logistic regression on the standardised features of the level `last`, of one strength for all.
+on and the first images to label; then rounds of equal size follow, each chosen as `headstart next` does by the head of
+the round before, though no image is left out as a copy. The head is a logistic regression on the standardised features
+of the level `last`, of one strength for all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.harness import ROOT, arguments, machine, result, table
 from headstart.auditing.seen import Seen
-from headstart.choosing.rules import RULES, Candidates, Rule, balanced, order
+from headstart.choosing.rules import RULES, Candidates, Rule, chosen
 from headstart.layout import Layout
 from headstart.params_file import load
 
@@ -47,9 +48,7 @@ def curve(rule: Rule, rows: np.ndarray, labels: np.ndarray, n_a_round: int, seed
         left = np.setdiff1d(pool, labelled)
         said = fitted.predict_proba(scaler.transform(rows[left]))
         candidates = Candidates(rows[left], said)
-        ranked = order(rule, candidates, rows[labelled], 2 * n_a_round, seed * 100 + number)
-        chosen = ranked[:n_a_round] if rule == "random" else balanced(ranked, said.argmax(1), n_a_round, n_classes)
-        labelled += left[chosen].tolist()
+        labelled += left[chosen(rule, candidates, rows[labelled], n_a_round, seed * 100 + number).rows].tolist()
     return found
 
 

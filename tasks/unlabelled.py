@@ -1,8 +1,9 @@
 """Bring images without labels to features, the same way as those with labels, into stores of their own.
 
-Reads data.unlabelled, the backbone, and which images have labels; writes artifacts/unlabelled/: unlabelled.json, and
-where there are images a manifest, quarantine.csv, pixels and features. No other stage of the pipeline reads them, so
-nothing that is fitted or reported depends on them. An image that is in data.root too is left out.
+Reads data.unlabelled, the backbone, and which images have labels; writes artifacts/unlabelled/: unlabelled.json, where
+there are files quarantine.csv, and where there are images a manifest, pixels and features. No other stage of the
+pipeline reads them, so nothing that is fitted or reported depends on them. An image that is in data.root too is left
+out, and a folder of which no other is left stands for none.
 """
 
 from __future__ import annotations
@@ -43,16 +44,17 @@ def run(params: Params, layout: Layout) -> None:
     bits = ValidationSummary.of(layout).bits or ALL_BITS  # those of the labelled images: the model is made for them
     known_ids = set(tables.read(layout.manifest, tables.MANIFEST, "validate")["image_id"])
     rows, aside, record = sorted_out(_looked(params, layout, listing, bits), known_ids, listing.stray)
-    if not len(rows):
-        reasons = count_and_name(f"{each.path}: {each.reason}" for each in aside)
+    if record.n_aside and not record.n_images + record.n_labelled_before:
+        reasons = count_and_name(f"{each.path}: {each.reason}" for each in aside if each.counted)
         raise DataError(
-            f"none of {len(aside)} files in '{shown}' can be used ({reasons}). Images that data.root does not hold were"
-            " expected. Set data.unlabelled in params.yaml; unlabelled.csv stands for none."
+            f"none of {record.n_aside} files in '{shown}' can be used ({reasons}). Images were expected. Set"
+            " data.unlabelled in params.yaml; unlabelled.csv stands for none."
         )
     unlabelled.write(layout, rows, record)
     validation.write_quarantine(layout.unlabelled, aside)
     _tell(record)
-    _fill(params, layout, dict(rows.select("image_id", "path").iter_rows()), bits)
+    if record.n_images:
+        _fill(params, layout, dict(rows.select("image_id", "path").iter_rows()), bits)
 
 
 def sorted_out(

@@ -14,7 +14,6 @@ import polars as pl
 
 from headstart.base import dataset, tables, unlabelled, validation
 from headstart.base.dataset import TRAIN
-from headstart.base.errors import DataError, count_and_name
 from headstart.base.files import is_local, located, write_csv
 
 if TYPE_CHECKING:
@@ -30,23 +29,21 @@ class Written(NamedTuple):
     n_new: int
     n_images: int
     leads_out: bool  # whether a path is outside the project, which takes data.allow_outside
+    n_elsewhere: int  # labels of images that neither the last run nor data.unlabelled has, which are left out
 
 
 def write(layout: Layout, labels: Mapping[str, str]) -> Written:
     """Write the labelled images of the last run and these, image_id -> label, to labelled.csv in the project.
 
-    DataError if an image is none of those without labels, or there is no label.
+    Labels of images that are not there are counted. Without a new one, nothing is written.
     """
     images = unlabelled.read(layout)
     new = [(each, path, labels[each]) for each, path in images.where.items() if each in labels]
     known = dataset.read(layout).table  # labels of an earlier round are among them
-    if lost := sorted(set(labels) - {each for each, _, _ in new} - set(known["image_id"])):
-        raise DataError(
-            f"{len(lost)} labels are of images that are not in artifacts/unlabelled ({count_and_name(lost)}). Those of"
-            " the last run were expected. Run `headstart run`, and choose again."
-        )
+    n_elsewhere = len(set(labels) - set(images.image_ids) - set(known["image_id"]))
+    file = layout.root / _FILE
     if not new:
-        raise DataError("no image has a new label. One at least was expected. Label some, on the page or in the list.")
+        return Written(file, 0, len(known), False, n_elsewhere)
     manifest = tables.read(layout.manifest, tables.MANIFEST, "validate")
     table = known.select(
         pl.col("path").map_elements(lambda path: _from(layout.root, layout.images, path), pl.String),
@@ -66,10 +63,9 @@ def write(layout: Layout, labels: Mapping[str, str]) -> Written:
     table = pl.concat([table, pl.DataFrame(rows)], how="diagonal")
     if (manifest["group"] == manifest["image_id"]).all():
         table = table.drop("group")
-    file = layout.root / _FILE
     write_csv(file, table)
     leads_out = any(path.startswith(("/", "..")) or "://" in path for path in table["path"])
-    return Written(file, len(new), len(table), leads_out)
+    return Written(file, len(new), len(table), leads_out, n_elsewhere)
 
 
 def _slices(layout: Layout, image_ids: pl.Series) -> dict[str, pl.Series]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,7 @@ from headstart.base.dataset import SPLITS, TRAIN, VAL
 from headstart.base.errors import CheckError, DataError
 from headstart.base.files import write_text
 from headstart.choosing.copies import without_copies
-from headstart.choosing.rules import Candidates, Rule, balanced, order
+from headstart.choosing.rules import Candidates, Rule, chosen
 from headstart.embedding import features, pixels
 from headstart.evaluation.predictions import answers_of
 from headstart.onnx import backbone_folder, head_folder
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
 
 COLUMNS = ("image_id", "path", "guess", "probability", "second", "label")
-_LIST = "next.csv"
+LIST = "next.csv"
 _MAX_CANDIDATES = 20_000  # a random sample of more
 _COPIES = 0.5, [0.95]  # cosine and correlation from which on images are copies, where no audit has measured it
 
@@ -44,21 +44,27 @@ class Proposal(NamedTuple):
 
     images: list[Proposed]
     classes: list[str]
-    n_candidates: int
+    n_candidates: int  # images without labels that nobody has decided about
     n_copies: int  # candidates that are nearly the same as a labelled image, or as one that ranks higher
 
 
-def proposed(layout: Layout, rule: Rule, n: int, seed: int) -> Proposal:
-    """Return up to `n` images to label by a rule; CheckError or DataError where there are none to choose from."""
+def proposed(layout: Layout, rule: Rule, n: int, seed: int, decided: Collection[str] = ()) -> Proposal:
+    """Return up to `n` images to label by a rule, none of those that are `decided`, by image_id.
+
+    CheckError or DataError where there are none to choose from.
+    """
     images = unlabelled.read(layout)
     if not len(images):
         raise DataError(
             "there are no images without labels, or all are labelled already. A folder or a list of them was expected."
             " Set data.unlabelled, such as `headstart run --set data.unlabelled=photos-2026`."
         )
-    some = list(range(len(images)))
-    if len(some) > _MAX_CANDIDATES:
-        some = sorted(np.random.default_rng(seed).permutation(len(some))[:_MAX_CANDIDATES].tolist())
+    some, n_undecided = _candidates(images.image_ids, decided, seed)
+    if not some:
+        raise DataError(
+            f"all {len(images)} images without labels are decided already, in next/decided.csv. Others were expected."
+            " Learn from the labels: `headstart run --data labelled.csv`. To be asked again, remove lines there."
+        )
     ids = [images.image_ids[row] for row in some]
     known, new = features.opened(layout), features.opened(layout.of_unlabelled())
     if known.plain.contract != new.plain.contract:
@@ -68,18 +74,19 @@ def proposed(layout: Layout, rule: Rule, n: int, seed: int) -> Proposal:
     data = dataset.read(layout)
     last = (backbone_folder.LAST,)
     rows, fitted = new.at(last).read(ids), known.at(last).read(data.of(TRAIN, VAL).image_ids)
-    ranked = order(rule, Candidates(rows, said), fitted, min(3 * n, len(ids)), seed)
     guesses = said.argmax(1)
-    distinct = _distinct(layout, [ids[row] for row in ranked], rows[ranked], guesses[ranked])
-    if not distinct:
+
+    def distinct(ranked: np.ndarray) -> list[int]:
+        return _distinct(layout, [ids[row] for row in ranked], rows[ranked], guesses[ranked])
+
+    found = chosen(rule, Candidates(rows, said), fitted, n, seed, distinct)
+    if not found.rows:
         raise DataError(
-            f"all {len(ranked)} images that rank highest of {len(ids)} are nearly the same as labelled ones. Others"
+            f"all {found.n_ranked} images that rank highest of {len(ids)} are nearly the same as labelled ones. Others"
             " were expected: their labels would add little. Give other images to data.unlabelled."
         )
-    left = [int(ranked[number]) for number in distinct]
-    chosen = left[:n] if rule == "random" else balanced(left, guesses, n, len(head.classes))
     order_of = np.argsort(-said, axis=1, kind="stable")
-    found = [
+    proposals = [
         Proposed(
             ids[row],
             images.paths[some[row]],
@@ -87,9 +94,18 @@ def proposed(layout: Layout, rule: Rule, n: int, seed: int) -> Proposal:
             round(float(said[row, order_of[row, 0]]), 4),
             head.classes[order_of[row, 1]],
         )
-        for row in chosen
+        for row in found.rows
     ]
-    return Proposal(found, head.classes, len(images), len(ranked) - len(distinct))
+    return Proposal(proposals, head.classes, n_undecided, found.n_copies)
+
+
+def _candidates(image_ids: Sequence[str], decided: Collection[str], seed: int) -> tuple[list[int], int]:
+    """Return the numbers of the images to choose among, a sample of many, and how many nobody has decided about."""
+    undecided = [number for number, image_id in enumerate(image_ids) if image_id not in decided]
+    if len(undecided) <= _MAX_CANDIDATES:
+        return undecided, len(undecided)
+    drawn = np.random.default_rng(seed).permutation(len(undecided))[:_MAX_CANDIDATES]
+    return [undecided[place] for place in sorted(drawn.tolist())], len(undecided)
 
 
 def _distinct(layout: Layout, ids: Sequence[str], rows: np.ndarray, guesses: np.ndarray) -> list[int]:
@@ -112,7 +128,7 @@ def _distinct(layout: Layout, ids: Sequence[str], rows: np.ndarray, guesses: np.
 
 def write(folder: Path, images: Sequence[Proposed]) -> Path:
     """Write next.csv, whose column label is for a person to fill in; return its path."""
-    file = folder / _LIST
+    file = folder / LIST
     rows = [(each.image_id, each.path, each.guess, f"{each.probability:.4f}", each.second, "") for each in images]
     write_text(file, reviewed.spreadsheet(COLUMNS, rows))
     return file
@@ -134,6 +150,9 @@ def read(file: Path) -> tuple[list[Proposed], dict[str, str]]:
         except ValueError:
             raise DataError(f"{file.name}, line {number}: '{values['probability']}' is no probability.") from None
         images.append(Proposed(values["image_id"], values["path"], values["guess"], probability, values["second"]))
-        if label := values["label"].strip():
-            labels[values["image_id"]] = label
+        label = values["label"].strip()
+        if label and labels.setdefault(values["image_id"], label) != label:
+            raise DataError(
+                f"{file.name}, line {number}: there is another label of {values['path']} above. One was expected."
+            )
     return images, labels

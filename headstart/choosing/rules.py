@@ -5,7 +5,7 @@ Each takes the features of the candidates and what the head says of them, and kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 Rule = Literal["random", "margin", "diverse margin", "badge", "core-set"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 _POOL = 5  # times as many of the smallest margin, among which `diverse margin` chooses
+_SPARE = 3  # times as many are ranked, since some are copies, or too many of one class
 _BLOCK = 4096
 
 
@@ -23,12 +24,43 @@ class Candidates(NamedTuple):
     probabilities: np.ndarray  # float [N, C], calibrated
 
 
-def order(rule: Rule, images: Candidates, known: np.ndarray, n: int, seed: int) -> np.ndarray:
+class Chosen(NamedTuple):
+    """The images to label, the most helpful first."""
+
+    rows: list[int]
+    n_ranked: int  # images among which they were chosen
+    n_copies: int  # of these, that were left out as copies
+
+
+def chosen(
+    rule: Rule,
+    images: Candidates,
+    known: np.ndarray,
+    n: int,
+    seed: int,
+    distinct: Callable[[np.ndarray], Sequence[int]] | None = None,
+) -> Chosen:
+    """Return up to `n` images by a rule, of which no guessed class is most; `headstart next` and its benchmark use it.
+
+    `known`: as for `order`. `distinct`: rows int [R] in the order of their rank -> the numbers of those to keep.
+    """
+    ranked = order(rule, images, known, _SPARE * n, seed, wanted=n)
+    left = [int(row) for row in ranked] if distinct is None else [int(ranked[number]) for number in distinct(ranked)]
+    guesses, n_classes = images.probabilities.argmax(1), images.probabilities.shape[1]
+    rows = left[:n] if rule == "random" else balanced(left, guesses, n, n_classes)
+    return Chosen(rows, len(ranked), len(ranked) - len(left))
+
+
+def order(
+    rule: Rule, images: Candidates, known: np.ndarray, n: int, seed: int, wanted: int | None = None
+) -> np.ndarray:
     """Return the rows of the `n` images to label first, int [n]; all of them where there are fewer.
 
-    `known` float32 [M, D]: the features of labelled images, of which `core-set` keeps its distance.
+    `known` float32 [M, D]: the features of labelled images, of which `core-set` keeps its distance. `wanted`: how many
+    will be labelled, where more are ranked; it bounds the pool of `diverse margin`.
     """
     draw = np.random.default_rng(seed)
+    pool_size = max(_POOL * (wanted or n), n)
     n = min(n, len(images.features))
     if rule == "random":
         return draw.permutation(len(images.features))[:n]
@@ -38,9 +70,9 @@ def order(rule: Rule, images: Candidates, known: np.ndarray, n: int, seed: int) 
         return _core_set(_unit(images.features), _unit(known), n, draw)
     if rule == "badge":
         return _plus_plus(_gradients(images), n, draw)
-    pool = np.argsort(margins(images.probabilities), kind="stable")[: _POOL * n]
-    chosen: np.ndarray = pool[_plus_plus([_unit(images.features[pool])], n, draw)]
-    return chosen
+    pool = np.argsort(margins(images.probabilities), kind="stable")[:pool_size]
+    drawn: np.ndarray = pool[_plus_plus([_unit(images.features[pool])], n, draw)]
+    return drawn
 
 
 def margins(probabilities: np.ndarray) -> np.ndarray:

@@ -139,6 +139,7 @@ def _add_next(command: argparse.ArgumentParser) -> None:
     way = command.add_mutually_exclusive_group()
     way.add_argument("--list", action="store_true", help="write the list and the picture, and show no page")
     way.add_argument("--from", type=Path, dest="source", metavar="FILE", help="read the labels of a list back")
+    add("--new-classes", action="store_true", help="with --from: labels may be classes that there are not yet")
     add("--port", type=_port, default=0, help="of the page (default: a free one)")
     add("--no-browser", action="store_true", help="print the page's address, and open nothing")
 

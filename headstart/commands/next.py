@@ -10,9 +10,10 @@ from PIL import Image
 
 from headstart import params_file, reviewed
 from headstart.auditing.folder import Finding
+from headstart.base.errors import ParamError
 from headstart.base.files import located
 from headstart.base.validation import ValidationSummary
-from headstart.choosing import labelled, proposal
+from headstart.choosing import decided, labelled, proposal
 from headstart.choosing.proposal import Proposal, Proposed
 from headstart.choosing.rules import Rule
 from headstart.commands import review
@@ -31,12 +32,20 @@ def propose(options: argparse.Namespace) -> int:
     """List the images, and show the page to label them until Ctrl-C; or read labels back. Return 0."""
     root = find_root(Path.cwd())
     layout = Layout.of(root, params_file.load(root / "params.yaml"))
+    folder = root / _FOLDER
+    decided_file = folder / _DECIDED
     if options.source:
         _, labels = proposal.read(options.source)
-        return _done(layout, labels)
+        added = decided.add(layout, decided_file, labels, options.new_classes)
+        if added.n_replaced:
+            print(f"next: {added.n_replaced} labels replace another answer in {_FOLDER}/{_DECIDED}")
+        return _done(layout, decided_file)
+    if options.new_classes:
+        raise ParamError("--new-classes is given without --from. The page asks for each new class. Leave it out.")
+    decided.check_read_back(folder / proposal.LIST, decided_file)
+    before = reviewed.read(decided_file)
     rule: Rule = options.rule
-    found = proposal.proposed(layout, rule, options.n, options.seed)
-    folder = root / _FOLDER
+    found = proposal.proposed(layout, rule, options.n, options.seed, before)
     file = proposal.write(folder, found.images)
     bits = ValidationSummary.of(layout).bits or deep.ALL_BITS
     (folder / _SHEET).write_bytes(sheet(layout.of_unlabelled(), found, bits))
@@ -46,10 +55,10 @@ def propose(options: argparse.Namespace) -> int:
     if options.list:
         print(f"      fill in the column label, then `headstart next --from {file.relative_to(root)}`")
         return 0
-    desk = Desk(cases_of(found), folder / _DECIDED)
+    desk = Desk(cases_of(found), decided_file)
     pictures = review.Shown(layout.of_unlabelled().images, bits)
     review.serve(desk, layout, options.port, options.no_browser, "next", f"{len(found.images)} images", pictures)
-    return _done(layout, labels_of(desk)) if desk.decisions() else 0
+    return _done(layout, decided_file) if desk.decisions() else 0
 
 
 def cases_of(found: Proposal) -> Cases:
@@ -79,21 +88,17 @@ def _finding(each: Proposed) -> Finding:
     )
 
 
-def labels_of(desk: Desk) -> dict[str, str]:
-    """Return image_id -> label of the images that were labelled, those of earlier pages too, without dropped ones.
-
-    That a guess is right becomes a label in the file, for another page may have other guesses.
-    """
-    guesses = {each.finding.image_id: each.finding.label for each in desk.cases.all}
-    with reviewed.changing(desk.file) as decisions:
-        for image_id, decision in decisions.items():
-            if decision.decision == "keep" and image_id in guesses:
-                decisions[image_id] = decision._replace(decision="change", label=guesses[image_id])
-        return {image_id: each.label for image_id, each in decisions.items() if each.label}
-
-
-def _done(layout: Layout, labels: dict[str, str]) -> int:
-    done = labelled.write(layout, labels)
+def _done(layout: Layout, file: Path) -> int:
+    """Write labelled.csv with all labels that were ever given, and say what it has."""
+    done = labelled.write(layout, decided.labels_of(file))
+    if done.n_elsewhere:
+        print(
+            f"next: {done.n_elsewhere} labels in {_FOLDER}/{_DECIDED} are of images that data.unlabelled does not hold"
+            f" now. They stay there, and are not in {done.file.name}"
+        )
+    if not done.n_new:
+        print(f"next: no image has a new label; {done.file.name} is as it was")
+        return 0
     print(f"next: {done.n_new} new labels; {done.file.name} has all {done.n_images} labelled images, the new in train")
     outside = " --set data.allow_outside=true" if done.leads_out else ""
     print(f"      `headstart run --data {done.file.name}{outside}` learns from them")

@@ -60,6 +60,9 @@ def changes(cases: Cases, decisions: Decisions, case: Case, answer: Answer) -> C
     other = finding.other_image_id or finding.image_id
     if action == "forget":
         return _forgotten(case, decisions)
+    if finding.kind == "next" and action in ("keep", "accept", "label"):  # there is no label that could stay
+        label = {"keep": finding.label, "accept": finding.suggested or finding.label}.get(action, answer.label)
+        return {finding.image_id: Decision(finding.image_id, cases.images[finding.image_id].path, "change", label)}
     if action == "keep":
         return {finding.image_id: _kept(cases, decisions, case)}
     if action in ("drop", "drop other") or (action == "accept" and finding.kind == "odd"):

@@ -58,6 +58,9 @@ def test_a_list_is_filled_in_and_the_next_run_learns_from_it(unlabelled: Project
         writer.writerows(rows)
     said = unlabelled.must("headstart", "next", "--from", "next/next.csv")
     assert "4 new labels; labelled.csv has all 28 labelled images, the new in train" in said
+    unlabelled.must("headstart", "next", "-n", "13", "--list")
+    again = {row["image_id"] for row in lines_of(file)}
+    assert again and not again & {row["image_id"] for row in rows[:4]}
     before = pl.read_parquet(unlabelled.root / "artifacts" / "splits.parquet")
     unlabelled.must("headstart", "run", "--data", "labelled.csv", "unlabelled", "split")
     after = pl.read_parquet(unlabelled.root / "artifacts" / "splits.parquet")

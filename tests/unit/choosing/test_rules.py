@@ -7,7 +7,7 @@ import pytest
 
 from headstart.choosing import rules
 from headstart.choosing.copies import without_copies
-from headstart.choosing.rules import RULES, Candidates, Rule, balanced, margins, order
+from headstart.choosing.rules import RULES, Candidates, Rule, balanced, chosen, margins, order
 from tests.support.images import photograph
 
 
@@ -85,3 +85,19 @@ def test_copies_of_labelled_images_and_of_each_other_are_left_out() -> None:
         rows[:6], rows[6:], lambda some: np.stack([pictures[row] for row in some]), 0.9, np.full(6, 0.95)
     )
     assert found == [1, 2, 5]
+
+
+def test_more_spare_images_do_not_widen_the_pool_of_diverse_margin() -> None:
+    """Five times the wanted images are its pool, also when three times as many are ranked: else none has a margin."""
+    images = candidates(200)
+    rows = np.argsort(margins(images.probabilities), kind="stable")
+    for seed in range(5):
+        assert set(chosen("diverse margin", images, images.features[:0], 10, seed).rows) <= set(rows[:50].tolist())
+    assert len(order("diverse margin", images, images.features[:0], 30, 0, wanted=2)) == 30
+
+
+def test_copies_are_counted_and_their_places_are_filled() -> None:
+    images = candidates(60)
+    found = chosen("margin", images, images.features[:0], 10, 0, lambda ranked: list(range(0, len(ranked), 2)))
+    assert (len(found.rows), found.n_ranked, found.n_copies) == (10, 30, 15)
+    assert not set(found.rows) & set(order("margin", images, images.features[:0], 30, 0)[1::2].tolist())

@@ -10,6 +10,7 @@ import pytest
 from headstart import params, params_file
 from headstart.base import dataset, unlabelled
 from headstart.base.errors import DataError, ParamError
+from headstart.choosing import proposal
 from headstart.embedding import features, pixels
 from headstart.layout import Layout
 from headstart.param_types import NO_IMAGES, NO_ROWS
@@ -121,3 +122,23 @@ def test_null_is_refused_with_what_stands_for_it(project: Layout) -> None:
     values["data"]["unlabelled"] = None
     with pytest.raises(ParamError, match=r"data.unlabelled is None: .*it is unlabelled.csv, the empty list"):
         params.parse(values)
+
+
+def test_a_folder_whose_images_all_have_labels_is_as_good_as_none(project: Layout, tmp_path: Path) -> None:
+    """So it is after each image was labelled: the run that learns from them has to go on."""
+    (tmp_path / "known.jpg").write_bytes((project.images / "ants" / "000.jpg").read_bytes())
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    layout = ran(project, str(tmp_path))
+    assert len(unlabelled.read(layout)) == 0
+    record = unlabelled.read_record(layout)
+    assert (record.n_images, record.n_labelled_before, record.n_aside) == (0, 1, 1)
+    with pytest.raises(DataError, match="there are no images without labels, or all are labelled already"):
+        proposal.proposed(layout, "margin", 5, 0)
+
+
+def test_an_empty_inbox_is_none_whatever_systems_leave_there(project: Layout, tmp_path: Path) -> None:
+    for name in (".gitkeep", ".DS_Store", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    layout = ran(project, str(tmp_path))
+    assert unlabelled.read_record(layout).n_images == 0
+    assert len(quarantined(layout)) == 3
