@@ -1,9 +1,10 @@
 """Compare backbones on the images of train and val: how well heads do on their features, and what each costs.
 
 Reads the images, the splits and params; writes artifacts/ranking/, the comparison, and artifacts/ranked.json, the
-winner, which the stage `backbone` takes if backbone.name is `ranked`. Test images are not read. What is embedded here
-enters the cache of this machine, where `transform` and `embed` find the winner's pixels and features. Times are
-measured once a machine and network, and kept there too. Without rank.backbones, the stage is off and imports nothing.
+winner, which the stage `backbone` takes if backbone.name is `ranked`, and which is null if none may win. Test images
+are not read. What is embedded here enters the cache of this machine, where `transform` and `embed` find the winner's
+pixels and features. Times are measured once a machine and network, and kept there too. Without rank.backbones, the
+stage is off and imports nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def run(params: Params, layout: Layout) -> None:
     from headstart.base.validation import ValidationSummary
     from headstart.images.deep import ALL_BITS
     from headstart.ranking import picture
-    from headstart.ranking.candidates import prepared
+    from headstart.ranking.candidates import check_winnable, prepared
     from headstart.ranking.compare import compare
     from headstart.ranking.embedding import Embedder
 
@@ -49,13 +50,15 @@ def run(params: Params, layout: Layout) -> None:
 
     with TemporaryDirectory(prefix="headstart-rank-") as beside:
         candidates = prepared(params.rank, params.export, params.transform.fit, layout, Path(beside))
-        images = data.of(TRAIN, VAL)
         is_used = params.backbone.name == ranked.NAME
+        if is_used:
+            check_winnable(candidates)
+        images = data.of(TRAIN, VAL)
         found, winner = compare(
             candidates, embedder, images, len(data.classes), params.rank, params.train_head, is_used
         )
     folder.write(layout.ranking, found)
-    ranked.write(layout.ranked, winner.settings)
+    ranked.write(layout.ranked, winner.settings if winner else None)
     for line in [*folder.lines(found), *found.words()]:
         say(line)
     words = f"Backbones compared on train and val (>: wins, -: cannot win); {found.words()[0]}"

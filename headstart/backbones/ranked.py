@@ -36,7 +36,7 @@ class Winner(Record):
 class RankedRecord(Record):
     """ranked.json."""
 
-    winner: Winner | None  # None: nothing was ranked
+    winner: Winner | None  # None: nothing was ranked, or none may win
 
 
 def write(path: Path, winner: parameters.Backbone | None) -> None:

@@ -44,7 +44,7 @@ class Candidate:
 
 
 def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path) -> list[Candidate]:
-    """Return the candidates, their pieces in folders of `folder`; ParamError if one does not exist, or none can win."""
+    """Return the candidates, their pieces in folders of `folder`; ParamError if one does not exist."""
     cache = layout.cache if layout.keeps_backbones else None
     found = []
     settings = [_settled(each) for each in rank.backbones]
@@ -58,13 +58,17 @@ def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path)
         n_bytes = sum((place / name).stat().st_size for name in (RESIZE, BACKBONE))
         costs = _obstacles(record, measured.milliseconds, n_bytes / 1e6, rank, export)
         found.append(Candidate(label, each, place, record, measured, n_bytes, costs))
-    if all(each.obstacles for each in found):
-        named = "; ".join(f"{each.label}: {', '.join(each.obstacles)}" for each in found)
-        raise ParamError(
-            f"none of rank.backbones can win ({named}). Add others to rank.backbones, or change rank.max_ms,"
-            " rank.max_mb or export.licences, in params.yaml."
-        )
     return found
+
+
+def check_winnable(candidates: Sequence[Candidate]) -> None:
+    """Raise ParamError if none can win, where a winner is needed."""
+    if all(each.obstacles for each in candidates):
+        named = "; ".join(f"{each.label}: {', '.join(each.obstacles)}" for each in candidates)
+        raise ParamError(
+            f"backbone.name is 'ranked', and none of rank.backbones can win ({named}). Add others to rank.backbones, or"
+            " change rank.max_ms, rank.max_mb or export.licences, in params.yaml."
+        )
 
 
 def labels(backbones: Sequence[parameters.Backbone]) -> list[str]:

@@ -64,8 +64,8 @@ def compare(
     rank: Rank,
     settings: TrainHead,
     is_used: bool,
-) -> tuple[RankingRecord, Candidate]:
-    """Return the ranking and the winner: the lowest criterion of those that may win."""
+) -> tuple[RankingRecord, Candidate | None]:
+    """Return the ranking and the winner: the lowest criterion of those that may win. None may: all race, none wins."""
     widths = [each.record.n_features for each in candidates]
     n_images = min(rank.max_images, score.most_images(widths, n_classes, settings))
     parts = growing(images.labels, images.groups, n_images, settings.folds, rank.seed)
@@ -74,14 +74,16 @@ def compare(
     embedders = [embedder(each) for each in candidates]
     judge = _Judge(embedders, images, n_classes, settings, {})
     may_win = {number for number, each in enumerate(candidates) if not each.obstacles}
-    results = race(len(candidates), parts, images.groups, judge, may_win)
+    racing = may_win or set(range(len(candidates)))
+    results = race(len(candidates), parts, images.groups, judge, racing)
     entries = [_entry(candidates[each.number], each, judge.seen[each.number]) for each in results]
     order = sorted(results, key=lambda each: (each.is_out, -each.n_images, float(each.values.mean())))
-    best = next(each.number for each in order if each.behind is None and not each.is_out)
-    measured = candidates[best].measured
+    leader = next(each.number for each in order if each.behind is None and not each.is_out)
+    winner = candidates[leader] if may_win else None
+    measured = candidates[leader].measured
     record = RankingRecord(
         entries=[entries[each.number] for each in order],
-        winner=candidates[best].label,
+        winner=winner.label if winner else None,
         is_used=is_used,
         criterion=settings.select_by,
         parts=[len(part) for part in parts],
@@ -90,7 +92,7 @@ def compare(
         runtime=measured.runtime,
         threads=THREADS,
     )
-    return record, candidates[best]
+    return record, winner
 
 
 def _entry(candidate: Candidate, result: Result, seen: _Seen) -> Entry:

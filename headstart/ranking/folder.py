@@ -42,7 +42,7 @@ class RankingRecord(Record):
     """ranking.json."""
 
     entries: list[Entry]  # the best first, those that are out last; empty: nothing was ranked
-    winner: str | None  # its label
+    winner: str | None  # its label; None: nobody may win
     is_used: bool  # backbone.name is `ranked`
     criterion: str  # what the winner is lowest in
     parts: list[int]  # images of each part of the race
@@ -52,9 +52,9 @@ class RankingRecord(Record):
     threads: int
 
     @property
-    def best(self) -> Entry:
-        """The winner."""
-        return next(entry for entry in self.entries if entry.label == self.winner)
+    def best(self) -> Entry | None:
+        """The winner, if anybody may win."""
+        return next((entry for entry in self.entries if entry.label == self.winner), None)
 
     @property
     def second(self) -> Entry | None:
@@ -74,6 +74,9 @@ class RankingRecord(Record):
 
     def _won(self) -> str:
         best, second = self.best, self.second
+        if best is None:
+            named = "; ".join(f"{each.label}: {' and '.join(each.obstacles)}" for each in self.entries)
+            return f"there is no winner, for none may win ({named})"
         told = f"the winner is {best.label}: {best.accuracy:.1%} right in cross-validation on {best.n_images} images"
         if second is None or second.behind is None or second.behind_se is None:
             return f"{told}; no other that may win has seen all of them"
@@ -85,6 +88,8 @@ class RankingRecord(Record):
         )
 
     def _missed(self) -> list[str]:
+        if self.best is None:
+            return []
         better = [each for each in self.entries if each.obstacles and each.behind is not None and each.behind < 0]
         return [f"better would be {each.label}, but {' and '.join(each.obstacles)}" for each in better]
 

@@ -32,6 +32,15 @@ def test_a_clear_margin_and_a_race_that_dropped_nobody_are_told_as_such() -> Non
     assert unraced == "all saw all 400 images: there was no race"
 
 
+def test_where_none_may_win_words_table_and_picture_say_so() -> None:
+    record = ranking(ENTRIES[0].model_copy(update={"behind": None, "behind_se": None}), winner=None)
+    won, raced = record.words()
+    assert won == "there is no winner, for none may win (barred: its licence is unknown)"
+    assert "dropped none" in raced
+    assert folder.lines(record)[1].startswith("- barred")
+    assert picture.png(record).startswith(b"\x89PNG")
+
+
 def test_the_table_marks_the_winner_and_who_cannot_win() -> None:
     header, *rows = folder.lines(ranking())
     assert header.split()[:2] == ["accuracy", "95"]

@@ -32,6 +32,13 @@ def test_a_ranking_that_nobody_asked_to_decide_says_so() -> None:
     assert "<code>backbone.name</code> in params.yaml names timm/net" in page(ranking(is_used=False))
 
 
+def test_a_ranking_without_a_winner_speaks_of_none() -> None:
+    html = page(ranking(ENTRIES[0], winner=None, is_used=False))
+    assert "There is no winner, for none may win (barred: its licence is unknown)." in html
+    assert "takes the winner" not in html
+    assert "diamond" not in html
+
+
 def test_h_scores_that_tell_nothing_are_left_out() -> None:
     assert "every H-score is 3" in page(ranking())
     telling = [each.model_copy(update={"h_score": 1.9}) for each in ENTRIES]

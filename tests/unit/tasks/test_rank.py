@@ -125,7 +125,15 @@ def test_limits_of_time_and_size_bar_candidates(begun: Begun, monkeypatch: pytes
     assert record.winner == "onnx (first.onnx)"
     assert [each.obstacles for each in record.entries if each.label != record.winner] == [["it takes 30.0 ms"]]
     with pytest.raises(ParamError, match=r"none of rank.backbones can win \(onnx \(first.onnx\): it has 0.0 MB; "):
-        begun.ranked(begun.params(begun.first, begun.second, rank__max_mb=0.001))
+        begun.ranked(begun.params(begun.first, begun.second, rank__max_mb=0.001, backbone__name="ranked"))
+
+
+def test_candidates_none_of_which_may_win_are_compared_for_information(begun: Begun) -> None:
+    record = begun.ranked(begun.params(begun.first, begun.second, rank__max_mb=0.001))
+    assert record.winner is None
+    assert len(record.entries) == 2
+    assert json.loads(begun.layout().ranked.read_text())["winner"] is None
+    assert record.words()[0].startswith("there is no winner, for none may win (onnx (")
 
 
 def test_a_time_is_measured_once_and_the_winner_is_written_without_it(
