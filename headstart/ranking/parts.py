@@ -12,11 +12,11 @@ def growing(labels: np.ndarray, groups: np.ndarray, n_images: int, least: int, s
     """Return sorted numbers of images: an eighth, a quarter, a half and all of about `n_images` of the images.
 
     Each part holds the one before. Groups [N] stay whole, and classes are as frequent as in labels int [N], but for
-    `least` groups of each at least, if there are so many. Parts that would be too small to tell anything are left out.
+    `least` groups that have an image of each at least, if there are so many, as `assign_folds` counts them. Parts that
+    would be too small to tell anything are left out.
     """
-    queue, sizes = _queue(labels, groups, least, seed)
+    queue, sizes, n_needed = _queue(labels, groups, least, seed)
     reached = np.cumsum(sizes)
-    n_needed = _n_needed(labels, groups, least)
     fewest = max(_FEWEST_IMAGES, _FEWEST_OF_CLASS * len(np.unique(labels)), int(reached[n_needed - 1]))
     n_images = min(max(n_images, int(reached[n_needed - 1])), len(labels))
     wanted = [n_images >> halvings for halvings in range(_HALVINGS, -1, -1)]
@@ -29,24 +29,22 @@ def growing(labels: np.ndarray, groups: np.ndarray, n_images: int, least: int, s
     return parts
 
 
-def _queue(labels: np.ndarray, groups: np.ndarray, least: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the groups in the order in which they enter, and the number of images of each.
+def _queue(labels: np.ndarray, groups: np.ndarray, least: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the groups in the order in which they enter, the images of each, and how many come first for classes.
 
-    A class's groups are spread evenly over the order; its first `least` come before all others.
+    The groups whose first image is of a class are spread evenly over the order. The first `least` that have any image
+    of a class come before all others.
     """
     _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
-    of_class = labels[first]  # a group's class is that of its first image
+    of_class = labels[first]
     place = np.empty(len(first))
-    is_needed = np.zeros(len(first), bool)
     random = np.random.default_rng(seed)
     for label in np.unique(of_class):
         own = random.permutation(np.flatnonzero(of_class == label))
         place[own] = (np.arange(len(own)) + random.random()) / len(own)
-        is_needed[own[:least]] = True
+    is_needed = np.zeros(len(first), bool)
+    for label in np.unique(labels):
+        having = np.unique(group_of[labels == label])
+        is_needed[having[np.argsort(place[having], kind="stable")[:least]]] = True
     queue = np.lexsort((place, ~is_needed))
-    return queue, np.bincount(group_of)[queue]
-
-
-def _n_needed(labels: np.ndarray, groups: np.ndarray, least: int) -> int:
-    _, first = np.unique(groups, return_index=True)
-    return int(np.minimum(np.unique(labels[first], return_counts=True)[1], least).sum())
+    return queue, np.bincount(group_of)[queue], int(is_needed.sum())

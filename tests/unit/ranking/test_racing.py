@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headstart.heads.folds import assign_folds
 from headstart.ranking.parts import growing
 from headstart.ranking.racing import race
 
@@ -40,6 +41,16 @@ def test_a_rare_class_has_enough_groups_to_cross_validate_in_every_part() -> Non
     labels = np.repeat([0, 1], [600, 6])
     for part in growing(labels, np.arange(606), 606, least=5, seed=0):
         assert Counter(labels[part].tolist())[1] >= 5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rare_class_that_is_second_in_its_groups_can_be_cross_validated_in_every_part(seed: int) -> None:
+    groups = np.arange(400) // 2
+    labels = groups % 2
+    labels[1::66][:6] = 2  # the second image of six pairs
+    for part in growing(labels, groups, 400, least=5, seed=seed):
+        assert len(np.unique(groups[part][labels[part] == 2])) >= 5
+        assert assign_folds(labels[part], groups[part], 5, seed).max() == 4
 
 
 def test_no_more_images_than_asked_for_are_looked_at() -> None:
