@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _HALVINGS = 3
-_FEWEST_IMAGES, _FEWEST_OF_CLASS = 60, 8  # of a part
+_FEWEST, _FEWEST_OF_CLASS = 60, 8  # groups of a part: the test of a race takes them as its observations
 
 
 def growing(labels: np.ndarray, groups: np.ndarray, n_images: int, least: int, seed: int) -> list[np.ndarray]:
@@ -13,20 +13,18 @@ def growing(labels: np.ndarray, groups: np.ndarray, n_images: int, least: int, s
 
     Each part holds the one before. Groups [N] stay whole, and classes are as frequent as in labels int [N], but for
     `least` groups that have an image of each at least, if there are so many, as `assign_folds` counts them. Parts that
-    would be too small to tell anything are left out.
+    would have too few groups to tell anything, or no more than the one before, are left out.
     """
     queue, sizes, n_needed = _queue(labels, groups, least, seed)
     reached = np.cumsum(sizes)
-    fewest = max(_FEWEST_IMAGES, _FEWEST_OF_CLASS * len(np.unique(labels)), int(reached[n_needed - 1]))
+    fewest = max(_FEWEST, _FEWEST_OF_CLASS * len(np.unique(labels)), n_needed)
     n_images = min(max(n_images, int(reached[n_needed - 1])), len(labels))
     wanted = [n_images >> halvings for halvings in range(_HALVINGS, -1, -1)]
     _, group_of = np.unique(groups, return_inverse=True)
-    parts = []
-    for size in wanted:
-        if size >= fewest or size == n_images:
-            taken = queue[: max(n_needed, int((reached <= size).sum()))]
-            parts.append(np.flatnonzero(np.isin(group_of, taken)))
-    return parts
+    whole = max(n_needed, int((reached <= n_images).sum()))
+    n_groups = {int((reached <= size).sum()) for size in wanted}  # of each part
+    counts = sorted({whole, *(count for count in n_groups if fewest <= count < whole)})
+    return [np.flatnonzero(np.isin(group_of, queue[:count])) for count in counts]
 
 
 def _queue(labels: np.ndarray, groups: np.ndarray, least: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:

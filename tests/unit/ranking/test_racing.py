@@ -53,6 +53,12 @@ def test_a_rare_class_that_is_second_in_its_groups_can_be_cross_validated_in_eve
         assert assign_folds(labels[part], groups[part], 5, seed).max() == 4
 
 
+def test_parts_of_too_few_groups_are_left_out_however_many_images_they_have() -> None:
+    groups = np.arange(1600) // 10
+    parts = growing(groups % 2, groups, 1600, least=5, seed=0)
+    assert [len(np.unique(groups[part])) for part in parts] == [80, 160]
+
+
 def test_no_more_images_than_asked_for_are_looked_at() -> None:
     parts = growing(np.arange(1000) % 4, np.arange(1000), 300, least=5, seed=0)
     assert len(parts[-1]) == 300
