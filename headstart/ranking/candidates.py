@@ -12,6 +12,7 @@ from headstart.backbones.made import make
 from headstart.base import licences
 from headstart.base.errors import ParamError
 from headstart.base.licences import Licence
+from headstart.base.progress import warn
 from headstart.onnx.backbone_folder import BACKBONE, RESIZE, BackboneRecord
 from headstart.ranking import measure
 from headstart.ranking.measure import Measured
@@ -54,6 +55,8 @@ def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path)
             record, _ = make(each, fit, layout.weights, cache, place, lambda licence: None)
         except ParamError as error:
             raise ParamError(f"rank.backbones has '{label}': {error}") from error
+        for warning in record.warnings:
+            warn(f"{label}: {warning}")
         measured = measure.milliseconds(place, record, layout.cache)
         n_bytes = sum((place / name).stat().st_size for name in (RESIZE, BACKBONE))
         costs = _obstacles(record, measured.milliseconds, n_bytes / 1e6, rank, export)

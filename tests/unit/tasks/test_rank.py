@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -210,6 +211,19 @@ def test_the_table_and_the_picture_are_sent_to_a_listener(
 def test_a_candidate_that_cannot_be_loaded_is_named(begun: Begun) -> None:
     with pytest.raises(ParamError, match=r"^rank.backbones has 'onnx \(first.onnx\)': .* has SHA-256 .* was expected"):
         begun.ranked(begun.params({**begun.first, "sha256": "ab" * 32}))
+
+
+def test_what_is_odd_about_a_candidate_is_told_with_its_name(
+    begun: Begun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = graphs.nchw()
+    for value in graph.graph.initializer:
+        if value.name == "w2":
+            value.raw_data = np.zeros(tuple(value.dims), np.float32).tobytes()
+    begun.ranked(begun.params(begun.first, candidate(begun.root / "odd.onnx", graph, "MIT")))
+    said = capsys.readouterr()
+    assert "warning: onnx (odd.onnx): 12 of 12 of the features of the level 'last'" in said.out + said.err
+    assert "warning: onnx (first.onnx)" not in said.out + said.err
 
 
 def test_candidates_of_one_name_are_told_apart(begun: Begun) -> None:
