@@ -99,6 +99,21 @@ def commit_of(name: str, folder: Path, report: Report) -> str:
     return asked.revision if asked.is_pinned else pinned(name, folder, report).commit
 
 
+def by_commit(name: str, folder: Path, report: Report) -> str:
+    """Return backbone.name with the commit that it stands for, which is the same network anywhere and at any time.
+
+    Where a note or the hub told the commit, it is noted as such too: the hub isn't asked again for what it then names.
+    """
+    asked = wanted(name)
+    if asked.is_pinned:
+        return name
+    pin = pinned(name, folder, report)
+    note = _note(asked._replace(revision=pin.commit), folder)
+    if not note.is_file():
+        files.write_text(note, pin.model_copy(update={"asked": pin.commit}).model_dump_json(indent=2) + "\n")
+    return f"{HUB}{asked.repository}@{pin.commit}"
+
+
 def _note(asked: Wanted, folder: Path) -> Path:
     name = f"{asked.repository}@{asked.revision}".replace("/", "--")
     return folder / "hf-hub" / f"{name}.json"

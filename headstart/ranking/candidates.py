@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.backbones import bundled
+from headstart.backbones import bundled, hub
+from headstart.backbones.hub_errors import is_on_hub
 from headstart.backbones.made import make
 from headstart.base import licences
 from headstart.base.errors import ParamError
 from headstart.base.licences import Licence
-from headstart.base.progress import warn
+from headstart.base.progress import say, warn
 from headstart.onnx.backbone_folder import BACKBONE, RESIZE, BackboneRecord
 from headstart.ranking import measure
 from headstart.ranking.measure import Measured
@@ -31,7 +32,7 @@ class Candidate:
     """A backbone whose pieces lie in a folder."""
 
     label: str
-    settings: parameters.Backbone  # as the section `backbone` would name it
+    settings: parameters.Backbone  # as the section `backbone` would name it, by its commit on a hub
     folder: Path
     record: BackboneRecord
     measured: Measured
@@ -48,10 +49,10 @@ def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path)
     """Return the candidates, their pieces in folders of `folder`; ParamError if one does not exist."""
     cache = layout.cache if layout.keeps_backbones else None
     found = []
-    settings = [_settled(each) for each in rank.backbones]
-    for number, (label, each) in enumerate(zip(labels(rank.backbones), settings, strict=True)):
+    for number, (label, given) in enumerate(zip(labels(rank.backbones), rank.backbones, strict=True)):
         place = folder / str(number)
         try:
+            each = _settled(given, layout.weights)
             record, _ = make(each, fit, layout.weights, cache, place, lambda licence: None)
         except ParamError as error:
             raise ParamError(f"rank.backbones has '{label}': {error}") from error
@@ -86,8 +87,13 @@ def labels(backbones: Sequence[parameters.Backbone]) -> list[str]:
     return [f"{label} #{number + 1}" if label in twice else label for number, label in enumerate(found)] or names
 
 
-def _settled(given: parameters.Backbone) -> parameters.Backbone:
-    """Return a candidate with weights: bundled ones where there are some, and else the library's own."""
+def _settled(given: parameters.Backbone, downloads: Path) -> parameters.Backbone:
+    """Return a candidate with weights: bundled ones where there are some, and else the library's own.
+
+    One on a hub is named by its commit, so that the stage `backbone` takes what was compared wherever it runs.
+    """
+    if is_on_hub(given.name):
+        given = given.model_copy(update={"name": hub.by_commit(given.name, downloads, say)})
     if given.weights != "auto":
         return given
     try:

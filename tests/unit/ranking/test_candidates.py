@@ -1,0 +1,23 @@
+"""What a candidate is called, and what of it the winner keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headstart.backbones import hub as on_hub
+from headstart.ranking import candidates
+from tests.support.backbones import settings
+from tests.support.hub import Hub, of_timm
+
+
+def test_a_network_on_a_hub_is_compared_and_wins_by_its_commit(hub: Hub, tmp_path: Path) -> None:
+    files = of_timm()[0]
+    repository = hub.publish("mine/net", files)
+    commit = repository.names["main"]
+    found = candidates._settled(settings(name="hf-hub:mine/net", weights="auto"), tmp_path)
+    assert (found.name, found.weights) == (f"hf-hub:mine/net@{commit}", "default")
+    repository.commit({**files, "README.md": b"another"})
+    hub.asked.clear()
+    assert on_hub.pinned(found.name, tmp_path, print).commit == commit
+    assert hub.asked == []  # the branch was resolved to it before
+    assert candidates._settled(found, tmp_path) == found
