@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from headstart.base.errors import ParamError
 from headstart.base.progress import bar
 from headstart.ranking import score
 from headstart.ranking.candidates import Candidate
@@ -49,11 +50,23 @@ class _Judge:
         record = embedder.candidate.record
         with bar(f"embedding by {embedder.candidate.label}", len(some), "image") as advance:
             features = embedder(some.where, advance)
+        check_finite(features, embedder.candidate.label, embedder.computing.dtype)
         images = Images(some.labels, some.groups, self.n_classes)
         chosen = score.selection(features, images, record.levels, self.settings)
         scored = score.scored(chosen, images, self.settings.select_by)
         self.seen[number] = _Seen(scored, images, score.last_of(features, record.levels))
         return scored.values
+
+
+def check_finite(features: np.ndarray, label: str, dtype: str) -> None:
+    """Raise ParamError if float [N, D] of a candidate, computed as embed.dtype says, has NaN or infinite values."""
+    n_bad = int((~np.isfinite(features).all(axis=1)).sum())
+    if n_bad:
+        other = "Set embed.dtype to float32, or remove" if dtype != "float32" else "Remove"
+        raise ParamError(
+            f"rank.backbones has '{label}', whose features of {n_bad} of {len(features)} images are not finite, with"
+            f" embed.dtype {dtype}. Finite ones were expected. {other} it from rank.backbones, in params.yaml."
+        )
 
 
 def compare(
