@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from headstart.backbones import bundled, hub
 from headstart.backbones.hub_errors import is_on_hub
 from headstart.backbones.made import make
+from headstart.backbones.weights import is_url
 from headstart.base import licences
 from headstart.base.errors import ParamError
 from headstart.base.licences import Licence
@@ -76,15 +78,26 @@ def check_winnable(candidates: Sequence[Candidate]) -> None:
 
 
 def labels(backbones: Sequence[parameters.Backbone]) -> list[str]:
-    """Return what each candidate is called: its name, and what tells it from others of that name."""
+    """Return what each candidate is called: its name, and what tells it from others of that name.
+
+    Of a URL it is the file alone: what follows may be a secret.
+    """
     names = [each.name for each in backbones]
     found = []
     for each in backbones:
-        told = [] if each.weights in ("auto", "bundled", "default") else [Path(each.weights).name]
+        told = [] if each.weights in ("auto", "bundled", "default") else [_file(each.weights)]
         told += [f"{each.input_px} px"] if each.input_px else []
         found.append(each.name + (f" ({', '.join(told)})" if told else ""))
     twice = {label for label in found if found.count(label) > 1}
     return [f"{label} #{number + 1}" if label in twice else label for number, label in enumerate(found)] or names
+
+
+def _file(named: str) -> str:
+    """Return the file's name of weights that a path or a URL names."""
+    if not is_url(named):
+        return Path(named).name
+    parts = urlsplit(named)
+    return PurePosixPath(parts.path).name or parts.hostname or "URL"
 
 
 def _settled(given: parameters.Backbone, downloads: Path) -> parameters.Backbone:

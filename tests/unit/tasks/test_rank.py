@@ -213,9 +213,7 @@ def test_a_candidate_that_cannot_be_loaded_is_named(begun: Begun) -> None:
         begun.ranked(begun.params({**begun.first, "sha256": "ab" * 32}))
 
 
-def test_what_is_odd_about_a_candidate_is_told_with_its_name(
-    begun: Begun, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_odd_about_a_candidate_is_told_with_its_name(begun: Begun, capsys: pytest.CaptureFixture[str]) -> None:
     graph = graphs.nchw()
     for value in graph.graph.initializer:
         if value.name == "w2":
