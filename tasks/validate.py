@@ -195,7 +195,7 @@ def run(params: Params, layout: Layout) -> None:
     validation.write(layout.validation, summary, aside, slices)
     tables.write(layout.manifest, manifest, tables.MANIFEST)
     validation.forget_failed(layout)
-    _tell(summary, aside, wanted.min_images)
+    _tell(summary, aside, wanted.min_images, validation.quarantine_file(layout))
     for line in reviewed.told(decisions, (item.image_id for item in looked)):
         say(line)
     if len(slices):
@@ -222,7 +222,7 @@ def _listed(error: DataError, layout: Layout, aside: Sequence[Aside]) -> DataErr
     )
 
 
-def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int) -> None:
+def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int, listed: str) -> None:
     said = f"{summary.n_images} images of {summary.n_classes} classes can be used"
     if summary.bits:
         said += (
@@ -237,7 +237,4 @@ def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int) -
     if summary.n_no_images:
         say(f"{summary.n_no_images} further files are no images, and left alone")
     if bad := [each.path for each in aside if each.counted]:
-        warn(
-            f"{len(bad)} files are set aside ({count_and_name(sorted(bad))}), listed with their reasons in"
-            " artifacts/validation/quarantine.csv"
-        )
+        warn(f"{len(bad)} files are set aside ({count_and_name(sorted(bad))}), listed with their reasons in {listed}")

@@ -73,6 +73,11 @@ def write(folder: Path, summary: ValidationSummary, aside: Sequence[Aside], of_i
         summary.write(beside / _RECORD)
 
 
+def quarantine_file(layout: Layout) -> str:
+    """Return the path of quarantine.csv for a message."""
+    return _shown(layout.validation / _QUARANTINE, layout)
+
+
 def write_quarantine(folder: Path, aside: Sequence[Aside]) -> None:
     """Write quarantine.csv, the files set aside, each with its reason."""
     write_csv(folder / _QUARANTINE, _table(aside))
@@ -82,13 +87,17 @@ def write_failed(layout: Layout, aside: Sequence[Aside]) -> str:
     """Write what a run set aside that then failed; return the file's path for a message."""
     file = layout.failed / _QUARANTINE
     write_csv(file, _table(aside))
-    return (file.relative_to(layout.root) if file.is_relative_to(layout.root) else file).as_posix()
+    return _shown(file, layout)
 
 
 def forget_failed(layout: Layout) -> None:
     """Remove what `write_failed` has written, and what later stages say of images that had changed."""
     (layout.failed / _QUARANTINE).unlink(missing_ok=True)
     changed.forget(layout.failed)
+
+
+def _shown(file: Path, layout: Layout) -> str:
+    return (file.relative_to(layout.root) if file.is_relative_to(layout.root) else file).as_posix()
 
 
 def _table(aside: Sequence[Aside]) -> pl.DataFrame:

@@ -36,6 +36,11 @@ def rank(options: argparse.Namespace) -> int:
     os.chdir(root)  # paths in params.yaml are relative to it
     progress.begin("rank")
     values = _values(root, [*data, *options.set], options.backbones)
+    if not values.rank.backbones:
+        raise ParamError(
+            "rank.backbones names none, so there is nothing to compare. One or more were expected. Name some, as in"
+            " `headstart rank resnet50 mobilenet_v2`, or in rank.backbones in params.yaml."
+        )
     beside = Path(mkdtemp(prefix="headstart-rank-"))
     layout = replace(Layout.of(root, values), results=beside)
     try:
@@ -47,8 +52,7 @@ def rank(options: argparse.Namespace) -> int:
         if picture:
             _draw(layout, picture)
     finally:
-        if not layout.failed.exists():  # what `validate` set aside; its message names the file
-            shutil.rmtree(beside, ignore_errors=True)
+        _tidy(layout, beside)
     progress.say("nothing in the project has changed; backbone.name=ranked takes the winner of rank.backbones")
     return 0
 
@@ -81,6 +85,23 @@ def _installed() -> list[str]:
     if missing:
         progress.say(f"others are not installed: {', '.join(missing)}")
     return found
+
+
+def _tidy(layout: Layout, folder: Path) -> None:
+    """Remove the temporary folder, but for lists of what `validate` set aside: its messages name these files."""
+    from headstart.base import validation
+
+    kept = [layout.failed] if layout.failed.exists() else []
+    if layout.validation.exists() and validation.quarantined(layout):
+        kept.append(layout.validation)
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _with_digits(values: Params, layout: Layout, folder: Path) -> Layout:

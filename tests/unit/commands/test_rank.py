@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,24 @@ def test_what_was_set_aside_can_be_looked_up_though_the_comparison_failed(
     (listed,) = (word for word in capsys.readouterr().err.split() if "quarantine.csv" in word)
     assert Path(listed.strip(".,")).read_text().count("broken-") == 30
     assert contents(root) == before
+
+
+def test_what_was_set_aside_can_be_looked_up_after_the_comparison(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "photos" / "ants" / "broken.jpg").write_bytes(b"no image")
+    assert main.main(["rank", given(tmp_path / "net.onnx"), "--data", "photos"]) == 0
+    said = capsys.readouterr()
+    (listed,) = (word for word in (said.out + said.err).split() if "quarantine.csv" in word)
+    assert "broken.jpg" in Path(listed).read_text()
+    assert [each.name for each in Path(listed).parent.parent.iterdir()] == ["validation"]  # nothing else is left
+    shutil.rmtree(Path(listed).parent.parent)
+
+
+@pytest.mark.parametrize("more", [[], ["--picture", "x.png"]])
+def test_nothing_to_compare_is_told(root: Path, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["rank", "--set", "rank.backbones=[]", *more]) == 1
+    assert "rank.backbones names none, so there is nothing to compare" in capsys.readouterr().err
 
 
 def test_without_names_the_bundled_networks_that_are_installed_are_compared(
