@@ -7,11 +7,11 @@ from pathlib import Path
 from headstart.backbones import hub as on_hub
 from headstart.ranking import candidates
 from tests.support.backbones import settings
-from tests.support.hub import Hub, of_timm
+from tests.support.hub import Hub
 
 
 def test_a_network_on_a_hub_is_compared_and_wins_by_its_commit(hub: Hub, tmp_path: Path) -> None:
-    files = of_timm()[0]
+    files = {"config.json": b"{}", "model.safetensors": b"weights"}
     repository = hub.publish("mine/net", files)
     commit = repository.names["main"]
     found = candidates._settled(settings(name="hf-hub:mine/net", weights="auto"), tmp_path)
