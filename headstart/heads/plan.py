@@ -7,6 +7,7 @@ levels.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -78,6 +79,20 @@ def planned(source: Source, n_classes: int, settings: Settings) -> tuple[Setting
         settings = settings._replace(level_sets=[each for each in settings.level_sets if each in sets])
         division, is_too_much = _division(source, n_classes, settings)
     return settings, division
+
+
+def most_whole(n_features: int, n_classes: int, settings: Settings) -> int:
+    """Return of how many images, if there are no more, `planned` takes all into one cross-validation that isn't nested.
+
+    One at least. Rows are of `n_features`, without views.
+    """
+    budget, width = Budget(settings.memory_mb), max(len(each.columns) for each in settings.level_sets)
+    each = _COPIES * 4 * (n_features + 1) + _answer_bytes(n_classes, 1, settings)
+
+    def lacks(n: int) -> bool:
+        return budget.how_many(each, class_bytes(min(n, _PER_CLASS * n_classes), width, n_classes)) < n
+
+    return max(1, bisect_left(range(1, MAX_VALIDATED + 1), True, key=lacks))
 
 
 def _too_small(division: Division, settings: Settings) -> ParamError:

@@ -12,10 +12,10 @@ from threadpoolctl import threadpool_limits
 from headstart.base.errors import ParamError
 from headstart.base.intervals import Interval, n_independent, wilson
 from headstart.base.paired import advantage
-from headstart.heads import lda, ridge, sweep
+from headstart.heads import lda, plan, ridge, sweep
 from headstart.heads.calibration import losses
 from headstart.heads.criteria import CRITERIA
-from headstart.heads.design import Budget, Source
+from headstart.heads.design import Source
 from headstart.heads.level_sets import LevelSet, columns_of, level_sets
 from headstart.heads.sweep import Selection
 from headstart.onnx.backbone_folder import LAST, LevelRecord
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from headstart.params import TrainHead
 
 KINDS = (ridge, lda)  # closed forms: a second for a few hundred images
-_ROW_COPIES = 6  # float32, that the fits of a cross-validation hold at a time
 _N_SETS = 2  # of levels
 
 
@@ -62,9 +61,9 @@ class Alone(NamedTuple):
 
 def most_images(widths: Sequence[int], n_classes: int, settings: TrainHead) -> int:
     """Return of how many images the widest candidate fits into memory: beyond, folds would not be the same for all."""
-    n_heads = _N_SETS * sum(len(kind.grid(settings.strengths, 100, 1)) for kind in KINDS)
-    bytes_each = 4 * (_ROW_COPIES * (max(widths) + 1) + 2 * n_heads * n_classes)
-    return min(sweep.MAX_VALIDATED, Budget(settings.memory_mb).how_many(bytes_each))
+    width = max(widths)
+    every = [LevelSet(str(number), (), np.arange(width)) for number in range(_N_SETS)]
+    return plan.most_whole(width, n_classes, _settings(every, settings))
 
 
 def selection(features: np.ndarray, images: Images, known: Sequence[LevelRecord], settings: TrainHead) -> Selection:
@@ -76,17 +75,7 @@ def selection(features: np.ndarray, images: Images, known: Sequence[LevelRecord]
     chosen = sweep.select(
         Source(features, None, images.labels, images.groups),
         images.n_classes,
-        sweep.Settings(
-            KINDS,
-            _level_sets(known, settings.levels),
-            settings.strengths,
-            settings.folds,
-            settings.seed,
-            settings.memory_mb,
-            settings.select_by,
-            with_blend=False,
-            is_nested=False,
-        ),
+        _settings(_level_sets(known, settings.levels), settings),
     )
     if len(chosen.validated) < len(images.labels):
         raise ParamError(
@@ -122,6 +111,20 @@ def alone(last: np.ndarray, images: Images) -> Alone:
         return Alone(
             knn_accuracy(rows, images.labels, images.groups), logme(rows, images.labels), h_score(rows, images.labels)
         )
+
+
+def _settings(sets: Sequence[LevelSet], settings: TrainHead) -> plan.Settings:
+    return plan.Settings(
+        KINDS,
+        sets,
+        settings.strengths,
+        settings.folds,
+        settings.seed,
+        settings.memory_mb,
+        settings.select_by,
+        with_blend=False,
+        is_nested=False,
+    )
 
 
 def _level_sets(known: Sequence[LevelRecord], wanted: str | tuple[str, ...]) -> list[LevelSet]:

@@ -64,7 +64,7 @@ def test_heads_read_the_last_level_or_all_or_what_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("memory_mb", "n_classes"), [(700, 10), (700, 300), (2000, 1000)])
 def test_as_many_images_are_looked_at_as_the_cross_validation_takes_whole(memory_mb: int, n_classes: int) -> None:
-    from headstart.heads import sweep
+    from headstart.heads import plan
     from headstart.heads.design import Source
 
     values, width = settings(memory_mb=memory_mb), 4000
@@ -72,7 +72,7 @@ def test_as_many_images_are_looked_at_as_the_cross_validation_takes_whole(memory
     assert n > 100
     labels = np.arange(n) % n_classes
     rows = np.broadcast_to(np.float32(0), (n, width))
-    plain = sweep.Settings(
+    plain = plan.Settings(
         score.KINDS,
         score._level_sets(levels(width), "auto"),
         values.strengths,
@@ -82,7 +82,9 @@ def test_as_many_images_are_looked_at_as_the_cross_validation_takes_whole(memory
         is_nested=False,
         with_blend=False,
     )
-    assert len(sweep._division(Source(rows, None, labels, np.arange(n)), n_classes, plain).validated) == n
+    tried, division = plan.planned(Source(rows, None, labels, np.arange(n)), n_classes, plain)
+    assert len(division.validated) == n
+    assert len(tried.level_sets) == 2
 
 
 def test_memory_that_does_not_hold_the_fewest_images_is_told() -> None:
