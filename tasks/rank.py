@@ -37,7 +37,7 @@ def run(params: Params, layout: Layout) -> None:
     from headstart.base.validation import ValidationSummary
     from headstart.images.deep import ALL_BITS
     from headstart.ranking import picture
-    from headstart.ranking.candidates import check_winnable, prepared
+    from headstart.ranking.candidates import prepared
     from headstart.ranking.compare import compare
     from headstart.ranking.embedding import Embedder
 
@@ -50,13 +50,8 @@ def run(params: Params, layout: Layout) -> None:
 
     with TemporaryDirectory(prefix="headstart-rank-") as beside:
         candidates = prepared(params.rank, params.export, params.transform.fit, layout, Path(beside))
-        is_used = params.backbone.name == ranked.NAME
-        if is_used:
-            check_winnable(candidates)
         images = data.of(TRAIN, VAL)
-        found, winner = compare(
-            candidates, embedder, images, len(data.classes), params.rank, params.train_head, is_used
-        )
+        found, winner = compare(candidates, embedder, images, len(data.classes), params.rank, params.train_head)
     folder.write(layout.ranking, found)
     ranked.write(layout.ranked, winner.settings if winner else None)
     for line in [*folder.lines(found), *found.words()]:

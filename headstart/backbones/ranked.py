@@ -50,5 +50,9 @@ def resolved(wanted: parameters.Backbone, layout: Layout) -> parameters.Backbone
         return wanted
     winner = RankedRecord.read(layout.ranked, "rank").winner
     if winner is None:
-        raise CheckError(f"{layout.ranked} names no backbone. Run `dvc repro rank`.")
+        raise CheckError(
+            f"{layout.ranked} names no backbone, since none of rank.backbones may win, or `rank` has not compared any."
+            " Add others to rank.backbones, or change rank.max_ms, rank.max_mb or export.licences, in params.yaml, and run"
+            " `dvc repro rank`, which says what each lacks."
+        )
     return wanted.model_copy(update=winner.model_dump())

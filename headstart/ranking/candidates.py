@@ -67,16 +67,6 @@ def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path)
     return found
 
 
-def check_winnable(candidates: Sequence[Candidate]) -> None:
-    """Raise ParamError if none can win, where a winner is needed."""
-    if all(each.obstacles for each in candidates):
-        named = "; ".join(f"{each.label}: {', '.join(each.obstacles)}" for each in candidates)
-        raise ParamError(
-            f"backbone.name is 'ranked', and none of rank.backbones can win ({named}). Add others to rank.backbones, or"
-            " change rank.max_ms, rank.max_mb or export.licences, in params.yaml."
-        )
-
-
 def labels(backbones: Sequence[parameters.Backbone]) -> list[str]:
     """Return what each candidate is called: its name, and what tells it from others of that name.
 

@@ -76,7 +76,6 @@ def compare(
     n_classes: int,
     rank: Rank,
     settings: TrainHead,
-    is_used: bool,
 ) -> tuple[RankingRecord, Candidate | None]:
     """Return the ranking and the winner: the lowest criterion of those that may win. None may: all race, none wins."""
     widths = [each.record.n_features for each in candidates]
@@ -97,7 +96,6 @@ def compare(
     record = RankingRecord(
         entries=[entries[each.number] for each in order],
         winner=winner.label if winner else None,
-        is_used=is_used,
         criterion=settings.select_by,
         parts=[len(part) for part in parts],
         n_classes=n_classes,

@@ -43,7 +43,6 @@ class RankingRecord(Record):
 
     entries: list[Entry]  # the best first, those that are out last; empty: nothing was ranked
     winner: str | None  # its label; None: nobody may win
-    is_used: bool  # backbone.name is `ranked`
     criterion: str  # what the winner is lowest in
     parts: list[int]  # images of each part of the race
     n_classes: int
@@ -108,7 +107,6 @@ class RankingRecord(Record):
 OFF = RankingRecord(
     entries=[],
     winner=None,
-    is_used=False,
     criterion="log_loss",
     parts=[],
     n_classes=0,

@@ -39,7 +39,6 @@ def ranking(*entries: Entry, **changes: Any) -> RankingRecord:
     usual: dict[str, Any] = {
         "entries": list(entries) or ENTRIES,
         "winner": "middling",
-        "is_used": True,
         "criterion": "log_loss",
         "parts": [100, 200, 400],
         "n_classes": 4,

@@ -17,13 +17,14 @@ class Backbones:
 
     ranking: RankingRecord
     built_on: str  # LIBRARY/NAME of the backbone of this run
+    is_used: bool  # backbone.name is `ranked`
     template: str = "backbones"
 
     @classmethod
     def of(cls, run: Artefacts) -> Backbones | None:
         """Return the section of a run; None where nothing was ranked."""
         found = folder.read(run.layout.ranking)
-        return cls(found, run.backbone.name) if found else None
+        return cls(found, run.backbone.name, run.params.backbone.is_ranked) if found else None
 
     @property
     def h_score_tells(self) -> bool:

@@ -14,8 +14,8 @@ from tests.support.rankings import ENTRIES, ranking
 from tests.support.reports import make
 
 
-def page(record: RankingRecord) -> str:
-    return render(make().heading, [Backbones(record, "timm/net")])
+def page(record: RankingRecord, is_used: bool = True) -> str:
+    return render(make().heading, [Backbones(record, "timm/net", is_used)])
 
 
 def test_it_shows_all_candidates_their_winner_and_why_one_cannot_win() -> None:
@@ -29,11 +29,11 @@ def test_it_shows_all_candidates_their_winner_and_why_one_cannot_win() -> None:
 
 
 def test_a_ranking_that_nobody_asked_to_decide_says_so() -> None:
-    assert "<code>backbone.name</code> in params.yaml names timm/net" in page(ranking(is_used=False))
+    assert "<code>backbone.name</code> in params.yaml names timm/net" in page(ranking(), is_used=False)
 
 
 def test_a_ranking_without_a_winner_speaks_of_none() -> None:
-    html = page(ranking(ENTRIES[0], winner=None, is_used=False))
+    html = page(ranking(ENTRIES[0], winner=None), is_used=False)
     assert "There is no winner, for none may win (barred: its licence is unknown)." in html
     assert "takes the winner" not in html
     assert "diamond" not in html
