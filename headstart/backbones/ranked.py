@@ -52,7 +52,7 @@ def resolved(wanted: parameters.Backbone, layout: Layout) -> parameters.Backbone
     if winner is None:
         raise CheckError(
             f"{layout.ranked} names no backbone, since none of rank.backbones may win, or `rank` has not compared any."
-            " Add others to rank.backbones, or change rank.max_ms, rank.max_mb or export.licences, in params.yaml, and run"
-            " `dvc repro rank`, which says what each lacks."
+            " Add others to rank.backbones, or change rank.max_ms, rank.max_mb or export.licences, in params.yaml, and"
+            " run `dvc repro rank`, which says what each lacks."
         )
     return wanted.model_copy(update=winner.model_dump())
