@@ -236,6 +236,7 @@ def test_the_model_folder_holds_what_it_promises(model: Path) -> None:
         "conformance",
         "model.json",
         "model.onnx",
+        "reference.json",
     ]
     jsonschema.validate(
         json.loads((model / "model.json").read_text()),
