@@ -69,7 +69,7 @@ def tuned(base: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Proj
 
 
 def test_off_it_says_so_and_the_frozen_one_ships(base: Project) -> None:
-    assert list(outputs(base)) == ["finetune.json", "history.csv"]
+    assert list(outputs(base)) == ["finetune.json", "history.csv", "sums.sha256"]
     assert history(base) == []
     assert record(base, "finetune/finetune.json") == {"enabled": False, "tuned": None}
     assert record(base, "evaluation/candidates.json")["chosen"] == "frozen"
