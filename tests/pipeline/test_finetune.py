@@ -93,6 +93,7 @@ def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: t
         "head.onnx",
         "history.csv",
         "model.safetensors",
+        "sums.sha256",
         "validation.parquet",
     ]
     assert "up to date" in project.must("dvc", "status")
@@ -197,6 +198,7 @@ def with_validation(project: Project, advantage: float) -> str:
     frozen = 1.0 + table["frozen_log_loss"]
     table = table.with_columns(frozen_log_loss=frozen, tuned_log_loss=frozen - advantage - noise)
     table.write_parquet(path)
+    path.with_name("sums.sha256").unlink()  # without it the folder is taken as it is
     for name in ("evaluate", "quantize", "report", "export"):
         stage(project, name)
     return stage(project, "publish")
@@ -354,6 +356,7 @@ def test_features_of_other_weights_are_refused(base: Project, tmp_path: Path) ->
     assign(project, "finetune.enabled=true")
     path = project.root / "artifacts/backbone/backbone.json"
     path.write_text(path.read_text().replace('"weights_sha256": "5793', '"weights_sha256": "0000'))
+    path.with_name("sums.sha256").unlink()  # without it the folder is taken as it is
     failed = project.run("python", "-m", "tasks", "finetune")
     assert failed.returncode == 1
     assert "but the features were computed with 000044248a93... The same weights were expected." in failed.stdout

@@ -115,6 +115,7 @@ def test_overrides_make_what_dvc_repro_makes_of_them_and_end_with_the_run_unless
     assert_only_direct_edges(tasks)
     ran = {task["name"] for task in tasks if task["state"]["name"] == "Completed"}
     assert ran == {
+        "rank",
         "train_head",
         "audit",
         "finetune",

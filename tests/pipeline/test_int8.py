@@ -59,6 +59,7 @@ def test_every_way_is_tried_and_few_images_do_not_let_one_ship(tried: Project) -
     tried.must("python", "-m", "tasks", "report")
     page = (tried.root / "artifacts/report.html").read_text()
     assert page.count("all but the first and last layer") == 4
+    (folder / "int8/sums.sha256").unlink()  # without it the folder is taken as it is
     tried.must("python", "-m", "tasks", "export")
     tried.must("python", "-m", "tasks", "publish")
     assert not (tried.root / "artifacts/model/model.int8.onnx").exists()
