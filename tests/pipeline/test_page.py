@@ -86,7 +86,7 @@ def test_a_run_that_the_form_starts_keeps_its_name_and_shows_accuracy_report_and
     expect(page.get_by_text(f"accuracy {accuracy[0]}", exact=True).first).to_be_visible()
     expect(page.get_by_text(re.compile(r"^95% CI [\d.]+%-[\d.]+%$")).first).to_be_visible()
     states = states_on(page, len(STAGES))
-    unchanged = ("sample", "validate", "split", "backbone", "transform")
+    unchanged = ("sample", "validate", "unlabelled", "split", "backbone", "transform")
     assert states == {stage: "Cached" if stage in unchanged else "Completed" for stage in STAGES}
 
     links = dict(re.findall(r"\[(.+?)\]\((http.+?)\)", api.artifacts()["result"]["data"]))
