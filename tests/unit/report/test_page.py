@@ -309,7 +309,7 @@ def test_every_parameter_is_told_unless_the_model_does_not_follow_from_it() -> N
         if section not in ("audit", "cache", "cluster", "report")  # what is looked for, where it is kept, what is shown
     }
     # A path of one machine; where pixels are kept; what is handed over beside the model, and whether.
-    left_out = {"data.root", "transform.keep_pixels", "export.conformance_images"}
+    left_out = {"data.root", "data.unlabelled", "transform.keep_pixels", "export.conformance_images"}
     left_out |= {"export.parity_images", "export.gate", "export.licences"}
     assert {*told(given)} == every - left_out
     off = [name for name in told(values) if name.startswith(("finetune.", "rank."))]

@@ -94,6 +94,7 @@ def test_backbone_json_names_everything(finished: Layout) -> None:
             "fit": "crop",
         },
         "source": None,
+        "hub": None,
         "resize_onnx_sha256": sha256_of(folder / "resize.onnx"),
         "backbone_onnx_sha256": sha256_of(folder / "backbone.onnx"),
         "backbone_safetensors_sha256": sha256_of(folder / "backbone.safetensors"),
