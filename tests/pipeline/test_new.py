@@ -81,7 +81,7 @@ def test_another_version_of_headstart_makes_every_stage_run_again_and_is_never_u
     assert "Traceback" not in done.stdout
     assert "everything: headstart.json names other code" in project.must(*HEADSTART, "status")
     said = project.must(*HEADSTART, "run", "split")
-    assert "version 0.0.9 made the results, this is" in said
+    assert "run: version 0.0.9 made the results, this is" in said
     visited = re.findall(r"^(?:Running stage|Stage) '(\w+)'", said, re.MULTILINE)  # run, or in DVC's run cache
     assert visited == ["validate", "split"]
     assert note.read_bytes() == before
