@@ -16,6 +16,7 @@ from playwright.sync_api import expect
 
 from tests.support.browser import opened
 from tests.support.orchestration import environment
+from tests.support.processes import started
 from tests.support.projects import Project, write_photographs
 
 
@@ -86,7 +87,7 @@ def test_a_copy_of_a_labelled_image_is_not_asked_for(unlabelled: Project) -> Non
 
 def test_images_are_labelled_on_a_page_by_keyboard(unlabelled: Project) -> None:
     command = [sys.executable, "-m", "headstart", "next", "-n", "4", "--no-browser"]
-    with subprocess.Popen(
+    with started(
         command,
         cwd=unlabelled.root,
         env=environment(unlabelled),
@@ -103,11 +104,14 @@ def test_images_are_labelled_on_a_page_by_keyboard(unlabelled: Project) -> None:
             page.goto(found[0])
             expect(page.locator("#question")).to_contain_text("What does it show?")
             expect(page.locator("figure img")).to_have_count(1)
-            first = page.locator("#buttons button").first
+            first, place = page.locator("#buttons button").first, page.locator("#place")
             expect(first).to_contain_text("It is ")
+            expect(place).to_have_text("1 of 4")
             page.keyboard.press("Enter")
             expect(page.locator("#said")).to_contain_text(": it is ")
+            expect(place).to_have_text("1 of 3")  # until then a key is not taken: its picture has not been seen
             page.keyboard.press("a")
+            expect(place).to_have_text("1 of 2")
             expect(page.locator("#said")).to_contain_text(": it is ")
             page.keyboard.press("l")
             page.keyboard.type("wasps")
@@ -115,6 +119,7 @@ def test_images_are_labelled_on_a_page_by_keyboard(unlabelled: Project) -> None:
             expect(page.locator("#new-class")).to_be_visible()
             page.keyboard.press("Enter")
             expect(page.locator("#said")).to_contain_text("wasps")
+            expect(place).to_have_text("1 of 1")
             page.keyboard.press("d")
             expect(page.locator("#done")).to_be_visible()
         running.send_signal(signal.SIGINT)

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from tests.support.cluster import Cluster
 from tests.support.images import ROOT
 from tests.support.orchestration import Api, background, environment, flow, free_port, notifying, wait_for
+from tests.support.processes import started
 from tests.support.projects import Project
 from tests.support.server import Server
 
@@ -165,7 +166,7 @@ def test_a_cluster_that_comes_up_late_is_tried_again_and_its_bytes_are_those_of_
 
 def test_dvcs_own_lock_is_waited_for(small: Project, api: Api) -> None:
     holder = "from dvc.repo import Repo; import time\nwith Repo('.').lock: print(1, flush=True); time.sleep(6)"
-    with subprocess.Popen([sys.executable, "-c", holder], cwd=small.root, stdout=subprocess.PIPE) as process:
+    with started([sys.executable, "-c", holder], cwd=small.root, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         run(small, api)  # DVC by itself gives up after three seconds

@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.support.images import ROOT
 from tests.support.orchestration import wait_for
+from tests.support.processes import started
 
 SMALL = ROOT / "tests" / "models" / "format-1"  # a model folder that answers within a millisecond
 PICTURE = SMALL / "conformance" / "gray.jpg"
@@ -86,8 +87,5 @@ def served(models: Path | str | list[Path | str], log: Path, *options: str) -> I
     """Start a server for a model, or for several."""
     named = models if isinstance(models, list) else [models]
     command = [sys.executable, "-m", "headstart", "serve", *map(str, named), "--port", "0", *options]
-    with log.open("wb") as out, Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as process:
-        try:
-            yield Serving(process, log)
-        finally:
-            process.kill()
+    with log.open("wb") as out, started(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as process:
+        yield Serving(process, log)

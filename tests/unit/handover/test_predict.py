@@ -18,6 +18,7 @@ from headstart.commands import main as cli
 from headstart.handover import cli as of_model
 from headstart.handover.model import NOVEL_ABOVE, Answer
 from tests.support.images import ROOT
+from tests.support.processes import started
 
 MODEL = ROOT / "tests" / "models" / "format-1"
 PICTURES = ROOT / "tests" / "pictures"
@@ -60,7 +61,7 @@ def test_without_an_output_it_runs_to_its_end() -> None:
 
 def test_ctrl_c_is_told_in_a_line() -> None:
     many = "\n".join([PICTURE] * 100_000)
-    with subprocess.Popen(
+    with started(
         [*PREDICT, "-", "--json"],
         cwd=ROOT,
         stdin=subprocess.PIPE,

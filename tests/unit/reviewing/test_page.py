@@ -24,6 +24,7 @@ from headstart.commands.main import main
 from headstart.layout import Layout
 from tests.support.browser import opened
 from tests.support.images import ROOT
+from tests.support.processes import started
 from tests.support.reviews import FOUND, PLAIN, audited, id_of
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
@@ -34,16 +35,11 @@ def reviewing(layout: Layout) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Yield the address of a running `headstart review`."""
     command = [sys.executable, "-m", "headstart", "review", "--no-browser", str(layout.audit)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as running:
-        try:
-            assert running.stdout is not None
-            found = re.search(r"http://\S+", line := running.stdout.readline())
-            assert found is not None, line + running.stdout.read()
-            yield found[0], running
-        finally:
-            running.kill()
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as running:
+        assert running.stdout is not None
+        found = re.search(r"http://\S+", line := running.stdout.readline())
+        assert found is not None, line + running.stdout.read()
+        yield found[0], running
 
 
 def decisions(layout: Layout) -> dict[str, tuple[str, str, bool]]:

@@ -11,6 +11,7 @@ import pytest
 
 from headstart.base.errors import CheckError
 from tasks import __main__ as launcher
+from tests.support.processes import started
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_dvcs_shell_is_known_by_the_command_that_it_waits_for(
     """Its own parent is DVC then, and a stage ends when that is gone."""
     monkeypatch.setenv("DVC_STAGE", "embed")
     script = f"echo; read line; : {command}"
-    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+    with started(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
         assert shell.stdout
         shell.stdout.readline()  # until then the process may still be this one's copy, with its command line
         found = launcher._shell_between(shell.pid)
