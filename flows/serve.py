@@ -36,6 +36,8 @@ from .monitor import Watching, monitor
 from .request import Request
 from .server import server
 
+_HOUR_S = 3600.0
+
 
 def deployment(name: str, schedule: Schedule | None, request: Request) -> RunnerDeployment:
     """Return the deployment `headstart/NAME` of Prefect: a schedule, or none, and the request for each of its runs."""
@@ -107,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     reads.add_argument("--notify", default="", metavar="TYPE/NAME", help="the block to notify of a failure")
     reads.add_argument("--monitor", metavar="FOLDER", help="also look for drift in the images of this folder")
     every = "look at it at this interval (default: an hour)"
-    reads.add_argument("--monitor-every", type=_seconds, default=3600, metavar="SECONDS", help=every)
+    reads.add_argument("--monitor-every", type=_seconds, metavar="SECONDS", help=every)
     reads.add_argument("--retrain", action="store_true", help="start the pipeline when there is drift")
     reads.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: %(default)s)")
     return reads
@@ -120,8 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop'")  # prefect 3.8.8 never awaits it after SIGTERM
     request = Request(pull=options.pull, push=options.push, notify=options.notify)
     try:
-        if options.retrain and options.monitor is None:
-            raise ParamError("--retrain needs a folder in which to look for drift. Name one with --monitor FOLDER.")
+        for option, value in (("--retrain", options.retrain), ("--monitor-every", options.monitor_every)):
+            if value and options.monitor is None:
+                raise ParamError(f"{option} needs a folder in which to look for drift. Name one with --monitor FOLDER.")
         os.chdir(find_root(Path.cwd()))
         schedule = (
             cron(options.cron, options.timezone)
@@ -133,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             looking = request.model_copy(update={"only_new_data": True})
             deployments.append(deployment("new-data", Interval(timedelta(seconds=options.new_data)), looking))
         if options.monitor is not None:
-            every = Interval(timedelta(seconds=options.monitor_every))
+            every = Interval(timedelta(seconds=options.monitor_every or _HOUR_S))
             deployments.append(
                 watching(
                     every,

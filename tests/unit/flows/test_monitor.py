@@ -44,9 +44,10 @@ def test_an_interval_that_is_none_is_told(option: str, text: str, capsys: pytest
     assert f"'{text}' is not an interval. A number of seconds above 0 was expected" in capsys.readouterr().err
 
 
-def test_retraining_without_a_folder_to_watch_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert serve.main(["--retrain"]) == 1
-    assert "--retrain needs a folder in which to look for drift" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--retrain", "--monitor-every=60"])
+def test_what_needs_a_folder_to_watch_says_so(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main([option]) == 1
+    assert f"{option.split('=')[0]} needs a folder in which to look for drift" in capsys.readouterr().err
 
 
 class Following:
