@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -18,6 +19,9 @@ from tests.support.server import Server
 # No example of these tests has a deadline, since machines differ, and none is remembered between runs.
 settings.register_profile("headstart", deadline=None, database=None, derandomize=True)
 settings.load_profile("headstart")
+
+# A shell that starts the tests with & has them ignore SIGINT, and so all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
