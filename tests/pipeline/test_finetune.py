@@ -102,6 +102,7 @@ def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: t
     assert "finetune" not in re.findall(r"Running stage '(\w+)'", project.must("dvc", "repro"))
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_kept_while_it_follows_from_the_same_and_is_whole(
     tuned: tuple[Project, str], tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_stage_that_fails_says_why_and_once_mended_the_lock_file_is_truthful(
     assert "up to date" in project.must("dvc", "status")
 
 
+@pytest.mark.slow
 def test_overrides_make_what_dvc_repro_makes_of_them_and_end_with_the_run_unless_kept(
     base: Project, project: Project, api: Api, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_an_override_of_an_unknown_parameter_is_refused_with_the_nearest_name(pr
     assert (project.root / "params.yaml").read_bytes() == params
 
 
+@pytest.mark.slow
 def test_new_images_start_a_run_that_shows_its_progress_its_pictures_and_its_tables_and_nothing_new_does_not(
     project: Project, api: Api
 ) -> None:
@@ -215,6 +217,7 @@ def test_new_images_start_a_run_that_shows_its_progress_its_pictures_and_its_tab
     assert done.stdout.count("3-fold cross-validation: ") == 1  # told once, not by stage, DVC and Prefect each
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_pulled_elsewhere_and_computed_no_more(project: Project, api: Api, tmp_path: Path) -> None:
     author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     done = flow(project, "--push", PREFECT_API_URL=api.url)
@@ -243,6 +246,7 @@ def test_what_is_pushed_is_pulled_elsewhere_and_computed_no_more(project: Projec
     assert other.artefacts() == project.artefacts()
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_of_any_host_outside_this_machine(project: Project, tmp_path: Path) -> None:
     guard = tmp_path / "guard"
     guard.mkdir()

@@ -53,6 +53,7 @@ def test_fine_tuning_off_and_on_trains_once(project: Project) -> None:
     assert project.artefacts() == tuned
 
 
+@pytest.mark.slow
 def test_an_earlier_dataset_is_not_embedded_again(project: Project) -> None:
     before = project.artefacts()
     write_photographs(project.root / "photos", 2, first=30)

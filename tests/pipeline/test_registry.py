@@ -71,6 +71,7 @@ def test_what_is_not_committed_or_not_finished_is_not_accepted(kept: Project) ->
     assert kept.must("git", "tag") == ""
 
 
+@pytest.mark.slow
 def test_a_model_that_is_clearly_worse_is_rejected_and_the_accepted_one_stays(
     kept: Project, api: Api, server: Server
 ) -> None:

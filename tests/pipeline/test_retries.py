@@ -118,6 +118,7 @@ def test_what_cannot_heal_fails_at_once(small: Project, api: Api) -> None:
     assert (task["state"]["type"], task["state"]["message"], task["run_count"]) == ("FAILED", "not now", 1)
 
 
+@pytest.mark.slow
 def test_a_download_that_fails_is_tried_again_and_one_that_is_wrong_is_not(
     project: Project, api: Api, server: Server
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_killed_flow_leaves_no_server_behind(under_way: tuple[Popen[bytes], li
     assert_gone(there)
 
 
+@pytest.mark.slow
 def test_a_killed_schedule_leaves_no_server_behind(project: Project, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-m", "flows.serve", "--cron", "0 3 1 1 *", "--port", str(free_port())]
@@ -79,6 +80,7 @@ def test_a_killed_schedule_leaves_no_server_behind(project: Project, tmp_path: P
         assert_gone(there)
 
 
+@pytest.mark.slow
 def test_a_flow_waits_for_a_repro_by_hand_which_succeeds(project: Project, api: Api, tmp_path: Path) -> None:
     log = tmp_path / "log"
     before = project.artefacts()

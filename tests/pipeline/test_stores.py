@@ -148,6 +148,7 @@ def test_another_project_finds_what_the_first_has_computed(project: Project, tmp
     assert said.count("0 images computed, 24 reused") == 2
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_the_cache_is_made_where_it_is_needed(project: Project) -> None:
     before = downstream(project)
     shutil.rmtree(project.cache)
@@ -161,6 +162,7 @@ def test_what_does_not_fit_into_the_cache_is_made_where_it_is_needed(project: Pr
     assert kept <= 20_000
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_was_there(project: Project) -> None:
     before = project.artefacts()
     write_photographs(project.root / "photos", 30, first=100)
