@@ -123,7 +123,8 @@ async def _told(request: Request, error: Exception) -> Response:
     """Return the answer for an error: the Open Inference Protocol has a form of its own."""
     assert isinstance(error, AnyHTTPException)
     key = "error" if request.scope["path"].startswith(_V2) else "detail"
-    return JSONResponse({key: error.detail}, error.status_code, headers=error.headers)
+    detail = error.detail.encode("utf-8", "replace").decode()  # JSON may hold halves of characters, and UTF-8 may not
+    return JSONResponse({key: detail}, error.status_code, headers=error.headers)
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -233,7 +234,10 @@ def file_of(body: bytes, content_type: str) -> bytes:
     """Return the first file of a form (RFC 7578), or a body that is no form; UnreadableError for a form without one."""
     header = Message()
     header["content-type"] = content_type
-    boundary = header.get_boundary()
+    try:
+        boundary = header.get_boundary()
+    except (LookupError, TypeError, ValueError):  # numbers of its parts, names of charsets: Python says of no error
+        raise UnreadableError("a form whose boundary cannot be read") from None
     if header.get_content_type() != "multipart/form-data" or not boundary:
         return body
     # The boundary stands in no file (RFC 2046, section 5.1.1), so a split finds the parts.

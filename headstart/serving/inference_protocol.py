@@ -18,6 +18,7 @@ import numpy as np
 
 HEADER_LENGTH = "inference-header-content-length"  # of the JSON before binary tensors, in bytes
 MAX_JSON_BYTES = 8_000_000  # parsed, numbers in lists take some twenty times that
+_MAX_SIZE = 2**63 - 1  # the protocol's sizes are int64
 IMAGE, FILE = "image", "file"
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}  # numpy's names: the protocol's
 
@@ -62,7 +63,7 @@ def parsed(body: bytes, header_length: str | None, known: list[str]) -> Asked:
         tensors = _tensors(request, memoryview(body)[n_json:])
         outputs = _outputs(request, known)
         request_id = request.get("id")
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (ArithmeticError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         said = f"{type(error).__name__}: {error}"[:200]
         raise ProtocolError(f"the body is no inference request of the Open Inference Protocol ({said})") from None
     if list(tensors) not in ([IMAGE], [FILE]):
@@ -98,6 +99,8 @@ def _tensors(request: Any, binary: memoryview) -> dict[str, _Tensor]:
         else:
             data = each["data"]
         shape = [int(size) for size in each["shape"]]
+        if max(shape, default=0) > _MAX_SIZE:
+            raise ValueError(f"a size in a shape is more than {_MAX_SIZE}")
         found[each["name"]] = _Tensor(shape, each["datatype"], data)
     if first != len(binary):
         raise ProtocolError(f"{len(binary)} bytes follow the JSON, and the inputs account for {first}")

@@ -78,6 +78,12 @@ def _add_about(app: FastAPI, server: Server) -> None:
         }
 
 
+def is_short(header_length: str | None) -> bool:
+    """Return whether a header says that the JSON before binary tensors is short; it may say anything."""
+    digits = header_length or ""
+    return digits.isdecimal() and len(digits) <= len(str(_SOON_BYTES)) and int(digits) < _SOON_BYTES
+
+
 def _add_infer(app: FastAPI, server: Server) -> None:
     at_a_time = anyio.CapacityLimiter(1)
 
@@ -86,8 +92,7 @@ def _add_infer(app: FastAPI, server: Server) -> None:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise HTTPException(415, "a compressed body. Send it as it is.")
         arguments = data, header_length, list(served.outputs)
-        n_json = int(header_length) if header_length and header_length.isdecimal() else len(data)
-        if n_json < _SOON_BYTES:
+        if len(data) < _SOON_BYTES or is_short(header_length):
             return parsed(*arguments)
         return await anyio.to_thread.run_sync(parsed, *arguments, limiter=at_a_time)
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ from tests.support.serving import PICTURE, SMALL, Serving, served
 CORPUS = ROOT / "tests" / "corpus"
 MOST_BYTES = 200_000  # of an input
 _SLOW_S = 20.0  # longer than any limit for one input
+_QUIET_S = 0.3  # without an answer, until the connection is closed from this side
+_INFER = b"/v2/models/format-1/infer"  # the name of SMALL's folder
 Target = Callable[[bytes], str]  # returns how it ended; whatever it raises is a finding
 
 _INTERESTING = (
@@ -86,12 +89,23 @@ def seeds(name: str) -> list[bytes]:
             found = [bytes([number]) + path.read_bytes() for number, path in enumerate(_files_of_model())]
         case _:
             picture = PICTURE.read_bytes()
-            found = [_request(picture, b"/predict"), _request(b'{"inputs": []}', b"/v2/models/model/infer")]
+            form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n%s\r\n--b--\r\n' % picture
+            in_form = b"Content-Type: multipart/form-data; boundary*0=b; boundary*1=\r\n"
+            pixel = b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], %s}], "id": "a"}'
+            in_json, in_bytes = pixel % b'"data": [1, 2, 3]', pixel % b'"parameters": {"binary_data_size": 3}'
+            length = b"Inference-Header-Content-Length: %d\r\n" % len(in_bytes)
+            found = [
+                _request(picture, b"/predict"),
+                _request(form, b"/predict/format-1", in_form),
+                _request(in_json, _INFER),
+                _request(in_bytes + b"abc", _INFER, length),
+            ]
     return [each[:MOST_BYTES] for each in found + kept]
 
 
-def _request(body: bytes, path: bytes) -> bytes:
-    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (path, len(body), body)
+def _request(body: bytes, path: bytes, header: bytes = b"") -> bytes:
+    header += b"Content-Length: %d\r\nConnection: close\r\n" % len(body)
+    return b"POST %s HTTP/1.1\r\nHost: x\r\n%s\r\n%s" % (path, header, body)
 
 
 def _files_of_model() -> list[Path]:
@@ -174,10 +188,24 @@ def _model(root: Path, data: bytes) -> str:
 
 
 def _http(serving: Serving, data: bytes) -> str:
-    reply = b""
+    """Send a request; every other one has the length of its body put right, so that more than its header is read."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    if zlib.crc32(data) % 2:
+        data = re.sub(rb"(?i)(content-length:) *\d+", rb"\1 %d" % len(body), head) + end + body
+    reply, may_wait = b"", True
     with contextlib.suppress(OSError), serving.connected(data, timeout_s=6) as connection:
-        connection.shutdown(socket.SHUT_WR)
-        while part := connection.recv(65_536):
+        while True:
+            connection.settimeout(_QUIET_S if may_wait else 6)
+            try:
+                part = connection.recv(65_536)
+            except TimeoutError:
+                if not may_wait:
+                    raise
+                may_wait = False
+                connection.shutdown(socket.SHUT_WR)  # the server takes that for a client that has hung up
+                continue
+            if not part:
+                break
             reply += part
     assert serving.process.poll() is None, "the server has ended"
     found = re.match(rb"HTTP/1\.1 (\d+)", reply)

@@ -62,6 +62,8 @@ PIXEL = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1
         (json.dumps({"inputs": [PIXEL | {"datatype": "FP32"}]}), None, "UINT8 [N, H, W, 3], RGB, was expected"),
         (json.dumps({"inputs": [PIXEL | {"shape": [-1, 1, -1, 3]}]}), None, "UINT8 [N, H, W, 3], RGB, was expected"),
         (json.dumps({"inputs": [PIXEL | {"shape": "abcd"}]}), None, "no inference request"),
+        (json.dumps({"inputs": [PIXEL | {"shape": [float("inf")]}]}), None, "no inference request"),
+        (json.dumps({"inputs": [PIXEL | {"shape": [10**4000, 10**4000, 1, 3]}]}), None, "no inference request"),
         (json.dumps({"inputs": [PIXEL], "outputs": [{"name": "nonsense"}]}), None, "'nonsense' is no output"),
         (json.dumps({"inputs": [PIXEL]}), "1000000", "1000000, but the body has"),
         (json.dumps({"inputs": [PIXEL]}), "-1", "A number of bytes was expected"),
