@@ -39,7 +39,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--max-connections", type=_positive, default=512, metavar="N", help="open connections (default: 512)")
     address = "connections of one client address (default: any number)"
     add("--max-per-address", type=_positive, default=0, metavar="N", help=address)
-    send = "that a client may take to send a header, and again a body (default: 20)"
+    send = "that a client may take to send a header, and again a body, and not read its answer (default: 20)"
     add("--send-seconds", type=_seconds, default=20, metavar="S", help=send)
     add("--answer-seconds", type=_seconds, default=30, metavar="S", help="until an answer (default: 30)")
     ledgers = "keep a ledger of what each model meets, FOLDER/NAME.json, and say when that has changed"

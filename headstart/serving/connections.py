@@ -1,4 +1,4 @@
-"""Connections with limits: how many there may be, and how long one may take to send a request's header.
+"""Connections with limits: how many there may be, how long one may take to send a header, and to read an answer.
 
 uvicorn has no such limits. The time of a body is the application's matter (headstart/serving/limits.py).
 """
@@ -55,6 +55,17 @@ class LimitedConnection(H11Protocol):
             return
         self._has_sent = True
         super().data_received(data)
+        if self._is_at_work() and not self.flow.write_paused:
+            self._stop_waiting()
+
+    def pause_writing(self) -> None:
+        """Begin to wait: the client does not read its answer."""
+        super().pause_writing()
+        self._wait()
+
+    def resume_writing(self) -> None:
+        """Go on with the answer, most of which the client has read."""
+        super().resume_writing()
         if self._is_at_work():
             self._stop_waiting()
 
@@ -79,7 +90,9 @@ class LimitedConnection(H11Protocol):
             self._timer = None
 
     def _give_up(self) -> None:
-        if self._has_sent and self.conn.their_state is h11.IDLE:
+        if self.flow.write_paused:
+            self.transport.abort()  # to close it would wait until what is written is read
+        elif self._has_sent and self.conn.their_state is h11.IDLE:
             self._refuse(_TOO_SLOW, f"the header did not arrive within {self.limits.send_seconds:g} seconds")
         else:
             self.transport.close()

@@ -23,7 +23,7 @@ class Limits(NamedTuple):
     max_pixels: int = 50_000_000  # of an image, by its header, and of all that are being decoded at a time: 413
     max_seconds: int = 10  # of processor time, to decode an image: 422
     max_images: int = 64  # of one request of the Open Inference Protocol: 413
-    send_seconds: float = 20  # for a request's header, and again for its body: 408
+    send_seconds: float = 20  # for a request's header, and again for its body: 408; without reading an answer: closed
     answer_seconds: float = 30  # from the body's end to the answer: 503
     max_waiting: int = 128  # requests that wait for the model or are in it: 503
     max_connections: int = 512  # the one that has waited longest is closed for a new one; 503 if all are at work

@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         host=arguments.host,
         port=arguments.port,
         http=limited(limits),
+        ws="none",  # no route has any; a connection would leave the limits
         timeout_graceful_shutdown=_STOPS_WITHIN_S,
         log_level="info",
         access_log=False,  # headstart/serving/telemetry.py writes one

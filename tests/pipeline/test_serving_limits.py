@@ -171,6 +171,27 @@ def test_bodies_that_are_held_and_connections_of_one_address_are_bounded(tmp_pat
             connection.close()
 
 
+def test_clients_that_do_not_read_their_answers_keep_nobody_out(tmp_path: Path) -> None:
+    with served(SMALL, tmp_path / "log", "--max-connections", "4", "--send-seconds", "2") as serving:
+        answers = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 8
+        held = [serving.connected(answers) for _ in range(4)]
+        time.sleep(0.5)  # until the answers fill what the system keeps of them
+        assert serving.predict(PICTURE.read_bytes())[0] == 200
+        for connection in held:
+            connection.close()
+        assert "Traceback" not in serving.log.read_text()
+
+
+def test_requests_for_a_websocket_do_not_count_for_ever(tmp_path: Path) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n"
+    request = b"GET /predict HTTP/1.1\r\nHost: x\r\n" + upgrade % b"dGhlIHNhbXBsZSBub25jZQ=="
+    with served(SMALL, tmp_path / "log", "--max-per-address", "3") as serving:
+        for _ in range(5):
+            with serving.connected(request) as connection:
+                assert b" 405 " in connection.recv(65536)
+        assert serving.predict(PICTURE.read_bytes())[0] == 200
+
+
 def _send(connection: socket.socket, data: bytes) -> None:
     with contextlib.suppress(OSError):  # the server closed
         connection.sendall(data)
