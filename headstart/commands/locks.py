@@ -23,6 +23,7 @@ from headstart.base.errors import CheckError
 
 _SETTLES_S = 3.0  # longer than DVC needs to write either file, or to end
 _POLL_S = 0.1
+_CLOCK_S = 2.0  # by which the start of a process and the time of a file may differ
 _FOLDER = Path(".dvc") / "tmp"
 T = TypeVar("T")
 _CONFLICT = b"<<<<<<<"  # of git: a person has to decide
@@ -49,7 +50,36 @@ def mend(root: Path, holds_checkout: bool = False) -> list[str]:
         with _guard(root):
             if not is_sound(path):
                 told.append(f"a killed run had left {path.relative_to(root)} unreadable{put_away(root, path)}")
-    return told
+    return [*told, *_release(root, holds_checkout)]
+
+
+def _release(root: Path, holds_checkout: bool) -> list[str]:
+    """Remove an rwlock that names a process whose number belongs to another one now, as after the start of a container.
+
+    DVC only looks whether there is a process of the number. This one began after the file was last written.
+    """
+    rwlock = root / _FOLDER / "rwlock"
+    holders = [each for each in _holders(rwlock) if psutil.pid_exists(each[0])]
+    if not holders or not all(_is_younger(pid, rwlock) for pid, _ in holders):
+        return []
+    if next(_commands(root, holds_checkout), ""):
+        return []
+    with _guard(root):
+        _forget(root, rwlock)
+    pid, command = holders[0]
+    return [
+        f"{rwlock.relative_to(root)} names process {pid} of `{command}`, which was killed: another process has that"
+        " number now. It is removed"
+    ]
+
+
+def _is_younger(pid: int, file: Path) -> bool:
+    """Return whether a process is no DVC command, and began after a file was last written."""
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() > file.stat().st_mtime + _CLOCK_S and not _is_dvc(process.cmdline())
+    except (psutil.Error, OSError):
+        return False
 
 
 def at_work(root: Path) -> str:
@@ -87,12 +117,7 @@ def _lasts(found: Callable[[], T]) -> T:
 def _is_sound_rwlock(path: Path) -> bool:
     """Return whether DVC can read the file, or takes its absence for no use of any file."""
     try:
-        found = json.loads(path.read_bytes())
-        entries = [
-            *found.get("write", {}).values(),
-            *(each for some in found.get("read", {}).values() for each in some),
-        ]
-        return all(isinstance(each["pid"], int) and isinstance(each["cmd"], str) for each in entries)
+        return all(isinstance(each["pid"], int) and isinstance(each["cmd"], str) for each in _entries(path))
     except FileNotFoundError:
         return True
     except (ValueError, AttributeError, TypeError, KeyError):
@@ -154,6 +179,7 @@ def _forget(root: Path, path: Path) -> str:
 
 def _keep_aside(root: Path, path: Path) -> str:
     kept = root / _FOLDER / "dvc.lock.damaged"
+    kept.parent.mkdir(parents=True, exist_ok=True)  # git does not keep it
     path.replace(kept)
     return f"; it is {kept.relative_to(root)} now, and DVC's run cache gives back what it named"
 
@@ -181,12 +207,7 @@ def _guard(root: Path) -> Iterator[None]:
 def _holders(rwlock: Path) -> Iterator[tuple[int, str]]:
     """Yield process and command of each entry of rwlock."""
     try:
-        found = json.loads(rwlock.read_bytes())
-        entries = [
-            *found.get("write", {}).values(),
-            *(each for some in found.get("read", {}).values() for each in some),
-        ]
-        yield from ((int(each["pid"]), str(each["cmd"])) for each in entries)
+        yield from ((int(each["pid"]), str(each["cmd"])) for each in _entries(rwlock))
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return
 

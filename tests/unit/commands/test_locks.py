@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,7 +30,12 @@ stages:
 
 def dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env={**os.environ, "DVC_NO_ANALYTICS": "1"},  # else `dvc init` leaves a process behind that sends them
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -94,6 +101,30 @@ def test_what_is_sound_stays_as_it_is(project: Path) -> None:
     (project / ".dvc" / "tmp" / "rwlock").unlink()
     assert locks.mend(project) == []
     assert (project / "dvc.lock").read_bytes() == before
+
+
+def test_a_damaged_dvc_lock_is_mended_where_dvc_has_not_run_yet(tmp_path: Path) -> None:
+    project = begun(tmp_path / "project")
+    shutil.rmtree(project / ".dvc" / "tmp", ignore_errors=True)
+    (project / "dvc.lock").write_text("schema: '2")
+    assert len(locks.mend(project)) == 1
+    assert dvc(project, "repro").returncode == 0
+
+
+def test_an_rwlock_whose_process_has_another_successor_of_its_number_is_removed(project: Path) -> None:
+    rwlock = project / ".dvc" / "tmp" / "rwlock"
+    with subprocess.Popen(["sleep", "60"]) as other:
+        held = {"write": {str(project / "a"): {"pid": other.pid, "cmd": "dvc repro"}}, "read": {}}
+        rwlock.write_text(json.dumps(held))
+        assert locks.mend(project) == []  # the process may have written that
+        os.utime(rwlock, (time.time() - 60,) * 2)
+        assert "busy" in dvc(project, "repro", "--force").stderr  # else there is nothing to mend
+        os.utime(rwlock, (time.time() - 60,) * 2)
+        (told,) = locks.mend(project)
+        assert f"process {other.pid} of `dvc repro`, which was killed" in told
+        assert dvc(project, "repro", "--force").returncode == 0
+        assert locks.at_work(project) == ""
+        other.kill()
 
 
 def test_a_conflict_of_git_in_dvc_lock_is_left_to_people(project: Path) -> None:
