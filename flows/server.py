@@ -6,6 +6,7 @@ Both end with the process that started them, however that ends (flows/leash.py).
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ def server(port: int) -> Iterator[str]:
     if given := PREFECT_API_URL.value():
         yield given
         return
+    pass_by_proxies()
     api = f"http://127.0.0.1:{port}/api"
     if _answers(api):
         print(f"serve: using the Prefect server that runs at {api}", flush=True)
@@ -50,6 +52,7 @@ def temporary() -> Iterator[None]:
     if PREFECT_API_URL.value():
         yield
         return
+    pass_by_proxies()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -93,9 +96,16 @@ def _started(command: Sequence[str], port: int, environment: Mapping[str, str]) 
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def pass_by_proxies() -> None:
+    """Let this process, Prefect's client in it, and those that it starts ask this machine without a proxy."""
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    if "127.0.0.1" not in listed.replace(" ", "").split(","):
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{listed},127.0.0.1".strip(",")
+
+
 def _answers(api: str) -> bool:
     try:
         with urllib.request.urlopen(f"{api}/health", timeout=1) as response:
             return json.load(response) is True
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # the last: what listens there speaks something else
         return False
