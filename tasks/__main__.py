@@ -32,7 +32,7 @@ from headstart.base.errors import (
     UnreachableError,
     did_you_mean,
 )
-from headstart.base.exits import noting_ctrl_c
+from headstart.base.exits import noting_ctrl_c, status_of
 from headstart.layout import Layout
 from headstart.params import Params
 
@@ -141,7 +141,7 @@ def _note_time(stage: str, seconds: float, layout: Layout) -> None:
 
     try:
         timings = dict(json.loads(layout.timings.read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         timings = {}
     with contextlib.suppress(disk.DiskError):  # the results are there
         write_json(layout.timings, {**timings, stage: {"seconds": round(seconds, 2)}})
@@ -175,4 +175,4 @@ def _shell_between(parent: int) -> psutil.Process | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(status_of("tasks", lambda: main(sys.argv[1:])))

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from headstart.base.errors import CheckError
+from headstart.base.errors import CheckError, OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -47,7 +47,7 @@ def explained(path: Path, n_bytes: int | None = None) -> Iterator[None]:
     """Turn errors of a disk in the body, which writes `path`, into DiskError. `n_bytes`: the size of what it writes."""
     try:
         yield
-    except DiskError:
+    except (DiskError, OutputError):
         raise
     except Exception as error:  # OSError, or that of a library in Rust
         number = cause(error)
@@ -75,7 +75,8 @@ def of(error: BaseException) -> DiskError | None:
     An error of reading or writing an open file names none: it is told of the current folder, where a project is.
     """
     number, name = cause(error), getattr(error, "filename", None)
-    if number is None or (name is None and number not in (*_FULL, errno.EIO, errno.EROFS)):
+    is_known = name is not None or number in (*_FULL, errno.EIO, errno.EROFS)
+    if number is None or not is_known or isinstance(error, OutputError):
         return None
     return DiskError(_sentence(number, Path(str(name)) if name else Path.cwd() / "a file of this project", None))
 

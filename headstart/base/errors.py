@@ -11,6 +11,10 @@ from difflib import get_close_matches
 _LONGEST = 400  # characters of an offender in a message; the name of a file has at most 255 bytes
 
 
+class OutputError(OSError):
+    """What is printed cannot be written; no file is concerned."""
+
+
 class HeadstartError(Exception):
     """The base class of errors that a user can cause and correct."""
 

@@ -40,6 +40,12 @@ def status_of(name: str, run: Callable[[], int]) -> int:
 
 def _failed(name: str, error: BaseException) -> int:
     """Tell of an error that has a cause outside this code, and return 1; raise any other."""
+    if isinstance(error, SystemExit):  # of a parser that has printed its help, and does not look whether that arrived
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as failed:
+            return _failed(name, failed)
     if isinstance(error, HeadstartError):
         _tell(name, str(error))
         return 1

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from headstart.base.errors import printable
+from headstart.base.errors import OutputError, printable
 from headstart.base.terminal import styled
 
 EVENTS_VARIABLE = "HEADSTART_EVENTS"
@@ -109,7 +109,12 @@ def _tell(level: str, message: str, file: TextIO) -> None:
 def _print(message: str, file: TextIO) -> None:
     line = f"{styled(f'{_stage}:', 'soft', file)} {message}"
     if _bar is None:
-        print(line, file=file, flush=True)
+        try:
+            print(line, file=file, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from None
     else:  # print above the bar, not into it
         _bar.write(line, file=file)
         file.flush()

@@ -195,11 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 after an error, 2 for bad images or a wrong command line, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
-        print(text_of_help())
-        return 0 if given else 2
+        return status_of("headstart", lambda: _say(text_of_help(), 0 if given else 2))
     if given[0] == "--version":
-        print(f"headstart {origin.version()} (code {origin.code_sha256()[:12]})")
-        return 0
+        told = f"headstart {origin.version()} (code {origin.code_sha256()[:12]})"
+        return status_of("headstart", lambda: _say(told))
     name = given[0]
     known = [*COMMANDS, *MODEL_COMMANDS, _SHELL]
     if name not in known:
@@ -211,8 +210,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\..*")
     if name in own_parsers():
         return status_of(name, lambda: _run(name, given[1:]))
+    return status_of(name, lambda: _run_model_command(given))
+
+
+def _run_model_command(given: list[str]) -> int:
     options = parser().parse_args(given)
-    return status_of(name, lambda: int(options.run(options)))
+    return int(options.run(options))
+
+
+def _say(text: str, status: int = 0) -> int:
+    print(text)
+    return status
 
 
 def _of_pipeline(name: str) -> Callable[[argparse.Namespace], int]:

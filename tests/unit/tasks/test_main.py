@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from headstart.base.errors import CheckError
+from headstart.layout import Layout
 from tasks import __main__ as launcher
 from tests.support.processes import started
 
@@ -52,3 +54,12 @@ def test_ctrl_c_is_told_as_such_whatever_a_library_makes_of_it(
     assert launcher.main(["embed"]) == 130
     assert capsys.readouterr().err == "embed: interrupted; earlier results are unchanged\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("broken", ["null", "5", "[1]", "{", ""])
+def test_a_broken_file_of_times_is_replaced(broken: str, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.timings.parent.mkdir(parents=True)
+    layout.timings.write_text(broken)
+    launcher._note_time("split", 1.0, layout)
+    assert json.loads(layout.timings.read_text()) == {"split": {"seconds": 1.0}}
