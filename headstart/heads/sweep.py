@@ -5,6 +5,8 @@ Memory is bounded by the caller, not by the number of images: what does not fit 
 
 from __future__ import annotations
 
+import gc
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -105,21 +107,27 @@ def select(source: Source, n_classes: int, settings: Settings, advance: Advance 
     linear = [winner] if winner.is_linear else [each for each in judged[0] if each.is_linear]
     tunable = views[0].settled(views[0].simplest(linear)) if linear else None
     assert winner.calibration is not None
-    head = members.fit(winner.members, source, n_classes, settings.training, memory_mb=settings.memory_mb)
+    listed, estimated = tuple(table(views, judged, winner)), nested(views, chosen) if division.is_nested else None
+    best, calibration, out_of_fold = winner.members, winner.calibration, winner.scores
+    best_linear = (tunable.members, tunable.temperature) if tunable else None
+    del views, judged, chosen, linear, winner, tunable  # the scores of all heads: the last fit has their memory
+    gc.collect()  # views and what they remember of themselves name each other
+    left_mb = settings.memory_mb - math.ceil(out_of_fold.nbytes / 1e6)
+    head = members.fit(best, source, n_classes, settings.training, memory_mb=left_mb)
     return Selection(
-        winner.members,
-        winner.calibration,
-        (tunable.members, tunable.temperature) if tunable else None,
-        head.calibrated(winner.temperature, shift),
-        tuple(table(views, judged, winner)),
-        nested(views, chosen) if division.is_nested else None,
+        best,
+        calibration,
+        best_linear,
+        head.calibrated(calibration.temperature, shift),
+        listed,
+        estimated,
         settings.training,
         shift,
         division.validated,
         division.fold_of,
         division.others,
         division.fold_of_others,
-        winner.scores,
+        out_of_fold,
     )
 
 

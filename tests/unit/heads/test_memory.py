@@ -93,6 +93,12 @@ def test_arrays_take_no_more_than_memory_mb_leaves_for_them(kind: Kind, monkeypa
     assert peak_mb(source, 2, monkeypatch, **changes) < 35
 
 
+def test_the_last_fit_has_what_is_left_beside_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(*clusters(24_000, 40, 200))  # its standardised rows take half of the memory
+    changes: dict[str, Any] = {"memory_mb": PROCESS_MB + 40, "strengths": (1.0, 0.1, 0.01, 0.001, 0.0001)}
+    assert peak_mb(source, 4, monkeypatch, **changes) < 40
+
+
 @pytest.mark.parametrize("kind", [ridge, lda, svm], ids=lambda kind: kind.NAME)
 def test_many_classes_of_few_images_take_no_more_than_memory_mb_leaves(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
