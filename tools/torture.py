@@ -23,7 +23,7 @@ from tests.support.projects import Project, begun
 _SMALL = ("finetune.enabled=true", "finetune.epochs=1", "finetune.warmup_epochs=0")
 
 
-def tortured(project: Project, seed: int, until: float, tell: Lock, log: Path, kills_only: bool) -> list[Outcome]:
+def tortured(project: Project, seed: str, until: float, tell: Lock, log: Path, kills_only: bool) -> list[Outcome]:
     """Run trials on one project until a time; a lost one ends the series."""
     torture, outcomes = Torture(project, random.Random(seed)), []
     while time.monotonic() < until:
@@ -36,6 +36,11 @@ def tortured(project: Project, seed: int, until: float, tell: Lock, log: Path, k
         if outcome.problem:
             break
     return outcomes
+
+
+def has_killed(outcome: Outcome) -> bool:
+    """Return whether a kill came before the stage had ended by itself."""
+    return outcome.kind in KILLS and outcome.status != 0
 
 
 def main() -> int:
@@ -61,7 +66,7 @@ def main() -> int:
         until, tell = time.monotonic() + 3600 * options.hours, Lock()
         with ThreadPoolExecutor(options.jobs) as pool:
             jobs = [
-                pool.submit(tortured, project, options.seed + number, until, tell, options.log, options.kills)
+                pool.submit(tortured, project, f"{options.seed}/{number}", until, tell, options.log, options.kills)
                 for number, project in enumerate(projects)
             ]
             outcomes = [outcome for job in jobs for outcome in job.result()]
@@ -70,7 +75,7 @@ def main() -> int:
         some = [outcome for outcome in outcomes if outcome.kind == kind]
         mended, lost = sum(each.mended for each in some), sum(bool(each.problem) for each in some)
         print(f"  {kind:<16} {counts[kind]:5} trials, {mended} with locks or dvc.lock to mend, {lost} lost")
-    n_kills, n_lost = sum(counts[kind] for kind in KILLS), sum(bool(each.problem) for each in outcomes)
+    n_kills, n_lost = sum(map(has_killed, outcomes)), sum(bool(each.problem) for each in outcomes)
     print(f"torture: seed {options.seed}: {len(outcomes)} trials, {n_kills} kills, {n_lost} lost", flush=True)
     return 1 if n_lost or not outcomes else 0
 
