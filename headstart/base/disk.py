@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -88,6 +89,8 @@ def told(n_bytes: float) -> str:
 
 def _sentence(number: int, path: Path, n_bytes: int | None) -> str:
     folder = _existing(path.parent)
+    if number in _CLOSED and path.exists() and not os.access(path, os.R_OK):
+        return f"{path} cannot be read by this user. Allow it, and run this again: what was finished is kept."
     if number not in _FULL:
         why = _WORDS[number]
         to_do = "Allow it" if number in _CLOSED else "Look at that disk"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -112,3 +113,11 @@ def test_a_stage_tells_of_a_disk_that_does_not_work_in_a_line(
     said = capsys.readouterr().err
     assert "does not work (input/output error)" in said
     assert "Traceback" not in said
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "manifest.parquet"
+    closed.write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)  # root may read all
+    told = str(disk.of(PermissionError(errno.EACCES, "Permission denied", str(closed))))
+    assert told.startswith(f"{closed} cannot be read by this user.")
