@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from headstart import params_text
 from headstart.base.errors import ParamError, did_you_mean, on_one_line
 from headstart.base.files import write_text
 from headstart.param_types import NO_IMAGES
@@ -44,14 +44,16 @@ def assigned(path: Path, assignments: list[str]) -> tuple[str, Params]:
     from ruamel.yaml.error import YAMLError
 
     document = _read(path)
+    before, values = path.read_bytes().decode(), {}
     if not isinstance(document, dict):
         parse(document, path.name)  # raises
     remedy = f"{path.name} is unchanged: give another value." if _is_sound(document) else ""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
+        name = name.strip()
         if not equals or "." not in name:
             raise ParamError(f"'{assignment}' is not an assignment. `section.name=value` was expected.")
-        section, last = _place(document, name.strip())
+        section, last = params_text.place(document, name)
         if section is None:
             hint = did_you_mean(name, _dotted(document))
             raise ParamError(f"{name} is not a parameter.{hint} See {path.name} for all of them.")
@@ -59,37 +61,35 @@ def assigned(path: Path, assignments: list[str]) -> tuple[str, Params]:
             _check_depth(text.encode())
             # pure: the C parser ends the process where lists are nested deeply
             value = YAML(typ="safe", pure=True).load(text) if name not in _PATHS else _tidy_path(text)
-            section[last] = NO_IMAGES if (name, value) == ("data.unlabelled", "null") else value
-            _check_extent(section[last], name)
+            value = NO_IMAGES if (name, value) == ("data.unlabelled", "null") else value
+            section[last] = values[name] = value
+            _check_extent(value, name)
         except (*_NO_VALUE, YAMLError):
             raise ParamError(f"{name}={on_one_line(text)} is not a YAML value. Quote it, or give another.") from None
     params = parse(document, path.name, remedy)
-    return _text(document), params
+    return _written(path, before, values), params
 
 
 def revert(path: Path, names: list[str], before: str, written: str) -> None:
     """Give parameters that have the value of the text `written` their value in the text `before`; the rest stays."""
-    document, earlier, later = _read(path), _yaml().load(before), _yaml().load(written)
+    text = path.read_bytes().decode()
+    now, earlier, later = (params_text.plain(each) for each in (text, before, written))
+    values = {}
     for name in names:
-        (section, last), (then, _), (given, _) = (_place(each, name) for each in (document, earlier, later))
+        (section, last), (then, _), (given, _) = (params_text.place(each, name) for each in (now, earlier, later))
         if section is not None and section[last] == given[last]:
-            section[last] = then[last]
-    write_text(path, _text(document))
+            values[name] = then[last]
+    write_text(path, _written(path, text, values))
 
 
-def _place(document: Any, name: str) -> tuple[Any, str]:
-    """Return the section of a parameter, and its name there; the section is None if there is no such parameter."""
-    *sections, last = name.split(".")
-    target = document
-    for section in sections:
-        target = target.get(section) if isinstance(target, dict) else None
-    return (target if isinstance(target, dict) and last in target else None), last
-
-
-def _text(document: Any) -> str:
-    stream = io.StringIO()
-    _yaml().dump(document, stream)
-    return stream.getvalue()
+def _written(path: Path, text: str, values: dict[str, Any]) -> str:
+    written = params_text.with_values(text, values)
+    if written is None:
+        raise ParamError(
+            f"{path.name} cannot be given {', '.join(values)} without other values changing, and is unchanged. Anchors"
+            " and unusual YAML do that. Write the value there in an editor."
+        )
+    return written
 
 
 def _is_sound(document: Any) -> bool:
@@ -107,21 +107,6 @@ def _tidy_path(text: str) -> str:
     return Path(text).expanduser().as_posix() if text and "://" not in text else text
 
 
-def _yaml() -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.representer import RoundTripRepresenter
-
-    class Representer(RoundTripRepresenter):
-        """Its own class, since a class's representers are everybody's: DVC writes its lock file by the other."""
-
-    Representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
-    yaml = YAML()  # keeps comments and order
-    yaml.Representer = Representer
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    return yaml
-
-
 def _read(path: Path) -> Any:
     from ruamel.yaml.error import YAMLError
 
@@ -135,7 +120,7 @@ def _read(path: Path) -> Any:
     data = path.read_bytes()
     try:
         _check_depth(data)
-        document = _yaml().load(data.decode())
+        document = params_text.round_trip().load(data.decode())
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ParamError(
