@@ -25,8 +25,8 @@ rank: $(STAMP)       ## compare backbones, and change nothing: `make rank DATA=f
 review: $(STAMP)     ## look at what the audit found, on a local page, and decide about it
 	@python -m headstart review
 
-flow: $(STAMP)       ## the same run under Prefect
-	@python -m headstart flow
+flow: $(STAMP)       ## the same run under Prefect; `make flow DATA=folder`
+	@python -m headstart flow $(if $(DATA),--data=$(call quoted,$(DATA)))
 
 serve: $(STAMP)      ## the same on a schedule, with Prefect's page: `make serve CRON='0 3 * * *' TIMEZONE=Europe/Berlin`
 	@python -m headstart schedule $(if $(CRON),--cron=$(call quoted,$(CRON))) $(if $(TIMEZONE),--timezone=$(call quoted,$(TIMEZONE)))

@@ -1,4 +1,4 @@
-"""The pipeline under Prefect: `headstart flow [STAGE ...] [--force] [--set NAME=VALUE] [--note TEXT] ...`.
+"""The pipeline under Prefect: `headstart flow [STAGE ...] [--data PHOTOS] [--force] [--set NAME=VALUE] ...`.
 
 dvc.yaml is the only DAG. One call of DVC's `Repo.reproduce` drives it, and each stage that DVC visits becomes one
 task run (flows/stages.py). So dvc.lock ends as `dvc repro` would leave it. It works with a Prefect server
@@ -32,6 +32,7 @@ from prefect.states import Completed, Failed
 from headstart.base import changed
 from headstart.base.errors import HeadstartError
 from headstart.commands import record
+from headstart.commands.run import take
 from headstart.layout import Layout, find_root
 from headstart.listing import check_files
 
@@ -212,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="headstart flow", description="Run the DAG of dvc.yaml under Prefect.")
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to bring up to date (default: all)")
+    parser.add_argument("--data", metavar="PHOTOS", help="class folders or a list of images; written to params.yaml")
     parser.add_argument("--force", action="store_true", help="run them even if nothing has changed")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to override for this run"
@@ -229,7 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_targets(options["targets"])
         overrides = [Override(name=name, value=value) for name, _, value in pairs]
-        with temporary():
+        data = options.pop("data")
+        if data and (status := take(data)):
+            return status
+        with temporary() as is_own:
             state = pipeline(request=Request(overrides=overrides, **options), return_state=True)
     except HeadstartError as error:
         print(error, file=sys.stderr)
@@ -238,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_INTERRUPTED, file=sys.stderr)
         return 130
     print(state.message, file=sys.stdout if state.is_completed() else sys.stderr)
+    if is_own:  # its address is gone, and had no page
+        run = state.state_details.flow_run_id
+        print(f"to see this run: `prefect server start`, then http://127.0.0.1:4200/runs/flow-run/{run}")
     return 0 if state.is_completed() else 1
 
 

@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import prefect
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -27,6 +28,7 @@ APPLICATION = "prefect.server.api.server:create_app"  # in the command line of a
 _LEASH = str(Path(__file__).with_name("leash.py"))
 _START_S = 120
 _STOP_S = 10
+_CONNECT_S = 10
 
 
 @contextlib.contextmanager
@@ -47,10 +49,14 @@ def server(port: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def temporary() -> Iterator[None]:
-    """Let the body use the configured server, or one without a page that is started for it, with the same records."""
-    if PREFECT_API_URL.value():
-        yield
+def temporary() -> Iterator[bool]:
+    """Let the body use the configured server, or one without a page that is started for it, with the same records.
+
+    Yields whether one was started; ParamError if nothing answers at the configured address.
+    """
+    if given := PREFECT_API_URL.value():
+        _check_reachable(given)
+        yield False
         return
     pass_by_proxies()
     with socket.socket() as free:
@@ -61,7 +67,7 @@ def temporary() -> Iterator[None]:
     # As Prefect starts its own temporary one, which a killed run leaves behind.
     own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     with _started(command, port, own) as api, temporary_settings({PREFECT_API_URL: api}):
-        yield
+        yield True
 
 
 @contextlib.contextmanager
@@ -101,6 +107,22 @@ def pass_by_proxies() -> None:
     listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     if "127.0.0.1" not in listed.replace(" ", "").split(","):
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{listed},127.0.0.1".strip(",")
+
+
+def _check_reachable(api: str) -> None:
+    """Raise ParamError where there is no such host or no server at its port; any other trouble is Prefect's to tell."""
+    try:
+        host, port = urlsplit(api).hostname, urlsplit(api).port
+        is_beyond = urllib.request.getproxies() and not urllib.request.proxy_bypass(host or "")
+        if not host or not port or is_beyond:
+            return  # a service such as Prefect Cloud, or one that a proxy reaches
+        socket.create_connection((host, port), timeout=_CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ParamError(
+            f"PREFECT_API_URL is {api}, and no server answers there ({why}). Start it, as by `prefect server start`, or"
+            " unset PREFECT_API_URL (`prefect config unset PREFECT_API_URL`)."
+        ) from None
 
 
 def _answers(api: str) -> bool:

@@ -62,8 +62,8 @@ review:    ## look at what the audit found, on a local page, and decide about it
 next:      ## what to label next of images without labels, on a local page; `make next N=50`
 \t@headstart next $(if $(N),--n '$(N)')
 
-flow:      ## the same run under Prefect
-\t@headstart flow
+flow:      ## the same run under Prefect; `make flow DATA=folder`
+\t@headstart flow $(if $(DATA),--data '$(DATA)')
 
 serve:     ## the same every night at three, with Prefect's page
 \t@headstart schedule

@@ -32,15 +32,11 @@ def run(options: argparse.Namespace) -> int:
         progress.warn(told)
     record.refresh(root)
     layout = Layout(root)
-    before = _results_of(layout)
     tasks = origin.module("tasks.__main__")
-    if status := tasks.main(["set", *data, *options.set]):
-        return int(status)
-    now = params_file.load(layout.params).data.root
-    if before is not None and before != now:
-        _say_replaced(before, now)
+    if status := write(root, [*data, *options.set]):
+        return status
     if options.data:
-        track(root, now, dvc)
+        track(root, params_file.load(layout.params).data.root, dvc)
     if changed.is_noted(layout.failed):
         progress.begin("run")
         progress.say("an image had changed while `validate` ran; all files are looked at again")
@@ -49,6 +45,32 @@ def run(options: argparse.Namespace) -> int:
     if status := dvc("repro", *(["--force"] if options.force else []), *options.targets):
         return status
     return 0 if options.targets else int(tasks.main(["summary"]))
+
+
+def write(root: Path, assignments: list[str]) -> int:
+    """Check and write parameters, and say which results the next run replaces; return 0, or 1 where one is refused."""
+    layout = Layout(root)
+    before = _results_of(layout)
+    if status := origin.module("tasks.__main__").main(["set", *assignments]):
+        return int(status)
+    now = params_file.load(layout.params).data.root
+    if before is not None and before != now:
+        _say_replaced(before, now)
+    return 0
+
+
+def take(given: str) -> int:
+    """Write a folder or list of images, as the command line names it, to params.yaml; return 0, or 1 if it is none.
+
+    Images in the project are given to DVC. The current folder is the project's afterwards.
+    """
+    root = find_root(Path.cwd())
+    data = from_root(given, root)
+    os.chdir(root)
+    if status := write(root, [f"data.root={data}"]):
+        return status
+    track(root, params_file.load(Layout(root).params).data.root, dvc)
+    return 0
 
 
 def assign(arguments: list[str]) -> int:

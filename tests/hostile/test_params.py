@@ -123,10 +123,11 @@ def test_anchors_that_are_no_bomb_are_read(tmp_path: Path) -> None:
     assert params_file.load(file).train_head.folds == 10
 
 
+@pytest.mark.parametrize("target", ["run", "flow"])
 @pytest.mark.parametrize(
     "name", ["it's", 'a "b" c', "$(touch ran)", "`touch ran`", "a b", "a;b", "-x", "caf\u00e9", "a\\b"]
 )
-def test_make_hands_a_name_over_as_it_is(tmp_path: Path, name: str) -> None:
+def test_make_hands_a_name_over_as_it_is(tmp_path: Path, name: str, target: str) -> None:
     """`make` with a stand-in for Python that prints what it is given."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("python -m headstart", "printf '<%s>'")
     (tmp_path / "Makefile").write_text(text, encoding="utf-8")
@@ -135,7 +136,7 @@ def test_make_hands_a_name_over_as_it_is(tmp_path: Path, name: str) -> None:
         (tmp_path / ".venv" / stamp).touch()
     for file in ("pyproject.toml", "requirements.lock"):
         (tmp_path / file).touch()
-    command = ["make", "--silent", "-o", ".venv/.ready", "run", f"DATA={name.replace('$', '$$')}"]
+    command = ["make", "--silent", "-o", ".venv/.ready", target, f"DATA={name.replace('$', '$$')}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == (f"<run><--data={name}>", "")
+    assert (done.stdout, done.stderr) == (f"<{target}><--data={name}>", "")
     assert not (tmp_path / "ran").exists()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from headstart import params_file
 from tasks.__main__ import STAGES
 from tests.support.orchestration import Api, flow
 from tests.support.projects import Project, begun, checkout, write_photographs
@@ -175,6 +176,27 @@ def test_an_override_of_an_unknown_parameter_is_refused_with_the_nearest_name(pr
     assert tasks == []
     assert project.artefacts() == before
     assert (project.root / "params.yaml").read_bytes() == params
+
+
+def test_images_are_named_on_the_command_line_as_for_a_run(tmp_path: Path) -> None:
+    project = begun(tmp_path / "checkout")
+    write_photographs(tmp_path / "others", 6)
+    refused = flow(project, "validate", "--data", "nowhere")
+    assert (refused.returncode, refused.stdout.count("\n")) == (1, 1)
+    assert "data.root is 'nowhere', which does not exist." in refused.stdout
+    done = flow(project, "validate", "--data", str(tmp_path / "others"))
+    assert done.returncode == 0, done.stdout
+    assert params_file.load(project.root / "params.yaml").data.root == str(tmp_path / "others")
+    assert "12 images" in done.stdout
+    assert "to see this run: `prefect server start`, then http://127.0.0.1:4200/runs/flow-run/" in done.stdout
+
+
+def test_a_server_that_does_not_answer_is_told_in_a_line(tmp_path: Path) -> None:
+    project = begun(tmp_path / "checkout")
+    done = flow(project, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 2
+    assert done.stdout.startswith("PREFECT_API_URL is http://127.0.0.1:9/api, and no server answers there (")
+    assert done.stdout.count("\n") == 1
 
 
 @pytest.mark.slow
