@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.base import dataset, disk, licences, tables
+from headstart.base import dataset, decisions, disk, licences, tables
 from headstart.base.cores import n_cores
 from headstart.base.errors import RejectedError
 from headstart.base.files import located, replacing_folder, sha256_of, write_json, write_text
@@ -76,7 +76,16 @@ def run(params: Params, layout: Layout) -> None:
         folder.write_model(beside, record, conformance.expected(tolerance, vectors))
         reference.write(beside, _reference(predictions, record))
         name = PurePath(params.data.root).name
-        told = card(record, head, choice, dataset=name, form=validated.form, int8=int8.why, n_checked=len(files))
+        told = card(
+            record,
+            head,
+            choice,
+            dataset=name,
+            form=validated.form,
+            decided=(decisions.told(decisions.read(layout.validation)), dataset.read_summary(layout).decided.told()),
+            int8=int8.why,
+            n_checked=len(files),
+        )
         write_text(beside / model_folder.CARD, hub.with_metadata(told, record, name))
         parts = bom.of(record, dataset=name, form=validated.form, n_images=choice.n_images)
         write_json(beside / model_folder.BOM, parts)

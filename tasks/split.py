@@ -1,8 +1,8 @@
 """Divide the images into train, val and test.
 
-Reads the manifest; writes artifacts/splits.parquet and artifacts/split_summary.json. With method hash, an image's split
-depends only on its own group, the seed and the fractions: new images never move old ones, and a change of one fraction
-leaves the other held-out split as it is.
+Reads the manifest and what was decided; writes artifacts/splits.parquet and artifacts/split_summary.json. With method
+hash, an image's split depends only on its own group, the seed and the fractions: new images never move old ones, and a
+change of one fraction leaves the other held-out split as it is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from headstart.base import dataset, tables
+from headstart.base import dataset, decisions, tables
 from headstart.base.dataset import SplitSummary
+from headstart.base.decisions import Decided, HeldOut
 from headstart.base.errors import DataError, count_and_name
 from headstart.base.progress import say, warn
 from headstart.base.tables import SPLIT_NAMES
@@ -184,6 +185,39 @@ def leaked(splits: list[str], copy_in_train: list[bool]) -> tuple[dict[str, int]
     return dict(found), told
 
 
+def held_out_changes(
+    decided: list[Decided], split_of: dict[str, str], given: set[str | None], settings: Split
+) -> HeldOut:
+    """Return how decisions have changed the split test. `split_of`: image_id -> split, of all images that
+    are used; `given`: the splits that the data give.
+
+    Where an image would be without its decision follows from the given split, or from the hash of its group. By method
+    stratified it depends on all images, so nothing tells where a dropped one would be.
+    """
+    name = "test" if "test" in given else "val"
+    is_drawn = given <= {"train", None}
+
+    def was_held_out(each: Decided) -> bool | None:
+        if not is_drawn:
+            return each.data_split == name
+        return position(each.data_group, settings.seed) < settings.test_fraction if settings.method == "hash" else None
+
+    # Of files with the same bytes the held-out one counts.
+    by_id = {each.image_id: each for each in sorted(decided, key=lambda each: was_held_out(each) is True)}
+    counts = Counter[str]()
+    for image_id, each in by_id.items():
+        before, is_now = was_held_out(each), split_of.get(image_id) == "test"
+        if each.is_dropped:
+            counts["n_dropped"] += bool(before)
+            counts["n_unknown"] += before is None
+        elif is_now:
+            counts["n_relabelled"] += each.label != each.data_label
+            counts["n_moved_in"] += before is False and (each.group, each.split) != (each.data_group, each.data_split)
+        else:
+            counts["n_moved_out"] += bool(before) and (each.group, each.split) != (each.data_group, each.data_split)
+    return HeldOut(**{field: counts[field] for field in HeldOut.model_fields})
+
+
 def _honour(images: list[Image], moved: dict[str, str], notes: list[str]) -> Outcome:
     splits = [moved.get(image.given_split or "", image.given_split or "") for image in images]
     missing = _missing_classes(images, splits)
@@ -256,18 +290,31 @@ def run(params: Params, layout: Layout) -> None:
     splits = manifest.select("image_id", "path", "label", "group").with_columns(split=pl.Series(outcome.splits))
     counts = Counter(splits.select("split", "label").iter_rows())
     classes = sorted(set(splits["label"]))
+    rows = decisions.read(layout.validation)
+    given = {image.given_split for image in images} | {each.data_split for each in rows}
+    split_of = dict(zip(manifest["image_id"], outcome.splits, strict=True))
+    changed = held_out_changes(rows, split_of, given, params.split)
+    notes = outcome.notes
+    if changed.n_moved_in:
+        notes = [
+            *notes[:-1],
+            "; ".join([*notes[-1:], f"reviewed.csv moved {changed.n_moved_in} further images into test"]),
+        ]
     summary = SplitSummary(
         classes=classes,
         n_images={split: sum(counts[split, label] for label in classes) for split in SPLIT_NAMES},
         images_per_class={split: {label: counts[split, label] for label in classes} for split in SPLIT_NAMES},
-        notes=outcome.notes,
+        notes=notes,
         warnings=warnings,
         lacking=outcome.lacking,
         copies_in_train=copies,
+        decided=changed,
     )
     dataset.write(layout, splits, summary)
-    for note in outcome.notes:
+    for note in notes:
         say(note)
     for warning in warnings:
         warn(warning)
+    if told_of := changed.told():
+        warn(told_of)
     say(", ".join(f"{split} {n_images}" for split, n_images in summary.n_images.items()) + " images")

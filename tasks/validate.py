@@ -17,6 +17,7 @@ import polars as pl
 
 from headstart import known_files, label_names, reviewed
 from headstart.base import tables, validation
+from headstart.base.decisions import Decided
 from headstart.base.errors import DataError, count_and_name
 from headstart.base.files import is_local
 from headstart.base.progress import say, warn
@@ -57,6 +58,17 @@ def _decided(item: Looked, decision: Decision) -> Looked:
             given_split=decision.split or found.given_split,
         )
     )
+
+
+def changes(before: Sequence[Looked], after: Sequence[Looked]) -> list[Decided]:
+    """Return what decisions have changed of usable files, which stand in the same order in both."""
+    found = []
+    for was, now in zip(before, after, strict=True):
+        if was.reason is None and was != now:
+            groups = was.found.group or was.image_id, now.found.group or now.image_id
+            labels, splits = (was.found.label, now.found.label), (was.found.given_split, now.found.given_split)
+            found.append(Decided(was.image_id, was.found.path, now.is_dropped, *labels, *groups, *splits))
+    return found
 
 
 def manifest_of(usable: list[Looked]) -> pl.DataFrame:
@@ -169,7 +181,9 @@ def run(params: Params, layout: Layout) -> None:
         listing, (looked, bits) = known_files.until_settled(known, listing, again, look)
     known_files.save(known, cache, layout.data_root, rules)
     decisions = reviewed.read(layout.reviewed)
-    looked = set_duplicates_aside(decided(looked, decisions))
+    as_found, looked = looked, decided(looked, decisions)
+    changed = changes(as_found, looked)
+    looked = set_duplicates_aside(looked)
     aside = [
         *listing.stray,
         *(Aside(item.found.path, item.reason, not (item.is_copy or item.is_dropped)) for item in looked if item.reason),
@@ -192,7 +206,7 @@ def run(params: Params, layout: Layout) -> None:
     n_copies, n_dropped = sum(item.is_copy for item in looked), sum(item.is_dropped for item in looked)
     summary = summary_of(listing.form, manifest, aside, small, bits, n_copies, n_dropped)
     slices, notes = slices_of(Facts(item.image_id, item.found.slices) for item in usable)
-    validation.write(layout.validation, summary, aside, slices)
+    validation.write(layout.validation, summary, aside, slices, changed)
     tables.write(layout.manifest, manifest, tables.MANIFEST)
     validation.forget_failed(layout)
     _tell(summary, aside, wanted.min_images, validation.quarantine_file(layout))

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from headstart.base import tables
+from headstart.base.decisions import NOTHING, HeldOut
 from headstart.base.records import Sealed
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class SplitSummary(Sealed):
     warnings: list[str]
     lacking: dict[str, list[str]]  # split -> classes that had no image there, before any were moved
     copies_in_train: dict[str, int]  # held-out split -> images of which the given train held a copy, now set aside
+    decided: HeldOut = NOTHING  # what decisions in reviewed.csv have changed of the held-out images
 
 
 @dataclass(frozen=True)

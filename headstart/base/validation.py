@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from headstart.base import changed, tables
+from headstart.base import changed, decisions, tables
 from headstart.base.files import read_csv, replacing_folder, write_csv
 from headstart.base.records import Digest, Record
 
@@ -65,11 +65,18 @@ def slices(layout: Layout) -> pl.DataFrame:
     return tables.read(layout.validation / _SLICES, tables.SLICES, _STAGE)
 
 
-def write(folder: Path, summary: ValidationSummary, aside: Sequence[Aside], of_images: pl.DataFrame) -> None:
-    """Write the whole folder, with the slices of images; on failure it is unchanged."""
+def write(
+    folder: Path,
+    summary: ValidationSummary,
+    aside: Sequence[Aside],
+    of_images: pl.DataFrame,
+    decided: Sequence[decisions.Decided] = (),
+) -> None:
+    """Write the whole folder, with the slices of images and what was decided about them; on failure it is unchanged."""
     with replacing_folder(folder) as beside:
         tables.write(beside / _SLICES, of_images, tables.SLICES)
         write_quarantine(beside, aside)
+        decisions.write(beside, decided)
         summary.write(beside / _RECORD)
 
 

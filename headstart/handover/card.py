@@ -18,8 +18,8 @@ An image classifier with {n_classes} classes: {classes}.
 
 - **Backbone** {facts.backbone}, {how}. Weights {facts.weights} (weights_sha256 `{facts.weights_sha256}`), licence {facts.licence}{source}.
 - **Head** {head}, trained on {n_train} images. {calibration}{choosing}
-- **Data** {dataset}, {form}; training_data_sha256 `{facts.training_data_sha256}`.
-- **Result on {test.n_images} held-out images** {headline}accuracy {test.accuracy:.2%} (95% interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%}), macro F1 {test.macro_f1:.4f} ({test.macro_f1_low:.4f} to {test.macro_f1_high:.4f}), log loss {test.log_loss:.4f}, expected calibration error {test.ece:.4f}.
+- **Data** {dataset}, {form}; training_data_sha256 `{facts.training_data_sha256}`.{decided}
+- **Result on {test.n_images} held-out images** {headline}accuracy {test.accuracy:.2%} (95% interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%}), macro F1 {test.macro_f1:.4f} ({test.macro_f1_low:.4f} to {test.macro_f1_high:.4f}), log loss {test.log_loss:.4f}, expected calibration error {test.ece:.4f}.{changed}
 - **Abstaining** The model abstains below a probability of {test.abstain_below:.4f}. It answers {test.coverage:.2%} of these images{selective}.
 - **Parity** The original files of {checked} held-out images were run through model.onnx: it gives the label that the result above counts, and the same probabilities.
 {sets}- **int8** {int8}
@@ -36,12 +36,21 @@ The figures hold for images from the same source as the training images. The mod
 
 
 def card(
-    facts: ModelRecord, head: HeadRecord, choice: Choice, *, dataset: str, form: str, int8: str, n_checked: int
+    facts: ModelRecord,
+    head: HeadRecord,
+    choice: Choice,
+    *,
+    dataset: str,
+    form: str,
+    decided: tuple[str, str],
+    int8: str,
+    n_checked: int,
 ) -> str:
     """Return the card in Markdown.
 
-    `dataset` and `form`: the name of the data and how they were read. `int8`: whether an int8 model ships, and why.
-    `n_checked`: held-out images that the model was run on.
+    `dataset` and `form`: the name of the data and how they were read. `decided`: sentences on what people decided about
+    single images, and on what of it concerns held-out ones, each perhaps empty. `int8`: whether an int8 model ships,
+    and why. `n_checked`: held-out images that the model was run on.
     """
     test = facts.test
     how, head_words, choosing = "frozen", _reading(head), _choosing(head)
@@ -69,6 +78,8 @@ def card(
         form=plain(form),
         selective="" if test.coverage == 0 else f", {test.selective_accuracy:.2%} of them correctly",
         int8=int8,
+        decided=decided[0] and f" {decided[0]}",
+        changed=decided[1] and f" **The {decided[1]}.**",
         sets=_sets(facts),
         checked=f"all {n_checked}" if n_checked == test.n_images else f"{n_checked} of {test.n_images}",
         bits=_bits(facts.bits),

@@ -9,8 +9,9 @@ import numpy as np
 
 from headstart.auditing import folder as auditing
 from headstart.auditing.folder import AuditRecord
-from headstart.base import dataset
-from headstart.base.dataset import Dataset, Images
+from headstart.base import dataset, decisions
+from headstart.base.dataset import Dataset, Images, SplitSummary
+from headstart.base.decisions import Decided
 from headstart.base.validation import ValidationSummary
 from headstart.embedding import features, pixels
 from headstart.embedding.features import Features
@@ -71,6 +72,16 @@ class Artefacts:
     def split_of(self) -> dict[str, str]:
         """The split of each image: image_id -> name."""
         return {image_id: split for split in dataset.SPLITS for image_id in self.data.of(split).image_ids}
+
+    @cached_property
+    def split_summary(self) -> SplitSummary:
+        """The summary of `split`."""
+        return dataset.read_summary(self.layout)
+
+    @cached_property
+    def decided(self) -> list[Decided]:
+        """What people decided about single images, as `validate` carried it out."""
+        return decisions.read(self.layout.validation)
 
     @cached_property
     def validated(self) -> ValidationSummary:

@@ -8,7 +8,8 @@ from pathlib import PurePath
 
 import numpy as np
 
-from headstart.base import dataset, validation
+from headstart.base import decisions, validation
+from headstart.base.decisions import Decided
 from headstart.base.errors import count_and_name
 from headstart.embedding.views import Views
 from headstart.report import figures
@@ -40,12 +41,19 @@ class Data:
     warnings: Sequence[str]
     lacking: Mapping[str, Sequence[str]]  # split -> classes that had no image there
     quarantined: Sequence[tuple[str, str]]  # path, reason
+    decided: Sequence[Decided] = ()
+    n_copies: int = 0  # of used images
     template: str = "data"
+
+    @property
+    def told_of_decisions(self) -> str:
+        """What was decided, in a sentence."""
+        return decisions.told(self.decided)
 
     @classmethod
     def of(cls, run: Artefacts) -> Data:
         """Return the section of a run."""
-        summary = dataset.read_summary(run.layout)
+        summary = run.split_summary
         n_each = max(1, min(_N_SHEET, MAX_SHEETS // len(run.classes)))
         sheets = {
             name: [each.pixels for each in run.shown(run.train.of_class(label)[:n_each])]
@@ -69,6 +77,8 @@ class Data:
             [*summary.warnings, *warnings_of(run)],
             summary.lacking,
             validation.quarantined(run.layout),
+            run.decided,
+            run.validated.n_copies,
         )
 
     @property

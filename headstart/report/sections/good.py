@@ -27,7 +27,8 @@ class Good:
         """Return the section of a run."""
         counts = run.data.of(dataset.TRAIN, dataset.VAL).counts(len(run.classes))
         imbalanced = imbalance.warning(run.classes, counts, run.scores.majority_accuracy)
-        warnings = [*([imbalanced] if imbalanced else []), *(run.audit.warnings if run.audit else [])]
+        told = (run.split_summary.decided.told(), imbalanced)
+        warnings = [*(each for each in told if each), *(run.audit.warnings if run.audit else [])]
         return cls(run.scores, folder.comparison(run.layout.evaluation), warnings)
 
     def figures(self) -> Mapping[str, str]:

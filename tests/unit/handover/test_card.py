@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from headstart.base.decisions import HeldOut
 from headstart.evaluation.folder import Choice
 from headstart.handover import card, folder
 from headstart.onnx.head_folder import HeadRecord
@@ -13,7 +14,13 @@ from tests.support.images import ROOT
 from tests.support.reports import CALIBRATION, HEAD, SETS, contest
 
 FACTS = folder.read_model(ROOT / "tests" / "models" / "format-1")
-OTHERS: dict[str, Any] = {"dataset": "photographs", "form": "class folders", "int8": "None was tried.", "n_checked": 40}
+OTHERS: dict[str, Any] = {
+    "dataset": "photographs",
+    "form": "class folders",
+    "decided": ("", ""),
+    "int8": "None was tried.",
+    "n_checked": 40,
+}
 
 
 def of(head: HeadRecord, *, tuned: bool = False, facts: folder.ModelRecord = FACTS) -> str:
@@ -110,3 +117,17 @@ def test_the_card_says_on_how_many_images_the_model_was_run() -> None:
     choice = Choice(chosen="frozen", n_images=500, temperature=1.2, calibration=CALIBRATION, contest=None)
     every = card.card(FACTS, HEAD, choice, **{**OTHERS, "n_checked": FACTS.test.n_images})
     assert f"files of all {FACTS.test.n_images} held-out images were run" in every
+
+
+def test_the_card_says_what_people_decided_and_that_it_concerns_held_out_images() -> None:
+    choice = Choice(chosen="frozen", temperature=1.0, n_images=500, contest=None, calibration=CALIBRATION)
+    without = card.card(FACTS, HEAD, choice, **OTHERS)
+    changed = HeldOut(n_dropped=2, n_relabelled=1, n_moved_in=0, n_moved_out=0, n_unknown=0).told()
+    told = card.card(FACTS, HEAD, choice, **{**OTHERS, "decided": ("Images by decisions: 2 dropped.", changed)})
+    assert "reviewed" not in without
+    assert "`. Images by decisions: 2 dropped.\n" in told
+    assert (
+        "**The held-out images were changed by decisions in reviewed.csv, after the answers to them could be seen"
+        in told
+    )
+    assert ": 2 dropped, 1 relabelled. Figures on them may be too good.**\n" in told

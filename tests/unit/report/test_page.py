@@ -13,6 +13,7 @@ import pytest
 from markupsafe import escape
 
 from headstart import params_file
+from headstart.base.decisions import Decided
 from headstart.base.errors import CheckError
 from headstart.base.validation import ValidationSummary
 from headstart.evaluation import metrics
@@ -360,3 +361,18 @@ def test_where_classes_differ_in_size_balanced_accuracy_is_the_headline_and_it_s
     assert f"<dt>Accuracy</dt><dd>{test.accuracy:.1%}" in page
     assert "this model, balanced accuracy" in page
     assert "balanced accuracy on" not in make().page()
+
+
+def test_the_page_lists_what_people_decided_and_says_nothing_of_images_that_are_all_used() -> None:
+    report = make().but("data", quarantined=[])
+    assert "Nothing: every image found is used." in report.page()
+    rows = [
+        Decided("a" * 64, "val/bees/0.png", True, "bees", "bees", "a", "a", "val", "val"),
+        Decided("b" * 64, "val/bees/<2>.png", False, "bees", "ants", "b", "burst", "train", "val"),
+    ]
+    page = report.but("data", decided=rows).page()
+    assert "Nothing: every image" not in page
+    assert "1 dropped, 1 given another label, 1 put in a group, 1 moved to another split." in page
+    assert '<td>val/bees/0.png</td><td class="text">dropped</td>' in page
+    assert "<td>val/bees/&lt;2&gt;.png</td>" in page
+    assert ">label ants instead of bees. group burst. val instead of train.</td>" in page

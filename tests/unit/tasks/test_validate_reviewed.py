@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from headstart import reviewed
-from headstart.base import validation
+from headstart import params_file, reviewed
+from headstart.base import dataset, decisions, validation
 from headstart.base.errors import DataError
 from headstart.base.validation import ValidationSummary
 from headstart.layout import Layout
 from headstart.reviewed import Decision
-from tests.support.images import encoded, photograph
+from tasks import split
+from tests.support.images import ROOT, encoded, photograph
 from tests.support.validation import Folders, quarantine, run
 
 
@@ -103,3 +104,83 @@ def test_a_split_that_the_data_do_not_give_is_refused(
     with pytest.raises(DataError, match=r"reviewed.csv puts 1 images in splits that the data do not give") as caught:
         run(root, layout)
     assert said in str(caught.value)
+
+
+def divided(layout: Layout, **changes: object) -> dataset.SplitSummary:
+    values = params_file.load(ROOT / "params.yaml")
+    split.run(values.model_copy(update={"split": values.split.model_copy(update=changes)}), layout)
+    return dataset.read_summary(layout)
+
+
+def test_what_is_decided_about_held_out_images_is_counted_by_what_was_carried_out(
+    class_folders: Folders, layout: Layout
+) -> None:
+    root = class_folders("data/train", ants=6, bees=6).parent
+    for number in range(8):
+        folder = root / "val" / ("ants" if number % 2 else "bees")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(encoded(photograph(100 + number)))
+    layout.root.mkdir(parents=True)
+    run(root, layout)
+    before = divided(layout)
+    assert (before.decided, before.decided.told()) == (decisions.NOTHING, "")
+    train, val = sorted((root / "train/ants").iterdir()), root / "val"
+    reviewed.write(
+        layout.reviewed,
+        [
+            about(val / "bees/0.png", "drop"),
+            about(val / "ants/1.png", "drop"),
+            about(val / "bees/2.png", "change", "ants"),
+            about(val / "ants/3.png", "keep"),
+            about(train[0], "drop"),
+            about(train[1], "change", "bees"),
+            about(train[2], "change", "", "alike 1", "val"),
+            about(val / "bees/4.png", "change", "", "alike 1", "val"),
+        ],
+    )
+    run(root, layout)
+    reviewed.write(layout.reviewed, [])  # nothing is read from it any more
+    after = divided(layout)
+    held_out = {"n_dropped": 2, "n_relabelled": 1, "n_moved_in": 1, "n_moved_out": 0, "n_unknown": 0}
+    assert after.decided.model_dump() == held_out
+    assert after.n_images["test"] == 8 - 2 + 1
+    (note,) = after.notes
+    assert note.startswith("train and val are given, but no test: the given val is the held-out test set")
+    assert note.endswith("; reviewed.csv moved 1 further images into test")
+    rows = decisions.read(layout.validation)
+    assert [each.path for each in rows if each.is_dropped] == [
+        "train/ants/" + train[0].name,
+        "val/ants/1.png",
+        "val/bees/0.png",
+    ]
+    assert decisions.told(rows) == (
+        "Images by decisions in reviewed.csv: 3 dropped, 2 given another label, 2 put in a group, 1 moved to another"
+        " split."
+    )
+
+
+@pytest.mark.parametrize(("method", "n_known"), [("hash", True), ("stratified", False)])
+def test_where_splits_are_drawn_a_dropped_image_counts_by_the_split_that_it_would_be_in(
+    class_folders: Folders, layout: Layout, method: str, n_known: bool
+) -> None:
+    root = class_folders(ants=20, bees=20)
+    layout.root.mkdir(parents=True)
+    run(root, layout)
+    divided(layout, method=method)
+    held_out = dataset.read(layout).of("test")
+    assert 0 < len(held_out) < 40
+    reviewed.write(
+        layout.reviewed,
+        [
+            about(root / path, "drop")
+            for path in (
+                *held_out.paths[:2],
+                "ants/"
+                + next(file.name for file in (root / "ants").iterdir() if f"ants/{file.name}" not in held_out.paths),
+            )
+        ],
+    )
+    run(root, layout)
+    found = divided(layout, method=method).decided
+    assert (found.n_dropped, found.n_unknown) == ((2, 0) if n_known else (0, 3))
+    assert ("2 dropped" if n_known else "3 dropped that may have been held out") in found.told()
