@@ -11,7 +11,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-PROJECT_FILES = ("dvc.yaml", "params.yaml", "prefect.yaml", "prefect.toml", ".dvcignore", ".dvc/config")
+PROJECT_FILES = ("dvc.yaml", "prefect.yaml", "prefect.toml", ".dvcignore", ".dvc/config")
 
 
 class WithPipeline(build_py):
@@ -26,6 +26,8 @@ class WithPipeline(build_py):
         sources = [file for folder in ("tasks", "flows") for file in (ROOT / folder).glob("*.py")]
         copies = {file: package / file.relative_to(ROOT) for file in sources}
         copies |= {ROOT / name: package / "project" / name for name in PROJECT_FILES}
+        params = "project/params.yaml"  # as shipped; the one at the top is changed by who works in a checkout
+        copies[ROOT / "headstart" / params] = package / params
         for source, target in copies.items():
             self.mkpath(str(target.parent))
             self.copy_file(str(source), str(target))

@@ -234,16 +234,16 @@ def absent(decisions: Mapping[str, Decision], image_ids: Iterable[str]) -> list[
 
 
 def told(decisions: Mapping[str, Decision], image_ids: Iterable[str]) -> list[str]:
-    """Return what the decisions change among these images, and how many concern others, in lines for the user."""
+    """Return what the decisions change among these images, and how many concern others, as one line for the user."""
     if not decisions:
         return []
-    counts = Counter(each.decision for each in decisions.values())
-    said = f"{counts['drop']} images dropped, {counts['change']} changed, {counts['keep']} kept"
-    lines = [f"{NAME} has {len(decisions)} decisions: {said}"]
-    if gone := absent(decisions, image_ids):
+    gone = absent(decisions, image_ids)
+    counts = Counter(each.decision for each in decisions.values()) - Counter(each.decision for each in gone)
+    said = f"by {NAME} {counts['drop']} images are dropped, {counts['change']} changed and {counts['keep']} kept"
+    if gone:
         named = count_and_name(each.path or each.image_id for each in gone)
-        lines.append(f"{len(gone)} of these concern images that are not here ({named}), and have no effect")
-    return lines
+        said += f"; its other {len(gone)} decisions are about images that are not here ({named}), and change nothing"
+    return [said]
 
 
 def check_splits(decisions: Mapping[str, Decision], given: Mapping[str, str | None]) -> None:

@@ -180,10 +180,9 @@ def run(params: Params, layout: Layout) -> None:
         again = find if is_local(layout.data_root) and layout.data_root.is_dir() else lambda: listing
         listing, (looked, bits) = known_files.until_settled(known, listing, again, look)
     known_files.save(known, cache, layout.data_root, rules)
-    decisions = reviewed.read(layout.reviewed)
-    as_found, looked = looked, decided(looked, decisions)
-    changed = changes(as_found, looked)
-    looked = set_duplicates_aside(looked)
+    decisions, as_found = reviewed.read(layout.reviewed), looked
+    as_decided = decided(as_found, decisions)
+    looked = set_duplicates_aside(as_decided)
     aside = [
         *listing.stray,
         *(Aside(item.found.path, item.reason, not (item.is_copy or item.is_dropped)) for item in looked if item.reason),
@@ -206,16 +205,14 @@ def run(params: Params, layout: Layout) -> None:
     n_copies, n_dropped = sum(item.is_copy for item in looked), sum(item.is_dropped for item in looked)
     summary = summary_of(listing.form, manifest, aside, small, bits, n_copies, n_dropped)
     slices, notes = slices_of(Facts(item.image_id, item.found.slices) for item in usable)
-    validation.write(layout.validation, summary, aside, slices, changed)
+    validation.write(layout.validation, summary, aside, slices, changes(as_found, as_decided))
     tables.write(layout.manifest, manifest, tables.MANIFEST)
     validation.forget_failed(layout)
     _tell(summary, aside, wanted.min_images, validation.quarantine_file(layout))
-    for line in reviewed.told(decisions, (item.image_id for item in looked)):
-        say(line)
     if len(slices):
         say(f"results are told apart by {', '.join(slices['slice'].unique().sort())}")
-    for note in notes:
-        say(note)
+    for line in (*notes, *reviewed.told(decisions, (item.image_id for item in looked))):
+        say(line)
 
 
 def _say_what_is_read(listing: Listing, shown: str) -> None:

@@ -1,6 +1,6 @@
 """`headstart new FOLDER [--data PHOTOS]`: a project of its own, ready to run.
 
-Its dvc.yaml and params.yaml are derived from those of headstart's repository, so the two cannot drift apart.
+Its dvc.yaml and params.yaml are derived from those of headstart's repository as shipped, so they cannot drift apart.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from types import ModuleType
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IS_INSTALLED = (PACKAGE / "tasks").is_dir()
-_PROJECT_FILES = PACKAGE / "project" if IS_INSTALLED else PACKAGE.parent
 _NOT_CODE = ("__pycache__", "py.typed")  # parts of a path; files in __pycache__ come and go while others read it
 
 
@@ -31,8 +30,12 @@ def module(name: str) -> ModuleType:
 
 
 def project_file(name: str) -> str:
-    """Return the text of one of the files that a new project begins with, such as dvc.yaml."""
-    return (_PROJECT_FILES / name).read_text(encoding="utf-8")
+    """Return the text of one of the files that a new project begins with, such as dvc.yaml.
+
+    params.yaml is a copy as shipped: that of a checkout is its user's, who changes it.
+    """
+    shipped = PACKAGE / "project" / name
+    return (shipped if shipped.exists() else PACKAGE.parent / name).read_text(encoding="utf-8")
 
 
 def stages() -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from prefect.flows import load_flow_from_entrypoint
 from ruamel.yaml import YAML
 
+from headstart import params_file
 from headstart.commands import main, new, origin
 from tests.support.images import ROOT
 
@@ -52,6 +55,26 @@ def test_the_files_of_a_project_are_the_repositorys_but_for_what_is_the_projects
     text = "".join((tmp_path / "birds" / name).read_text() for name in ("params.yaml", "dvc.yaml", "prefect.yaml"))
     for elsewhere in ("docs/", "python -m tasks", "python -m flows"):  # a project has none of these
         assert elsewhere not in text
+
+
+def test_the_parameters_as_shipped_are_those_of_the_repository() -> None:
+    """There are two files, since one of them is changed by who works in a checkout."""
+    assert (ROOT / "headstart/project/params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_a_project_made_in_a_checkout_has_none_of_its_users_parameters(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for folder in ("headstart", "tasks", "flows", ".dvc"):
+        ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache")
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=ignored)
+    for name in ("dvc.yaml", "params.yaml", "prefect.yaml", "prefect.toml", ".dvcignore"):
+        shutil.copy2(ROOT / name, checkout)
+    params_file.assign(checkout / "params.yaml", ["data.root=photos", "rank.backbones=[a]", "backbone.name=ranked"])
+    command = [sys.executable, "-m", "headstart", "new", str(tmp_path / "birds")]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    subprocess.run(command, cwd=checkout, check=True, capture_output=True, env=environment)
+    made = params_file.load(tmp_path / "birds" / "params.yaml")
+    assert (made.data.root, made.backbone.name, made.rank.backbones) == ("data/digits", "tf_efficientnet_lite0", ())
 
 
 @pytest.mark.parametrize("folder", ["tasks", "flows"])
