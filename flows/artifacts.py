@@ -1,15 +1,17 @@
-"""Publishes a finished stage's files on Prefect's page: scores, the model card, and what was set aside.
+"""Publishes a finished stage's files on Prefect's page: scores, the model card, what was set aside, and what the audit found.
 
 Keys are the same in every run, so Prefect shows the history of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from headstart.auditing import folder as auditing
+from headstart.auditing.folder import AuditRecord
 from headstart.base import validation
 from headstart.base.markdown import plain
 from headstart.base.validation import ValidationSummary
@@ -22,13 +24,13 @@ from headstart.onnx.model_folder import MODEL as MODEL_FILE
 
 from .headline import link
 
-METRICS, MODEL, REPORT, VALIDATION = "metrics", "model", "report", "validation"  # the artifacts' keys
+METRICS, MODEL, REPORT, VALIDATION, AUDIT = "metrics", "model", "report", "validation", "audit"  # the artifacts' keys
 _MAX_ROWS = 50
 
 
 def publish(layout: Layout, stage: str) -> None:
     """Publish what a stage has written, if there is anything to show."""
-    publishers = {"validate": _validation, "evaluate": _metrics, "report": _report, "publish": _model}
+    publishers = {"validate": _validation, "audit": _audit, "evaluate": _metrics, "report": _report, "publish": _model}
     if stage in publishers:
         publishers[stage](layout)
 
@@ -55,6 +57,27 @@ def validation_sheet(summary: ValidationSummary, quarantined: list[tuple[str, st
         lines += ["", "| file | reason |", "|---|---|"]
         lines += [f"| {plain(path)} | {plain(reason)} |" for path, reason in quarantined[:_MAX_ROWS]]
     return "\n".join(lines)
+
+
+def audit_sheet(record: AuditRecord | None, findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return Markdown: the warnings, the counts, and the first findings, rows of findings.parquet."""
+    if record is None:
+        return "audit.enabled is false: nothing was looked at."
+    lines = [f"**{plain(warning[0].upper() + warning[1:])}.**\n" for warning in record.warnings]
+    lines.append(record.told)
+    if findings:
+        lines += ["", "| image | split | found | to do |", "|---|---|---|---|"]
+    for each in findings[:_MAX_ROWS]:
+        cells = (each["path"], each["split"], each["reason"], each["to_do"])
+        lines.append(f"| {' | '.join(map(plain, cells))} |")
+    if len(findings) > _MAX_ROWS:
+        lines += ["", f"The first {_MAX_ROWS} of {len(findings)}."]
+    return "\n".join(lines)
+
+
+def _audit(layout: Layout) -> None:
+    sheet = audit_sheet(auditing.read(layout.audit), auditing.findings(layout.audit).to_dicts())
+    create_markdown_artifact(sheet, key=AUDIT, description="What may be wrong with the images and their labels")
 
 
 def _validation(layout: Layout) -> None:

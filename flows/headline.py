@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from coolname.data import config  # Prefect makes its names of these words
 from prefect import get_client, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from headstart.auditing import folder as auditing
+from headstart.base import dataset
+from headstart.base.markdown import plain
 from headstart.evaluation import folder as evaluation
 from headstart.evaluation.folder import TestScores
 from headstart.layout import Layout
@@ -70,7 +73,8 @@ def show_result(layout: Layout, up_to_date: Collection[str]) -> str:
     files = {"report": layout.report, "publish": layout.model / MODEL}
     try:
         links = {path.name: link(path) for stage, path in files.items() if stage in up_to_date}
-        create_markdown_artifact(sheet(test, links), key=RESULT, description="Accuracy, report and model")
+        doubts = warnings(layout) if "audit" in up_to_date else []
+        create_markdown_artifact(sheet(test, links, doubts), key=RESULT, description="Accuracy, report and model")
         with get_client(sync_client=True) as client:
             tags = client.read_flow_run(runtime.flow_run.id).tags
             client.update_flow_run(runtime.flow_run.id, tags=[*score_tags(test), *tags])  # the page shows three
@@ -88,9 +92,17 @@ def score_tags(test: TestScores) -> list[str]:
     return [f"{name} {first.value:.2%}", f"95% CI {first.low:.1%}-{first.high:.1%}"]
 
 
-def sheet(test: TestScores, links: dict[str, str]) -> str:
-    """Return Markdown: the headline, and the links."""
+def warnings(layout: Layout) -> list[str]:
+    """Return what a reader should know before the figures."""
+    found, changed = auditing.read(layout.audit), dataset.read_summary(layout).decided.told()
+    return [*([changed] if changed else []), *(found.warnings if found else [])]
+
+
+def sheet(test: TestScores, links: dict[str, str], warnings: Sequence[str] = ()) -> str:
+    """Return Markdown: the headline, what makes it doubtful, and the links."""
     lines = [f"# {test.headline.value:.2%}", "", test.headline.told(test.n_images), ""]
+    for warning in warnings:
+        lines += [f"**{plain(warning[0].upper() + warning[1:])}.**", ""]
     return "\n".join([*lines, *(f"- [{name}]({url})" for name, url in links.items())]) + "\n"
 
 

@@ -56,6 +56,6 @@ def run(params: Params, layout: Layout) -> None:
     ranked.write(layout.ranked, winner.settings if winner else None)
     for line in [*folder.lines(found), *found.words()]:
         say(line)
-    words = f"Backbones compared on train and val (>: wins, -: cannot win); {found.words()[0]}"
+    words = f"Backbones compared on train and val; {found.words()[0]}"
     show_table("ranking", folder.shown(found), words)
     show_image("ranking-picture", lambda: picture.png(found), "Accuracy in cross-validation against time on one thread")

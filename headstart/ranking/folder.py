@@ -9,6 +9,7 @@ from headstart.base.files import replacing_folder
 from headstart.base.records import Record
 
 _RECORD = "ranking.json"
+_WINS, _CANNOT = "wins", "cannot win"
 
 
 class Entry(Record):
@@ -134,9 +135,11 @@ def shown(record: RankingRecord) -> list[dict[str, str]]:
 
 
 def lines(record: RankingRecord) -> list[str]:
-    """Return the table in lines for a terminal."""
+    """Return the table in lines for a terminal; `>` stands before the winner, `-` before what cannot win."""
+    marks = {_WINS: ">", _CANNOT: "-", "": " "}
     found = shown(record)
-    rows = [("", *list(found[0])[1:]), *(tuple(row.values()) for row in found)]
+    rows = [("", *list(found[0])[2:])]
+    rows += [(f"{marks[row['outcome']]} {row['backbone']}", *list(row.values())[2:]) for row in found]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [_line(row, widths) for row in rows]
 
@@ -152,7 +155,8 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(each: Entry, is_winner: bool) -> dict[str, str]:
     return {
-        "backbone": f"{'>' if is_winner else '-' if each.obstacles else ' '} {each.label}",
+        "backbone": each.label,
+        "outcome": _WINS if is_winner else _CANNOT if each.obstacles else "",  # Prefect's page reads `-` as Markdown
         "accuracy": f"{each.accuracy:.1%}",
         "95 % interval": f"{each.accuracy_low:.1%} to {each.accuracy_high:.1%}",
         "log loss": f"{each.log_loss:.3f}",

@@ -204,8 +204,8 @@ def test_the_table_and_the_picture_are_sent_to_a_listener(
     monkeypatch.setenv(progress.EVENTS_VARIABLE, str(events))
     begun.ranked(begun.params(begun.first, begun.second))
     sent = {(each["kind"], each.get("key")): each for each in map(json.loads, events.read_text().splitlines())}
-    rows = {row["backbone"]: row["licence"] for row in sent["table", "ranking"]["rows"]}
-    assert rows == {"> onnx (first.onnx)": "MIT", "- onnx (second.onnx)": "GPL-3.0-only"}
+    rows = {row["backbone"]: (row["outcome"], row["licence"]) for row in sent["table", "ranking"]["rows"]}
+    assert rows == {"onnx (first.onnx)": ("wins", "MIT"), "onnx (second.onnx)": ("cannot win", "GPL-3.0-only")}
     assert sent["image", "ranking-picture"]["data"].startswith("iVBOR")  # a PNG
 
 
