@@ -57,7 +57,7 @@ function actions(found) {
     return list;
   }
   if (found.kind === "label") list.push(["accept", `It is ${found.suggested}`, "a"]);
-  else if (found.kind === "odd") list.push(["accept", "Drop it", "a"]);
+  else if (found.kind === "odd") list.push(["drop", "Drop it", "d"]);
   else list.push(["accept", found.kind === "leak" ? "Put together, in one split" : "Put in one group", "a"]);
   list.push(["keep", PAIRS.includes(found.kind) ? "Leave both as they are" : "Right as it is", "k"]);
   if (found.kind === "conflict" || (found.kind === "leak" && found.suggested)) {
@@ -275,7 +275,9 @@ document.addEventListener("keydown", event => {
   if (!state || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") return close();
   if (event.target.matches("#label")) return;
-  const wanted = actions(state.cases[current] ?? {}).find(([, , key]) => key === event.key);
+  const found = state.cases[current] ?? {};
+  const pressed = found.kind === "odd" && event.key === "a" ? "d" : event.key;  // what the audit suggests
+  const wanted = actions(found).find(([, , key]) => key === pressed);
   const kinds = [...at("kinds").children];
   const other = {
     ArrowLeft: () => move(-1), ArrowRight: () => move(1), u: undo,

@@ -94,7 +94,7 @@ def read(file: Path, cases: Cases, decisions_file: Path) -> tuple[int, int]:
 
 
 def table(cases: Cases, decisions: Decisions, with_decided: bool) -> list[str]:
-    """Return the findings as lines for a terminal, open ones or all."""
+    """Return the findings as lines for a terminal, open ones or all; then the decisions that no finding asks about."""
     rows = [("finding", "severity", "image", "label", "reason", "decided")]
     n_decided = 0
     for case in cases.all:
@@ -103,12 +103,29 @@ def table(cases: Cases, decisions: Decisions, with_decided: bool) -> list[str]:
         if answer is None or with_decided:
             label = f"{each.label}, perhaps {each.suggested}" if each.suggested else each.label
             rows.append((each.kind, each.severity, each.path, label, each.reason, _before(answer)))
+    if with_decided:
+        rows += [
+            ("", "", each.path, each.label, "by an earlier audit", _said(each)) for each in _earlier(cases, decisions)
+        ]
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
     if n_decided and not with_decided:
         lines.append(f"{n_decided} more are decided: --all shows them too")
     return lines if len(rows) > 1 else lines[1:] or ["nothing was found"]
+
+
+def _earlier(cases: Cases, decisions: Decisions) -> list[reviewed.Decision]:
+    """Return the decisions about images that no finding is about: the audit saw them as decided, or not at all."""
+    asked = {image_id for case in cases.all for image_id in (case.finding.image_id, *case.cluster)}
+    return sorted((each for each in decisions.values() if each.image_id not in asked), key=lambda each: each.path)
+
+
+def _said(decision: reviewed.Decision) -> str:
+    what = {"group": decision.group, "split": decision.split}
+    changed = [f"{name} {value}" for name, value in what.items() if value]
+    said = {"keep": "kept", "drop": "dropped", "change": ", ".join(["changed", *changed])}
+    return said[decision.decision]
 
 
 def printable(text: str) -> str:

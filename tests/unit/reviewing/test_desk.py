@@ -235,3 +235,18 @@ def test_a_small_class_keeps_a_group_for_each_split(tmp_path: Path) -> None:
     done = desks.accept_leaks(Cases.of(layout), layout.reviewed)
     assert (done.n_images, done.n_small) == (0, 3)
     assert not reviewed.read(layout.reviewed)
+
+
+def test_what_was_decided_and_is_no_finding_any_more_is_in_the_whole_list(desk: Desk) -> None:
+    earlier = [
+        reviewed.Decision("a" * 64, "photos/ants/gone.png", "drop"),
+        reviewed.Decision("b" * 64, "photos/ants/right.png", "keep"),
+        reviewed.Decision("c" * 64, "photos/bees/other.png", "change", "ants", "burst"),
+    ]
+    known = {each.image_id: each for each in earlier}
+    *_, drop, keep, change = sheet.table(desk.cases, known, with_decided=True)
+    assert drop.split() == ["photos/ants/gone.png", "by", "an", "earlier", "audit", "dropped"]
+    assert keep.split()[-2:] == ["audit", "kept"]
+    assert change.endswith("  changed, group burst")
+    assert "ants   " in change
+    assert not any("earlier" in line for line in sheet.table(desk.cases, known, with_decided=False))

@@ -92,6 +92,21 @@ def test_findings_are_decided_by_keyboard(tmp_path: Path) -> None:
         assert decisions(layout) == together
 
 
+def test_an_odd_image_is_dropped_by_the_key_of_dropping(tmp_path: Path) -> None:
+    layout = audited(tmp_path / "project")
+    with reviewing(layout) as (url, _), opened() as page:
+        page.goto(url)
+        page.locator("[data-kind=odd]").click()
+        button = page.get_by_role("button", name="Drop it")
+        for key in ("d", "a"):
+            expect(button).to_contain_text("d")
+            page.keyboard.press(key)
+            expect(page.locator("#said")).to_have_text("photos/bees/0.png: dropped")
+            assert decisions(layout) == {"bees/0.png": ("drop", "", False)}
+            page.keyboard.press("u")
+            expect(page.locator("#said")).to_have_text("photos/bees/0.png: undone")
+
+
 def test_the_page_tells_what_others_have_decided_and_that_it_has_ended(tmp_path: Path) -> None:
     layout = audited(tmp_path / "project")
     image_id = id_of(layout, "photos/ants/0.png")
