@@ -1,4 +1,4 @@
-"""Publishes a finished stage's files on Prefect's page: scores, the model card, what was set aside, what the audit found.
+"""Publishes a finished stage's files on Prefect's page: scores, the model card, what was set aside, what was found.
 
 Keys are the same in every run, so Prefect shows the history of each.
 """

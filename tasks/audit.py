@@ -50,6 +50,7 @@ def run(params: Params, layout: Layout) -> None:
     record = AuditRecord(
         n_images=len(seen),
         n_clusters=len(clusters),
+        n_clusters_decided=sum(_is_decided(seen, rows, decisions) for rows in clusters),
         n_leaking_clusters=sum(len(set(seen.splits[rows])) > 1 for rows in clusters),
         n_held_out_leaked=told.n_held_out_leaked(seen, clusters),
         calibration=calibration,
@@ -78,6 +79,12 @@ def run(params: Params, layout: Layout) -> None:
 def _not_kept(findings: Sequence[Finding], decisions: Mapping[str, Decision]) -> list[Finding]:
     """Return the findings about images that nobody has called right as they are."""
     return [each for each in findings if not (found := decisions.get(each.image_id)) or found.decision != "keep"]
+
+
+def _is_decided(seen: Seen, rows: np.ndarray, decisions: Mapping[str, Decision]) -> bool:
+    """Return whether the images of a cluster are in one group, or all but one are to stay as they are."""
+    is_kept = [_is_kept(seen.images.image_ids[row], decisions) for row in rows]
+    return len(set(seen.images.groups[rows])) == 1 or sum(is_kept) >= len(rows) - 1
 
 
 def _torn(seen: Seen, clusters: Sequence[np.ndarray], decisions: Mapping[str, Decision]) -> list[list[str]]:

@@ -106,6 +106,7 @@ class AuditRecord(Record):
 
     n_images: int
     n_clusters: int  # of near-identical images
+    n_clusters_decided: int  # of them, by groups, or because people want them as they are
     n_leaking_clusters: int  # of them, across splits
     n_held_out_leaked: int  # test images that have a near-identical one in train or val
     calibration: Calibration
@@ -135,12 +136,14 @@ class AuditRecord(Record):
     def told(self) -> str:
         """What was found, in a line."""
         counts = (
-            (self.n_clusters, "near-identical group", "near-identical groups"),
+            (self.n_clusters - self.n_clusters_decided, "near-identical group", "near-identical groups"),
             (self.n_labels_suspicious, "doubtful label", "doubtful labels"),
             (self.n_odd, "odd image", "odd images"),
             (self.groups.n_groups if self.groups else 0, "series", "series"),
         )
         found = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in counts)
+        if self.n_clusters_decided:
+            found += f" ({self.n_clusters_decided:,} near-identical more are decided)"
         return f"{found}: see `headstart review`" if any(n for n, _, _ in counts) else found
 
     @property

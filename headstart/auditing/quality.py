@@ -19,6 +19,7 @@ _NORMAL = 1.349  # quartile distances of a normal distribution, in deviations
 _LEAST = {"brightness": 0.02, "contrast": 0.01, "sharpness": 0.2, "flatness": 0.02, "aspect": 0.05, "distance": 0.05}
 _BELOW, _ABOVE = -1, 1
 _DARK, _BRIGHT, _BLANK, _FLAT, _LONG = 0.1, 0.95, 0.02, 0.3, 2.5
+_DRAWN = 0.6  # flatness that photographs hardly have
 
 
 class Oddity(NamedTuple):
@@ -62,13 +63,16 @@ def odd(measures: np.ndarray, widths: np.ndarray, heights: np.ndarray, distances
             flatness,
             _ABOVE,
             flatness > _FLAT,
-            "large even areas, {:.0%} of it: perhaps a drawing, a screenshot or a cut-out",
+            "large even areas: {:.0%} of its pixels equal those beside and below them",
         ),
     )
     for name, values, side, is_odd, words in rules:
         far = side * _deviations(values, _LEAST[name])
         for row in np.flatnonzero((far > _FAR) & is_odd):
-            yield Oddity(int(row), words.format(values[row]), float(far[row]))
+            said = words.format(values[row])
+            if name == "flatness" and values[row] > _DRAWN:
+                said += ", as in a drawing, a screenshot or a cut-out"
+            yield Oddity(int(row), said, float(far[row]))
     far = _deviations(aspect, _LEAST["aspect"])
     for row in np.flatnonzero((far > _FAR) & (aspect > np.log(_LONG))):
         yield Oddity(int(row), f"of extreme shape: {widths[row]} x {heights[row]} px", float(far[row]))

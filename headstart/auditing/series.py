@@ -143,8 +143,9 @@ def proposed(
         return None, no_groups()
     n_images, basis = len(seen), []
     joined = [np.stack([np.full(len(rows), rows[0]), rows], 1) for rows in clusters]
-    if clusters:
-        basis.append(f"{len(clusters)} clusters of near-identical images")
+    of_data = seen.images.groups
+    if n_new := sum(len(set(of_data[rows])) > 1 for rows in clusters):
+        basis.append(f"{n_new} {'cluster' if n_new == 1 else 'clusters'} of near-identical images")
     some = by_path(seen.images.paths, seed)
     naming = by_name([seen.images.paths[row] for row in some], seen.labels[some], unit(seen.rows[some]), seed)
     if naming:
@@ -156,7 +157,7 @@ def proposed(
         basis.append(f"{len(bursts)} pairs that one camera took within {_BURST_S:g} seconds")
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *joined])
     found = connected(pairs[pairs[:, 0] != pairs[:, 1]], n_images)
-    groups = [rows for rows in found if len(set(seen.images.groups[rows])) > 1]  # of others it is decided
+    groups = [rows for rows in found if len(set(of_data[rows])) > 1]  # of others it is decided
     if not groups:
         return None, no_groups()
     ids, paths = seen.images.image_ids, seen.images.paths

@@ -87,11 +87,16 @@ def odd(seen: Seen, near: Neighbours) -> list[Finding]:
 
 
 def _copy(seen: Seen, row: int, first: int, number: int, score: float) -> Finding:
+    if _doubts(seen, first) and not _doubts(seen, row) and seen.labels[row] != seen.labels[first]:
+        row, first = first, row  # the finding is about the image whose label is the doubtful one
     splits, given = seen.splits[[row, first]], seen.labels[[row, first]]
     kind: Kind = "leak" if splits[0] != splits[1] else "conflict" if given[0] != given[1] else "copy"
     reason = f"nearly the same picture as one in {splits[1]}"
     if given[0] != given[1]:
         reason += f" with the label {seen.classes[given[1]]}"
+        if _doubts(seen, row):
+            by_head = seen.classes[seen.judged.suggested[row]]
+            reason += f"; a head that was not fitted on it doubts its own label, and says {by_head}"
     to_do = {
         "leak": "put both in one split (move), or drop one",
         "conflict": "look at both: one label is wrong",
@@ -100,6 +105,12 @@ def _copy(seen: Seen, row: int, first: int, number: int, score: float) -> Findin
     severity: Severity = "low" if kind == "copy" else "high" if TEST in splits or kind == "conflict" else "medium"
     suggested = seen.classes[given[1]] if given[0] != given[1] else None
     return _finding(seen, kind, row, first, score, severity, reason, to_do, suggested=suggested, cluster=number)
+
+
+def _doubts(seen: Seen, row: int) -> bool:
+    """Return whether a head that was not fitted on an image holds another label more probable; False for test."""
+    judged = seen.judged
+    return bool(judged.is_known[row] and judged.own[row] < judged.other[row])
 
 
 def _first(seen: Seen, rows: np.ndarray) -> int:

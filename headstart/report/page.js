@@ -160,6 +160,13 @@ const mistakes = [...document.querySelectorAll(".gallery:not(.findings) li")].ma
 });
 document.querySelectorAll(".gallery button").forEach((button, number) => button.addEventListener("click", () => open(mistakes, number)));
 
+const findings = [...document.querySelectorAll(".findings li")];
+const doubts = findings.map(item => () =>
+  enlarged([...item.querySelectorAll(".pair img")].map(copyOf), item.querySelector(".what").cloneNode(true).childNodes));
+findings.forEach((item, number) => {
+  for (const picture of item.querySelectorAll(".pair img")) bare(picture).addEventListener("click", () => open(doubts, number));
+});
+
 // Held-out images, all in one picture: [path, true class, predicted class] of each.
 const tiles = document.getElementById("tiles"), images = JSON.parse(tiles?.dataset.images ?? "[]");
 const side = Number(tiles?.dataset.side), columns = Number(tiles?.dataset.columns);

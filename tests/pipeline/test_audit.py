@@ -69,7 +69,7 @@ def test_a_copy_across_splits_is_reported_refused_or_moved(project: Project) -> 
     decisions = reviewed.read(project.root / "reviewed.csv")
     assert {each.path for each in decisions.values()} == {copy, str(found["other_path"][0])}
     said = project.must("dvc", "repro", "audit")
-    assert "reviewed.csv has 2 decisions: 0 images dropped, 2 changed, 0 kept" in said
+    assert "by reviewed.csv 0 images are dropped, 2 changed and 0 kept" in said
     assert not len(leaks(project))
     assert len({splits(project)[each.path] for each in decisions.values()}) == 1
     proposed = pl.read_csv(project.root / "artifacts/audit/groups.csv")["path"].to_list()

@@ -174,6 +174,7 @@ def _record(n_images: int) -> AuditRecord:
     return AuditRecord(
         n_images=n_images,
         n_clusters=2,
+        n_clusters_decided=0,
         n_leaking_clusters=1,
         n_held_out_leaked=1,
         calibration=CALIBRATION,

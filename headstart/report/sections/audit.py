@@ -13,7 +13,10 @@ from headstart.report.artefacts import Artefacts, Shown
 
 _MAX_SHOWN = 12  # findings of a kind
 _KINDS: Mapping[Kind, tuple[str, str]] = {
-    "leak": ("Nearly the same picture in two splits", "What is measured on such an image is too good."),
+    "leak": (
+        "Nearly the same picture in two splits",
+        "Where one of them is in test, what is measured on it is too good. Between train and val it flatters choices.",
+    ),
     "conflict": ("Nearly the same picture under two labels", "One of the labels is wrong."),
     "label": (
         "Labels that may be wrong",

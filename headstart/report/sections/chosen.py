@@ -38,6 +38,7 @@ class Chosen:
     known: Sequence[str]  # the backbone's levels, the one nearest to the input first
     candidates: Sequence[Mapping[str, Any]]  # heads.candidates.Candidate
     learning: Sequence[Mapping[str, Any]]  # learning_curve.Point
+    is_ranked: bool = False  # whether the backbone was chosen among several on the same images
     template: str = "chosen"
 
     @classmethod
@@ -52,6 +53,7 @@ class Chosen:
             [level.name for level in run.backbone.levels],
             head_folder.candidates(run.layout.head),
             head_folder.learning_curve(run.layout.head),
+            run.params.backbone.is_ranked,
         )
 
     @property
@@ -92,7 +94,13 @@ class Chosen:
     @property
     def honesty(self) -> str:
         """What the winner's own figure is worth, in words."""
-        return honesty(self.head, len(self.candidates))
+        told = honesty(self.head, len(self.candidates))
+        if self.is_ranked:
+            told += (
+                " The backbone was chosen on these images too, which no figure here makes up for: only that on the"
+                " held-out images is free of both choices."
+            )
+        return told
 
     @property
     def reads(self) -> str:
