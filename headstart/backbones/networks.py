@@ -205,15 +205,32 @@ def groups_of(params: parameters.Backbone, name: str, weights_folder: Path) -> t
 
 
 def _canonical(name: str) -> str:
+    found = _found(name)
+    if not found:
+        raise ParamError(
+            f"backbone.name is '{name}', which is not known.{hint(name)} Set backbone.name in params.yaml."
+        )
+    return found
+
+
+def _found(name: str) -> str | None:
     known = known_names()
-    for canonical in (name, f"torchvision/{name}", f"timm/{name}"):
-        if canonical in known:
-            return canonical
-    hint = did_you_mean(name, known if "/" in name else [each.partition("/")[2] for each in known])
+    return next((each for each in (name, f"torchvision/{name}", f"timm/{name}") if each in known), None)
+
+
+def is_known(name: str) -> bool:
+    """Return whether torchvision or timm has a network of this name."""
+    return _found(name) is not None
+
+
+def hint(name: str) -> str:
+    """Return what may be meant by a name that is not known, as a sentence after a space; '' if nothing is near."""
+    known = known_names()
+    meant = did_you_mean(name, known if "/" in name else [each.partition("/")[2] for each in known])
     owner, _, of_owner = name.partition("/")
     if of_owner and owner not in ("timm", "torchvision"):
-        hint += f" On the Hugging Face hub it would be {HUB}{name.rpartition(':')[2]}."
-    raise ParamError(f"backbone.name is '{name}', which is not known.{hint} Set backbone.name in params.yaml.")
+        meant += f" On the Hugging Face hub it would be {HUB}{name.rpartition(':')[2]}."
+    return meant
 
 
 def _torchvision_publishes(name: str) -> tuple[Published, Preprocessing]:

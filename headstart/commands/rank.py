@@ -41,6 +41,9 @@ def rank(options: argparse.Namespace) -> int:
             "rank.backbones names none, so there is nothing to compare. One or more were expected. Name some, as in"
             " `headstart rank resnet50 mobilenet_v2`, or in rank.backbones in params.yaml."
         )
+    from headstart.ranking.candidates import check_known
+
+    check_known(values.rank.backbones, "the command" if options.backbones else "rank.backbones in params.yaml")
     beside = Path(mkdtemp(prefix="headstart-rank-"))
     layout = replace(Layout.of(root, values), results=beside)
     try:

@@ -57,6 +57,7 @@ def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path)
             each = _settled(given, layout.weights)
             record, _ = make(each, fit, layout.weights, cache, place, lambda licence: None)
         except ParamError as error:
+            check_known([given], "rank.backbones in params.yaml")
             raise ParamError(f"rank.backbones has '{label}': {error}") from error
         for warning in record.warnings:
             warn(f"{label}: {warning}")
@@ -65,6 +66,21 @@ def prepared(rank: Rank, export: Export, fit: Fit, layout: Layout, folder: Path)
         costs = _obstacles(record, measured.milliseconds, n_bytes / 1e6, rank, export)
         found.append(Candidate(label, each, place, record, measured, n_bytes, costs))
     return found
+
+
+def check_known(backbones: Sequence[parameters.Backbone], where: str) -> None:
+    """Raise ParamError for a name that is no network's. `where` it is given, for the message."""
+    for each in backbones:
+        if (
+            each.is_onnx
+            or is_on_hub(each.name)
+            or {each.name, f"torchvision/{each.name}", f"timm/{each.name}"} & bundled.TABLE.keys()
+        ):
+            continue
+        from headstart.backbones import networks  # with torch, which a network that is kept does not need
+
+        if not networks.is_known(each.name):
+            raise ParamError(f"'{each.name}' is not a known backbone.{networks.hint(each.name)} Mend it in {where}.")
 
 
 def labels(backbones: Sequence[parameters.Backbone]) -> list[str]:

@@ -65,3 +65,16 @@ def test_a_picture_in_one_colour_is_neither_blank_nor_dark() -> None:
     red = PICTURES[7] * np.array([1, 0, 0], np.uint8)
     said = reasons([*PICTURES[:7], red, *PICTURES[8:]], SIZES[0], DISTANCES).get(7, [])
     assert not [reason for reason in said if reason.startswith(("blank", "dark"))]
+
+
+def test_what_an_even_picture_may_be_is_guessed_where_hardly_a_photograph_is_so_even() -> None:
+    draw = np.random.default_rng(3)
+    measures = np.tile([0.5, 0.2, 5.0, 0.0], (40, 1)) + draw.normal(0, 1e-3, (40, 4))
+    measures[0, 3], measures[1, 3] = 0.4, 0.7
+    sides = np.full(40, 100)
+    found = {each.row: each.reason for each in quality.odd(measures, sides, sides, np.full(40, 0.1))}
+    assert found == {
+        0: "large even areas: 40% of its pixels equal those beside and below them",
+        1: "large even areas: 70% of its pixels equal those beside and below them, as in a drawing, a screenshot or a"
+        " cut-out",
+    }

@@ -130,3 +130,17 @@ def test_a_picture_in_a_folder_that_does_not_exist_is_refused_before_anything_is
 ) -> None:
     assert main.main(["rank", "--picture", "nowhere/ranking.png"]) == 1
     assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "where"), [(["resnt50"], "the command"), ([], "rank.backbones in params.yaml")])
+def test_a_name_that_is_not_known_is_told_as_typed_before_any_image_is_looked_at(
+    root: Path, typed: list[str], where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not typed:
+        params_file.assign(root / "params.yaml", ["rank.backbones=[resnt50]"])
+    before = contents(root)
+    assert main.main(["rank", *typed, "--data", "photos"]) == 1
+    said = capsys.readouterr()
+    assert said.err == f"rank: 'resnt50' is not a known backbone. Did you mean 'resnet50'? Mend it in {where}.\n"
+    assert "validate" not in said.out
+    assert contents(root) == before

@@ -156,3 +156,9 @@ def test_nothing_is_said_of_more_images_where_the_curve_has_no_fewer_to_compare_
     told = lesson([*LEARNING[:-2], {**LEARNING[-1], "fraction": 0.5}, LEARNING[-1]], learning)
     assert "is not known" in told
     assert "unlikely" not in told
+
+
+def test_a_backbone_that_was_chosen_on_the_same_images_is_told() -> None:
+    said = "The backbone was chosen on these images too, which no figure here makes up for"
+    assert said not in section_of(make().page())
+    assert said in section_of(make().but("chosen", is_ranked=True).page())
