@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, expect
 
+from headstart.auditing import folder as auditing
+from headstart.report.artefacts import Shown
+from headstart.report.page import render
+from headstart.report.sections.audit import Audit, Part, Row
 from tests.support.browser import opened
+from tests.support.images import photograph
 from tests.support.reports import make
+from tests.support.reviews import audited
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +277,35 @@ def test_three_hundred_classes_are_a_short_page_and_each_can_be_found(of_many_cl
         count = int(row.locator("td").last.inner_text())
         row.get_by_role("button").click()
         assert page.locator("#viewer .tiles canvas").count() == count
+
+
+def test_what_the_audit_shows_opens_on_a_click_with_the_names_of_both_files(tmp_path: Path) -> None:
+    layout = audited(tmp_path / "project")
+    record = auditing.read(layout.audit)
+    assert record is not None
+    rows = [
+        Row(
+            *(Shown(f"val/{name} {number}.jpg", name, photograph(number, 256, 256)) for name in ("ant", "bee")),
+            None,
+            suggested="bee",
+            reason="nearly the same picture",
+            split="val",
+            other_split="test",
+        )
+        for number in range(2)
+    ]
+    report = make(4, 300)
+    audit = Audit(record, [Part("audit-leak", "Nearly the same", "", rows, 2)])
+    (tmp_path / "report.html").write_text(render(report.heading, [report.good, report.fails, audit]), encoding="utf-8")
+    with opened() as page:
+        page.goto((tmp_path / "report.html").as_uri())
+        expect(page.locator(".findings li").first).to_contain_text("beside it: bee (test) val/bee 0.jpg")
+        page.locator(".findings button").nth(2).click()
+        dialog = page.locator("dialog")
+        expect(dialog.locator(".place")).to_have_text("2 of 2")
+        expect(dialog.locator(".large img")).to_have_count(2)
+        assert min(largest(dialog)) > 200
+        expect(dialog.locator(".words")).to_contain_text("val/bee 1.jpg")
+        page.keyboard.press("Escape")
+        page.locator(".gallery:not(.findings) button").first.click()
+        expect(dialog.locator(".words")).to_contain_text("predicted")
