@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from headstart.base.errors import DataError, count_and_name, did_you_mean
+from headstart.base.errors import DataError, count_and_name, counted, did_you_mean
 from headstart.base.files import guarded, unguarded, write_text
 
 if TYPE_CHECKING:
@@ -239,10 +239,11 @@ def told(decisions: Mapping[str, Decision], image_ids: Iterable[str]) -> list[st
         return []
     gone = absent(decisions, image_ids)
     counts = Counter(each.decision for each in decisions.values()) - Counter(each.decision for each in gone)
-    said = f"by {NAME} {counts['drop']} images are dropped, {counts['change']} changed and {counts['keep']} kept"
+    dropped = counted(counts["drop"], "image is", "images are")
+    said = f"by {NAME} {dropped} dropped, {counts['change']} changed and {counts['keep']} kept"
     if gone:
         named = count_and_name(each.path or each.image_id for each in gone)
-        said += f"; its other {len(gone)} decisions are about images that are not here ({named}), and change nothing"
+        said += f"; {counted(len(gone), 'decision is', 'decisions are')} about images that are not here ({named})"
     return [said]
 
 

@@ -17,7 +17,7 @@ import polars as pl
 from headstart.base import dataset, decisions, tables
 from headstart.base.dataset import SplitSummary
 from headstart.base.decisions import Decided, HeldOut
-from headstart.base.errors import DataError, count_and_name
+from headstart.base.errors import DataError, count_and_name, counted
 from headstart.base.progress import say, warn
 from headstart.base.tables import SPLIT_NAMES
 
@@ -228,7 +228,7 @@ def _check_enough(groups: dict[str, list[Image]], n_splits: int) -> None:
     per_class = Counter(label for members in groups.values() for label in {image.label for image in members})
     if few := sorted(label for label, n_groups in per_class.items() if n_groups < n_splits):
         raise DataError(
-            f"{len(few)} classes have fewer images (or groups) than there are splits to fill"
+            f"{counted(len(few), 'class has', 'classes have')} fewer images (or groups) than there are splits to fill"
             f" ({count_and_name(f'{label}: {per_class[label]}' for label in few)}). {n_splits} or more were expected,"
             " one per split. Add images, drop such classes by validate.min_images in params.yaml, or give the splits"
             " yourself (see data.root there)."
@@ -252,8 +252,9 @@ def _check_given(images: list[Image], given: set[str | None]) -> None:
     trained = {image.label for image in images if image.given_split == "train"}
     if unknown := sorted({image.label for image in images} - trained):
         raise DataError(
-            f"{len(unknown)} classes have held-out images but none in train ({count_and_name(unknown)}). Training"
-            " images of every class were expected. Check the spelling of the folders or labels, or add training images."
+            f"{counted(len(unknown), 'class has', 'classes have')} held-out images but none in train"
+            f" ({count_and_name(unknown)}). Training images of every class were expected. Check the spelling of the"
+            " folders or labels, or add training images."
         )
 
 
@@ -296,10 +297,8 @@ def run(params: Params, layout: Layout) -> None:
     changed = held_out_changes(rows, split_of, given, params.split)
     notes = outcome.notes
     if changed.n_moved_in:
-        notes = [
-            *notes[:-1],
-            "; ".join([*notes[-1:], f"reviewed.csv moved {changed.n_moved_in} further images into test"]),
-        ]
+        further = counted(changed.n_moved_in, "further image", "further images")
+        notes = [*notes[:-1], "; ".join([*notes[-1:], f"reviewed.csv moved {further} into test"])]
     summary = SplitSummary(
         classes=classes,
         n_images={split: sum(counts[split, label] for label in classes) for split in SPLIT_NAMES},

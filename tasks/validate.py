@@ -18,7 +18,7 @@ import polars as pl
 from headstart import known_files, label_names, reviewed
 from headstart.base import tables, validation
 from headstart.base.decisions import Decided
-from headstart.base.errors import DataError, count_and_name
+from headstart.base.errors import DataError, count_and_name, counted
 from headstart.base.files import is_local
 from headstart.base.progress import say, warn
 from headstart.base.reading import Limits
@@ -147,10 +147,11 @@ def check_usable(usable: Sequence[Looked], aside: Sequence[Aside], max_fraction:
             " Two or more classes were expected, one folder (or label) each. Add images of another class."
         )
     if single := sorted(label for label, n_images in per_label.items() if n_images == 1):
+        which = counted(len(single), f"class in '{shown}' has", f"classes in '{shown}' have")
         raise DataError(
-            f"{len(single)} classes in '{shown}' have a single usable image ({count_and_name(single)}). Three or more"
-            " were expected, one for each of train, val and test. Add images, or set validate.min_images to 3 in"
-            " params.yaml, which drops such classes."
+            f"{which} a single usable image ({count_and_name(single)}). Three or more were expected, one for each"
+            " of train, val and test. Add images, or set validate.min_images to 3 in params.yaml, which drops such"
+            " classes."
         )
 
 
@@ -242,7 +243,8 @@ def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int, l
     say(said)
     if summary.dropped_classes:
         named = count_and_name(f"{label}: {n_images}" for label, n_images in summary.dropped_classes.items())
-        warn(f"{len(summary.dropped_classes)} classes with fewer than {min_images} images are dropped ({named})")
+        small = counted(len(summary.dropped_classes), "class", "classes")
+        warn(f"{small} with fewer than {min_images} images dropped ({named})")
     if summary.n_copies:
         say(f"{summary.n_copies} files are copies of others under the same label: one of each is used, and none counts")
     if summary.n_no_images:

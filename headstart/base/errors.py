@@ -55,6 +55,11 @@ def count_and_name(offenders: Iterable[str], limit: int = 3) -> str:
     return ", ".join(on_one_line(item) for item in items[:limit]) + (", ..." if len(items) > limit else "")
 
 
+def counted(n: int, one: str, many: str) -> str:
+    """Return a number with the words that follow it, such as "1 class has" or "1,200 classes have"."""
+    return f"{n:,} {one if n == 1 else many}"
+
+
 def on_one_line(text: str) -> str:
     """Return a text that others have written as `printable`, cut where it is long."""
     plain = printable(text[: _LONGEST + 1])

@@ -102,13 +102,13 @@ def class_with_one_image(project: Project) -> str:
     write_photographs(project.root / "broken", 9)
     (project.root / "broken" / "wasps").mkdir()
     (project.root / "broken" / "wasps" / "a.png").write_bytes(encoded(photograph(77)))
-    return "1 classes in 'broken' have a single usable image (wasps)."
+    return "1 class in 'broken' has a single usable image (wasps)."
 
 
 def class_with_two_images(project: Project) -> str:
     class_with_one_image(project)
     (project.root / "broken" / "wasps" / "b.png").write_bytes(encoded(photograph(78)))
-    return "1 classes have fewer images (or groups) than there are splits to fill (wasps: 2)."
+    return "1 class has fewer images (or groups) than there are splits to fill (wasps: 2)."
 
 
 def too_many_unreadable(project: Project) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.base import decisions, validation
 from headstart.base.decisions import Decided
-from headstart.base.errors import count_and_name
+from headstart.base.errors import count_and_name, counted
 from headstart.embedding.views import Views
 from headstart.report import figures
 from headstart.report.artefacts import Artefacts
@@ -107,7 +107,8 @@ def notes_of(run: Artefacts) -> list[str]:
         each = (f"{label} ({n_images})" for label, n_images in found.dropped_classes.items())
         named = count_and_name(each, _MAX_NAMED)
         notes.append(
-            f"{len(found.dropped_classes)} classes with fewer images than validate.min_images were left out: {named}."
+            f"{counted(len(found.dropped_classes), 'class', 'classes')} with fewer images than validate.min_images left"
+            f" out: {named}."
         )
     return notes
 

@@ -138,7 +138,7 @@ def test_the_page_says_how_values_were_read_and_which_classes_were_dropped() -> 
     assert notes == [
         "The network sees the whole image, squeezed to a square, and of that the middle 88%.",
         "Values of 12 bits in files with 16 bits a channel: 4095 is shown white.",
-        "2 classes with fewer images than validate.min_images were left out: midges (2), wasps (1).",
+        "2 classes with fewer images than validate.min_images left out: midges (2), wasps (1).",
     ]
 
 

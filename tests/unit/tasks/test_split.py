@@ -125,7 +125,7 @@ def test_a_class_that_the_hash_leaves_out_gets_its_lowest_group_with_a_warning()
 def test_fewer_groups_than_splits_are_refused(method: str) -> None:
     with pytest.raises(DataError) as error:
         divide(images(50) + images(2, "bees"), settings(method=method))
-    assert "1 classes have fewer images (or groups) than there are splits to fill (bees: 2)" in str(error.value)
+    assert "1 class has fewer images (or groups) than there are splits to fill (bees: 2)" in str(error.value)
     assert "Add images, drop such classes by validate.min_images in params.yaml" in str(error.value)
 
 
@@ -190,7 +190,7 @@ def test_a_group_in_two_given_splits_is_refused() -> None:
 
 
 def test_held_out_classes_that_were_never_trained_are_refused() -> None:
-    with pytest.raises(DataError, match=r"1 classes have held-out images but none in train \(Ants\)"):
+    with pytest.raises(DataError, match=r"1 class has held-out images but none in train \(Ants\)"):
         divide(given_as("train", MANY) + given_as("test", images(3, "Ants")), settings())
 
 

@@ -237,7 +237,7 @@ def test_too_many_unusable_files_stop_the_stage_and_leave_what_was_there(
     ("counts", "message"),
     [
         ({"ants": 3}, r"holds usable images of 1 class \(ants\)"),
-        ({"ants": 3, "bees": 1}, r"1 classes .* have a single usable image \(bees\)"),
+        ({"ants": 3, "bees": 1}, r"1 class in .* has a single usable image \(bees\)"),
     ],
 )
 def test_data_that_cannot_train_a_classifier_are_refused(

@@ -108,12 +108,12 @@ def test_small_classes_are_dropped_by_name_on_request(
     assert sorted(set(manifest["label"])) == ["ants", "bees"]
     assert ValidationSummary.of(layout).dropped_classes == {"midges": 2, "wasps": 1}
     assert ValidationSummary.of(layout).n_quarantined == 0
-    assert "2 classes with fewer than 3 images are dropped (midges: 2, wasps: 1)" in capsys.readouterr().err
+    assert "2 classes with fewer than 3 images dropped (midges: 2, wasps: 1)" in capsys.readouterr().err
     assert sorted(quarantine(layout).values()) == [
         "its class is dropped: usable images 1, expected 3",
         *["its class is dropped: usable images 2, expected 3"] * 2,
     ]
-    with pytest.raises(DataError, match=r"have a single usable image \(wasps\).* set validate\.min_images to 3"):
+    with pytest.raises(DataError, match=r"has a single usable image \(wasps\).* set validate\.min_images to 3"):
         run(root, layout)
     with pytest.raises(DataError, match=r"holds usable images of 1 class \(bees\)"):
         run(root, layout, min_images=4)

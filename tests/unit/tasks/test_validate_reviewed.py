@@ -52,8 +52,8 @@ def test_images_are_dropped_relabelled_grouped_and_kept(
     assert validation.quarantined(layout) == []
     said = capsys.readouterr()
     assert (
-        "by reviewed.csv 1 images are dropped, 2 changed and 1 kept; its other 1 decisions are about images that are"
-        " not here (gone.png), and change nothing\n"
+        "by reviewed.csv 1 image is dropped, 2 changed and 1 kept; 1 decision is about images that are not here"
+        " (gone.png)\n"
     ) in said.out + said.err
 
 
@@ -148,7 +148,7 @@ def test_what_is_decided_about_held_out_images_is_counted_by_what_was_carried_ou
     assert after.n_images["test"] == 8 - 2 + 1
     (note,) = after.notes
     assert note.startswith("train and val are given, but no test: the given val is the held-out test set")
-    assert note.endswith("; reviewed.csv moved 1 further images into test")
+    assert note.endswith("; reviewed.csv moved 1 further image into test")
     rows = decisions.read(layout.validation)
     assert [each.path for each in rows if each.is_dropped] == [
         "train/ants/" + train[0].name,
