@@ -85,11 +85,11 @@ def class_mix(probabilities: np.ndarray, before: np.ndarray, seed: int) -> list[
     prior = np.maximum(before, 1e-6) / np.maximum(before, 1e-6).sum()
     ratios = probabilities.astype(np.float64) / prior
     n_images = len(ratios)
-    found = _em(ratios, prior, np.full(n_images, 1 / n_images), _EM_STEPS)
+    found = mix_by_em(ratios, prior, np.full(n_images, 1 / n_images), _EM_STEPS)
     steps = 25
     n_resamples = int(np.clip(_BUDGET / (ratios.size * steps), 20, 200))
     weights = draw.multinomial(n_images, np.full(n_images, 1 / n_images), n_resamples) / n_images
-    drawn = np.array([_em(ratios, found, weight, steps) for weight in weights])
+    drawn = np.array([mix_by_em(ratios, found, weight, steps) for weight in weights])
     lows, highs = np.quantile(drawn, (0.025, 0.975), axis=0)
     return [
         Share(float(share), min(float(low), float(share)), max(float(high), float(share)))
@@ -97,7 +97,7 @@ def class_mix(probabilities: np.ndarray, before: np.ndarray, seed: int) -> list[
     ]
 
 
-def _em(ratios: np.ndarray, shares: np.ndarray, weights: np.ndarray, n_steps: int) -> np.ndarray:
+def mix_by_em(ratios: np.ndarray, shares: np.ndarray, weights: np.ndarray, n_steps: int) -> np.ndarray:
     """Return shares [C] after so many steps from `shares`, for images of these weights, which sum to 1."""
     shares = np.maximum(shares, 1e-9)
     for _ in range(n_steps):
