@@ -165,6 +165,11 @@ class Layout:
         return self.artifacts / "head"
 
     @property
+    def adapt(self) -> Path:
+        """adapted.json, and head.onnx for images of another domain, if one was found."""
+        return self.artifacts / "adapt"
+
+    @property
     def audit(self) -> Path:
         """findings.parquet, audit.json, groups.csv, counts.json."""
         return self.artifacts / "audit"

@@ -69,6 +69,7 @@ Unfreeze = Annotated[int | Literal["all"] | dict[int, int | Literal["all"]], Pla
 
 
 LINEAR_KINDS = ("softmax", "svm", "ridge", "lda", "prototype")  # which can be blended
+ADAPT_METHODS = ("standardise", "coral", "mmd", "transport", "self_train", "label_shift")
 HEAD_KINDS = (*LINEAR_KINDS, "mlp", "knn", "blend")
 
 
@@ -132,6 +133,8 @@ def _licences(value: object) -> tuple[str, ...]:
 _bits = _either(("auto",), lambda value: _is_number(value) and 8 <= value <= 16 and value, "a number from 8 to 16")
 _a_kind = f"a list of some of {', '.join(HEAD_KINDS)}"
 _kinds = _either(("auto",), lambda value: _names(value) if set(_names(value)) <= set(HEAD_KINDS) else (), _a_kind)
+_a_way = f"a list of some of {', '.join(ADAPT_METHODS)}"
+_methods = _either(("auto",), lambda value: _names(value) if set(_names(value)) <= set(ADAPT_METHODS) else (), _a_way)
 _levels = _either(("auto", "last", "all"), _names, "a list of names as in backbone.json")
 _weight = _either(("none", "balanced"), _weights, "{class: weight} with positive weights")
 ImagesOrNone = Annotated[str, PlainValidator(_images_or_none), AS_IT_IS]
@@ -140,6 +143,7 @@ _permissive = "a list of SPDX identifiers such as Apache-2.0, of LicenseRef-NAME
 _which = _either((licences.ANY,), _licences, _permissive)
 Bits = Annotated[Literal["auto"] | int, _bits, AS_IT_IS]
 HeadKinds = Annotated[Literal["auto"] | tuple[str, ...], _kinds, AS_IT_IS]
+AdaptMethods = Annotated[Literal["auto"] | tuple[str, ...], _methods, AS_IT_IS]
 HeadLevels = Annotated[str | tuple[str, ...], _levels, AS_IT_IS]
 ClassWeight = Annotated[Literal["none", "balanced"] | dict[str, float], _weight, AS_IT_IS]
 Licence = Annotated[str, AfterValidator(licence)]

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from headstart.base.errors import ParamError, did_you_mean, on_one_line
 from headstart.param_types import (
     LINEAR_KINDS,
+    AdaptMethods,
     Bits,
     ClassWeight,
     FolderLayout,
@@ -207,6 +208,22 @@ class TrainHead(Section):
         return self
 
 
+class Adapt(Section):
+    """How the head is brought to the images without labels, and whether that ships."""
+
+    enabled: bool
+    ship: bool
+    methods: AdaptMethods
+    choose_by: Literal["reverse", "importance", "density"]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _has_something_to_ship(self) -> Adapt:
+        if self.ship and not self.enabled:
+            raise ValueError("ship is true, and enabled is false, so there is nothing to ship; set enabled to true")
+        return self
+
+
 class Audit(Section):
     """What the stage `audit` looks for, and when it warns."""
 
@@ -260,6 +277,7 @@ class Params(Section):
     transform: Transform
     embed: Embed
     train_head: TrainHead
+    adapt: Adapt
     audit: Audit
     finetune: Finetune
     evaluate: Evaluate
