@@ -1,8 +1,9 @@
 """Score the candidates on the held-out test split, and record the results of the one that ships in detail.
 
 Reads the features of the test split, the heads and earlier stages' records of the data; writes artifacts/evaluation/.
-Validation alone decides whether the frozen or the fine-tuned backbone ships. Only this stage, `report` and `export`
-read the test split, and none of them chooses or fits anything by it.
+Validation alone decides whether the frozen or the fine-tuned backbone ships; the adapted head ships if adapt.ship is
+true and there is one. Only this stage, `report` and `export` read the test split, and none of them chooses or fits
+anything by it; nor by the labels that a manifest gives to some of the images without labels, which are read here alone.
 """
 
 from __future__ import annotations
@@ -24,13 +25,23 @@ from headstart.base.files import located, replacing_folder, write_csv
 from headstart.base.progress import bar, say, show_image, warn
 from headstart.embedding import features, pixels
 from headstart.embedding.batches import CPU_BATCH, in_batches
-from headstart.evaluation import accepted, folder, imbalance, metrics, slices
+from headstart.evaluation import accepted, elsewhere, folder, imbalance, metrics, slices
 from headstart.evaluation.candidates import CANDIDATES, contest, decide, pieces_of
 from headstart.evaluation.confusion_plot import confusion_matrix
-from headstart.evaluation.folder import Candidate, Choice, Comparison, LabelSets, NotComparable, Scores, TestScores
+from headstart.evaluation.elsewhere import ElsewhereRecord
+from headstart.evaluation.folder import (
+    Candidate,
+    Choice,
+    Comparison,
+    Contest,
+    LabelSets,
+    NotComparable,
+    Scores,
+    TestScores,
+)
 from headstart.evaluation.predictions import Answers, answers_of, class_records, predictions_table, thinned
 from headstart.images import decoding, deep, formats
-from headstart.onnx import finetune_folder, head_folder, runtime
+from headstart.onnx import adapt_folder, finetune_folder, head_folder, runtime
 from headstart.onnx.model_folder import MODEL
 
 if TYPE_CHECKING:
@@ -38,6 +49,8 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
     from headstart.onnx.finetune_folder import TunedRecord
     from headstart.params import Evaluate, Params
+
+_PLAIN_AND_ADAPTED: tuple[tuple[str, Candidate], ...] = (("plain", "frozen"), ("adapted", "adapted"))
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -49,10 +62,13 @@ def run(params: Params, layout: Layout) -> None:
     tuned = finetune_folder.read(layout.finetune)
     counts = data.of(TRAIN, VAL).counts(len(data.classes))
     majority = int(counts.argmax())
-    answers = _answers(layout, test, tuned)
+    adapted = adapt_folder.read(layout.adapt)
+    answers = _answers(layout, test, tuned, adapted.is_adapted)
     evaluations = {name: _evaluated(params.evaluate, each, test, majority) for name, each in answers.items()}
     scores = {name: Scores.model_validate(evaluation.scores) for name, evaluation in evaluations.items()}
     choice = _choice(layout, data, tuned, answers, scores)
+    if params.adapt.ship and adapted.is_adapted:
+        choice = _of_frozen(layout, "adapted", choice.contest)
     ours = answers[choice.chosen]
     told = _with_abstention(params.evaluate, scores[choice.chosen], ours, test.labels, choice, layout)
     sets = _label_sets(params.evaluate.coverage, _held_out_answers(choice.chosen, layout), data)
@@ -76,6 +92,14 @@ def run(params: Params, layout: Layout) -> None:
         write_csv(beside / folder.RISK_COVERAGE, thinned(curve))
         of_classes = class_records(data.classes, evaluations[choice.chosen].per_class)
         folder.write(beside, predictions, told, of_classes, choice, compared, sets)
+        both = {name: scores[candidate] for name, candidate in _PLAIN_AND_ADAPTED if candidate in scores}
+        ships = choice.chosen == "adapted"
+        elsewhere.write(
+            beside,
+            ElsewhereRecord(
+                method=adapted.chosen, ships=ships, held_out=both, labelled=elsewhere.labelled(layout, data.classes)
+            ),
+        )
         slices.write(beside, told_apart)
     confusion = metrics.confusion_matrix(test.labels, ours.predicted, len(data.classes))
     show_image("confusion-matrix", lambda: confusion_matrix(confusion, data.classes), "The held-out images")
@@ -88,10 +112,12 @@ def run(params: Params, layout: Layout) -> None:
     say(told.headline.told(told.n_images))
 
 
-def _answers(layout: Layout, test: Images, tuned: TunedRecord | None) -> dict[Candidate, Answers]:
+def _answers(layout: Layout, test: Images, tuned: TunedRecord | None, is_adapted: bool) -> dict[Candidate, Answers]:
     """Return each candidate's answers on the test images."""
     cached = features.opened(layout).at(head_folder.read(layout.head).levels).read(test.image_ids)
     answers: dict[Candidate, Answers] = {"frozen": answers_of(pieces_of(layout, "frozen").head, cached)}
+    if is_adapted:
+        answers["adapted"] = answers_of(pieces_of(layout, "adapted").head, cached)
     if tuned:
         pieces, source = pieces_of(layout, "tuned"), pixels.opened(layout)
         session = runtime.session(pieces.network(), threads=1)  # each core runs its own batch
@@ -126,16 +152,8 @@ def _choice(
     scores: dict[Candidate, Scores],
 ) -> Choice:
     """Return which candidate ships, by validation, with the comparison on the test images."""
-    head = head_folder.read(layout.head)
-    frozen = Choice(
-        chosen="frozen",
-        n_images=head.n_images,
-        temperature=head.temperature,
-        calibration=head.calibration,
-        contest=None,
-    )
     if not tuned:
-        return frozen
+        return _of_frozen(layout, "frozen", None)
     validation = finetune_folder.validation(layout.finetune)
     group_of = dict(data.table.select("image_id", "group").iter_rows())
     groups = np.array([group_of[image_id] for image_id in validation["image_id"]])
@@ -143,14 +161,26 @@ def _choice(
     say(decision.why)
     labels = data.of(TEST).labels
     right = {name: answers[name].predicted == labels for name in CANDIDATES}
-    told = contest(decision, scores, right, tuned.best_epoch)
+    told = contest(decision, {name: scores[name] for name in CANDIDATES}, right, tuned.best_epoch)
     if decision.chosen == "frozen":
-        return frozen.model_copy(update={"contest": told})
+        return _of_frozen(layout, "frozen", told)
     return Choice(
         chosen="tuned",
         n_images=tuned.n_train,
         temperature=tuned.temperature,
         calibration=tuned.calibration,
+        contest=told,
+    )
+
+
+def _of_frozen(layout: Layout, chosen: Candidate, told: Contest | None) -> Choice:
+    """Return the choice of the frozen backbone, with its own head or the adapted one."""
+    head = head_folder.read(layout.head)
+    return Choice(
+        chosen=chosen,
+        n_images=head.n_images,
+        temperature=head.temperature,
+        calibration=head.calibration,
         contest=told,
     )
 
@@ -177,8 +207,11 @@ def _with_abstention(
 
 
 def _held_out_answers(chosen: Candidate, layout: Layout) -> pl.DataFrame:
-    """Return `tables.OUT_OF_FOLD` of the chosen candidate: its answers on images that it was not trained on."""
-    if chosen == "frozen":
+    """Return `tables.OUT_OF_FOLD` of the chosen candidate: its answers on images that it was not trained on.
+
+    Of the adapted head, those of the head that it was made from: what that is behind the map is for images elsewhere.
+    """
+    if chosen != "tuned":
         return head_folder.out_of_fold(layout.head)
     own = {name: f"tuned_{name}" for name in ("correct", "probability", "mass_above")}
     return finetune_folder.validation(layout.finetune).select("image_id", **own)

@@ -60,7 +60,7 @@ def run(params: Params, layout: Layout) -> None:
     checked = parity.most_telling(predictions, manifest, params.export.parity_images)
     files = [located(path, layout.images) for path in checked["path"]]
     tolerance = conformance.TOLERANCES["float32"]
-    if choice.chosen == "frozen":
+    if choice.chosen != "tuned":
         tolerance = max(conformance.TOLERANCES[kept] for kept in (head.precision, head.dtype))
     with bar("checking model.onnx", len(files), "image") as advance:
         conformance.check_images(model, files, checked, facts, tolerance, advance)

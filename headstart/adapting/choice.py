@@ -10,12 +10,14 @@ than their noise: a one-sided test at 5 % on the same images, corrected for the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from headstart.adapting.criteria import CRITERIA, OF_SOURCE
 from headstart.adapting.methods import METHODS, Adapted, Domains, label_shift, none
+from headstart.adapting.mix import shares, weights
 from headstart.auditing.shift import two_sample
 from headstart.base.paired import Advantage, advantage
 
@@ -68,6 +70,9 @@ def choose(
     if not tried:
         why = f"{alike}." if not differs else f"They look otherwise ({told}), and adapt.methods moves no features."
         return Choice(NONE, as_it_is, (), auc, p_value, why)
+    mix = shares(domains) if differs else None
+    if mix is not None:
+        domains = replace(domains, weights=weights(domains.labels, mix))
     found = {name: METHODS[name](domains) for name in (NONE, *tried)}
     values = CRITERIA[choose_by](domains, found)
     of_image = groups if choose_by in OF_SOURCE else np.arange(len(domains.target))
@@ -76,6 +81,7 @@ def choose(
     best = max(clear or figures[1:], key=lambda each: each.gain)
     gain = f"{best.gain:+.3f}, standard error {best.standard_error:.3f}"
     looks = f"They look otherwise ({told})" if differs else f"{alike}, so only another mix of classes was tried"
+    looks += ", and their mix of classes is another one, which was allowed for" if mix is not None else ""
     if not clear:
         why = f"{looks}; no way to adapt is better than none by more than chance: the best, {best.method}, by {gain}."
         return Choice(NONE, as_it_is, figures, auc, p_value, why)

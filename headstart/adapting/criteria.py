@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from headstart.adapting.methods import METHODS, Adapted, Domains
+from headstart.adapting.mix import weights
 from headstart.heads.folds import assign_folds
 
 _FOLDS = 3
@@ -33,7 +34,8 @@ def importance(domains: Domains, tried: Tried) -> dict[str, np.ndarray]:
     found = {name: np.zeros(len(domains.labels)) for name in tried}
     for fold in range(int(folds.max()) + 1):
         held, rows, labels = folds == fold, domains.source[folds != fold], domains.labels[folds != fold]
-        some = replace(domains, source=rows, labels=labels, head=domains.fit(rows, labels))
+        own_weights = None if domains.weights is None else domains.weights[~held]
+        some = replace(domains, source=rows, labels=labels, head=domains.fit(rows, labels), weights=own_weights)
         for name, values in found.items():
             own = METHODS[name](some)
             moved = domains.target if own.map is None else own.map(domains.target)
@@ -66,7 +68,9 @@ def reverse(domains: Domains, tried: Tried) -> dict[str, np.ndarray]:
     for name, adapted in tried.items():
         guessed = adapted.whole.scores(domains.target).argmax(1)
         head = domains.fit(domains.target, guessed)
-        back = replace(domains, source=domains.target, labels=guessed, target=domains.source, head=head)
+        mix = np.bincount(domains.labels, minlength=domains.n_classes) / len(domains.labels)
+        even = None if domains.weights is None else weights(guessed, mix)
+        back = replace(domains, source=domains.target, labels=guessed, target=domains.source, head=head, weights=even)
         right = METHODS[name](back).whole.scores(domains.source).argmax(1) == domains.labels
         found[name] = right.astype(np.float64)
     return found

@@ -39,6 +39,7 @@ class Domains:
     target: np.ndarray  # float64 [M, D]
     head: Fitted
     fit: Fit  # a head of the same kind
+    weights: np.ndarray | None = None  # float64 [N], mean 1: give the source the target's mix of classes; None: all 1
 
     @property
     def n_classes(self) -> int:
@@ -48,8 +49,7 @@ class Domains:
     @cached_property
     def standard(self) -> Standard:
         """Both sides, each standardised by itself."""
-        mean, middle = (side.mean(0) for side in (self.source, self.target))
-        spread, units = (_scale(side) for side in (self.source, self.target))
+        (mean, spread), (middle, units) = _moments(self.source, self.weights), _moments(self.target)
         source, target = (self.source - mean) / spread, (self.target - middle) / units
         through = Map.of_axes(spread / units, mean - middle * spread / units)
         return Standard(source, target, through, spread, units, middle)
@@ -57,7 +57,8 @@ class Domains:
     @cached_property
     def axes(self) -> np.ndarray:
         """The first principal axes of both standardised sides together, each as heavy, float64 [D, at most `_AXES`]."""
-        rows = np.concatenate([side / len(side) ** 0.5 for side in (self.standard.source, self.standard.target)])
+        sides = self.weighted(self.standard.source), self.standard.target
+        rows = np.concatenate([side / len(side) ** 0.5 for side in sides])
         is_wide = rows.shape[1] > len(rows)
         products = rows @ rows.T if is_wide else rows.T @ rows
         last = len(products) - 1
@@ -65,6 +66,10 @@ class Domains:
         real = squares > _NEVER_VARIES * squares[-1]
         found: np.ndarray = vectors[:, real]
         return rows.T @ (found / np.sqrt(squares[real])) if is_wide else found
+
+    def weighted(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of the source [N, K], each times the root of its weight."""
+        return rows if self.weights is None else rows * np.sqrt(self.weights)[:, None]
 
 
 class Standard(NamedTuple):
@@ -93,9 +98,11 @@ class Adapted(NamedTuple):
 Method = Callable[[Domains], Adapted]
 
 
-def _scale(rows: np.ndarray) -> np.ndarray:
-    found = rows.std(0)
-    return np.where(found > _NEVER_VARIES, found, 1.0)
+def _moments(rows: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the scale of each column, float64 [D]; 1 for a column that never varies."""
+    mean = np.average(rows, 0, weights)
+    scale = np.sqrt(np.average(np.square(rows - mean), 0, weights))
+    return mean, np.where(scale > _NEVER_VARIES, scale, 1.0)
 
 
 def none(domains: Domains) -> Adapted:
@@ -125,10 +132,13 @@ def transport(domains: Domains) -> Adapted:
 def mmd(domains: Domains) -> Adapted:
     """Move the target by the linear map with the least MMD, a mixture of RBF kernels (Long et al. 2015, section 3)."""
     known, axes = domains.standard, domains.axes[:, -_MMD_AXES:]
-    draw = np.random.default_rng(0)
-    source, target = (
-        side[np.sort(draw.permutation(len(side))[:_MMD_ROWS])] @ axes for side in (known.source, known.target)
-    )
+    draw, shares = np.random.default_rng(0), None
+    if domains.weights is not None:
+        shares = domains.weights / domains.weights.sum()
+    n_source, n_target = len(known.source), len(known.target)
+    drawn = draw.choice(n_source, min(_MMD_ROWS, n_source), replace=shares is not None, p=shares)
+    source = known.source[np.sort(drawn)] @ axes
+    target = known.target[np.sort(draw.permutation(n_target)[:_MMD_ROWS])] @ axes
     n_axes = axes.shape[1]
     widths = _median(source) * np.square(_WIDTHS)
     start = np.concatenate([np.eye(n_axes), np.zeros((1, n_axes))])
@@ -193,17 +203,17 @@ def _along(domains: Domains, axes: np.ndarray, moving: np.ndarray, bias: np.ndar
 
 
 def _covariances(domains: Domains) -> list[np.ndarray]:
-    return [_covariance(side @ domains.axes) for side in (domains.standard.source, domains.standard.target)]
+    sides = domains.weighted(domains.standard.source), domains.standard.target  # both have the mean 0
+    return [_covariance(side @ domains.axes) for side in sides]
 
 
 def _covariance(rows: np.ndarray) -> np.ndarray:
-    """Return the covariance [K, K], shrunk towards a multiple of the identity by the share of Ledoit & Wolf (2004)."""
+    """Return the covariance [K, K] of rows of mean 0, shrunk towards a multiple of the identity by the share of Ledoit & Wolf (2004)."""
     n_rows, n_axes = rows.shape
-    centred = rows - rows.mean(0)
-    found = centred.T @ centred / n_rows
+    found = rows.T @ rows / n_rows
     middle = float(np.trace(found)) / n_axes
     distance = float(np.square(found - middle * np.eye(n_axes)).sum())
-    noise = (float(np.square(np.square(centred).sum(1)).sum()) / n_rows - float(np.square(found).sum())) / n_rows
+    noise = (float(np.square(np.square(rows).sum(1)).sum()) / n_rows - float(np.square(found).sum())) / n_rows
     share = min(1.0, max(0.0, noise) / distance) if distance > 0 else 1.0
     shrunk: np.ndarray = (1 - share) * found + share * max(middle, _NEVER_VARIES) * np.eye(n_axes)
     return shrunk

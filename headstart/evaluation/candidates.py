@@ -10,18 +10,18 @@ import numpy as np
 from headstart.base import paired
 from headstart.evaluation import metrics
 from headstart.evaluation.folder import Candidate, Contest, McNemarRecord, Scores, ValidationFigures
-from headstart.onnx import backbone_folder, finetune_folder, head_folder, pieces
+from headstart.onnx import adapt_folder, backbone_folder, finetune_folder, head_folder, pieces
 
 if TYPE_CHECKING:
     import polars as pl
 
     from headstart.layout import Layout
 
-CANDIDATES: tuple[Candidate, Candidate] = ("frozen", "tuned")
+CANDIDATES: tuple[Candidate, Candidate] = ("frozen", "tuned")  # that validation decides between
 
 
 def learned_from(candidate: Candidate) -> tuple[str, ...]:
-    """Return the splits that a candidate was trained on; fine-tuning keeps val to decide by."""
+    """Return the splits whose labels a candidate has learned from; fine-tuning keeps val to decide by."""
     from headstart.base.dataset import TRAIN, VAL  # it needs polars, which a stage that is off does without
 
     return (TRAIN,) if candidate == "tuned" else (TRAIN, VAL)
@@ -47,11 +47,12 @@ class Pieces(NamedTuple):
 def pieces_of(layout: Layout, candidate: Candidate) -> Pieces:
     """Return the pieces of a candidate, checked against the digests in their records."""
     resize = backbone_folder.piece(layout.backbone, backbone_folder.RESIZE)
-    if candidate == "frozen":
+    if candidate != "tuned":
         backbone = backbone_folder.piece(layout.backbone, backbone_folder.BACKBONE)
         known, read = backbone_folder.read(layout.backbone).levels, head_folder.read(layout.head).levels
         numbers = tuple(number for number, level in enumerate(known) if level.name in read)
-        return Pieces(resize, backbone, head_folder.piece(layout.head), None if len(numbers) == len(known) else numbers)
+        head = adapt_folder.piece(layout.adapt) if candidate == "adapted" else head_folder.piece(layout.head)
+        return Pieces(resize, backbone, head, None if len(numbers) == len(known) else numbers)
     backbone, head = (
         finetune_folder.piece(layout.finetune, name) for name in (finetune_folder.BACKBONE, finetune_folder.HEAD)
     )

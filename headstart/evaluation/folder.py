@@ -15,7 +15,7 @@ from headstart.onnx.head_folder import CalibrationRecord
 if TYPE_CHECKING:
     import polars as pl
 
-Candidate = Literal["frozen", "tuned"]
+Candidate = Literal["frozen", "tuned", "adapted"]  # adapted: frozen, with the head of the stage `adapt`
 
 METRICS = "metrics.json"
 CONFUSION, RELIABILITY, RISK_COVERAGE = "confusion.csv", "reliability.csv", "risk_coverage.csv"  # DVC's plots

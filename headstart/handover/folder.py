@@ -149,7 +149,13 @@ class Facts(Record):
             " round(v * 255 / (2^bits - 1)) in `image`.",
         ),
     ] = ALL_BITS
-    candidate: Annotated[Candidate, Field(description="Whether the backbone is frozen, as pretrained, or fine-tuned.")]
+    candidate: Annotated[
+        Candidate,
+        Field(
+            description="Whether the backbone is frozen, as pretrained, or fine-tuned; adapted: frozen, with a head"
+            " that was brought to images of another domain without their labels."
+        ),
+    ]
     training_data_sha256: Annotated[
         Digest, Field(description="Over the sorted (image SHA-256, label, group) rows of its training images.")
     ]
