@@ -192,9 +192,8 @@ def main() -> None:
     gains = {where: _gains(of, DEFAULT) for where, of in every.items()}
     large = [gain for where, of in every.items() if _is_large(every, where[0], of) for gain in gains[where]]
     usual = [gain for where, of in gains.items() if where[1] == NOTHING for gain in of]
-    result(
-        "adapt_mean_gain_under_a_large_shift", 100 * float(np.mean(large)), "points", 5.0, bool(np.mean(large) >= 0.05)
-    )
+    gain = float(np.mean(large)) if large else 0.0
+    result("adapt_mean_gain_under_a_large_shift", 100 * gain, "points", 5.0, gain >= 0.05)
     result("adapt_largest_loss_without_a_shift", -100 * min(usual), "points", 1.0, min(usual) >= -0.01)
 
 

@@ -16,6 +16,7 @@ from headstart.report.sections.audit import Audit
 from headstart.report.sections.backbones import Backbones
 from headstart.report.sections.chosen import Chosen
 from headstart.report.sections.data import Data
+from headstart.report.sections.elsewhere import Elsewhere
 from headstart.report.sections.fails import Fails
 from headstart.report.sections.good import Good
 from headstart.report.sections.origin import Origin
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
     from headstart.params import Params
 
-SECTIONS = (Good, Ranking, Fails, Trust, Audit, Data, Backbones, Chosen, Shipped, Origin)
+SECTIONS = (Good, Ranking, Fails, Trust, Elsewhere, Audit, Data, Backbones, Chosen, Shipped, Origin)
 
 
 def run(params: Params, layout: Layout) -> None:

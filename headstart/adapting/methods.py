@@ -208,7 +208,7 @@ def _covariances(domains: Domains) -> list[np.ndarray]:
 
 
 def _covariance(rows: np.ndarray) -> np.ndarray:
-    """Return the covariance [K, K] of rows of mean 0, shrunk towards a multiple of the identity by the share of Ledoit & Wolf (2004)."""
+    """Return the covariance [K, K] of rows of mean 0, shrunk to a multiple of the identity (Ledoit & Wolf 2004)."""
     n_rows, n_axes = rows.shape
     found = rows.T @ rows / n_rows
     middle = float(np.trace(found)) / n_axes

@@ -87,7 +87,7 @@ def _shares_of(labels: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def _fitted(scores: np.ndarray, places: np.ndarray, start: np.ndarray, *, is_free: bool) -> Mixture:
-    """Return the mixture for scores [M, C - 1], in which the source's classes have unit spread and these places [C, C - 1].
+    """Return the mixture for scores [M, C - 1]; the source's classes have unit spread and these places [C, C - 1].
 
     Its shares begin at `start`, and stay there unless they are free.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from headstart.layout import Layout
 
-_RECORD, _STAGE = "adapted.json", "evaluate"
+_RECORD, _STAGE = "elsewhere.json", "evaluate"
 _FEWEST = 10  # images with labels: with fewer an interval would be one in name
 
 
@@ -48,7 +48,7 @@ class LabelledRecord(Record):
 
 
 class ElsewhereRecord(Record):
-    """adapted.json of evaluate."""
+    """elsewhere.json."""
 
     method: str  # none: there is no adapted head
     ships: bool
@@ -144,7 +144,7 @@ def read(folder: Path) -> ElsewhereRecord:
 
 
 def write(folder: Path, record: ElsewhereRecord) -> None:
-    """Write adapted.json."""
+    """Write elsewhere.json."""
     record.write(folder / _RECORD)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from headstart.base.errors import CheckError
 from headstart.base.files import promised, replacing_folder
 from headstart.base.records import Digest, Record
+from headstart.onnx.head_folder import HEAD as HEAD
 
-HEAD, NONE = "head.onnx", "none"
+NONE = "none"
 _RECORD = "adapted.json"
 _STAGE = "adapt"
 
