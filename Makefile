@@ -72,6 +72,7 @@ bench: $(STAMP)      ## the benchmarks, half an hour; `make bench DATA=folder` o
 	for name in decode resize tutorial_loop embed_throughput incremental scaling finetune_epoch rank_time rank rank_tuned; do
 	    python -m benchmarks.$$name --data=$(call quoted,$(DATA))
 	done
+	python -m benchmarks.adapt --data=$(call quoted,$(DATA))
 	python -m benchmarks.row_cache
 	python -m benchmarks.audit
 	python -m benchmarks.monitor

@@ -20,6 +20,7 @@ Stage = Literal[
     "embed",
     "unlabelled",
     "train_head",
+    "adapt",
     "audit",
     "finetune",
     "find_accepted",

@@ -1,8 +1,8 @@
 """Bring the head to the images without labels, if it is known without their labels that this is better.
 
 Reads the head, the features of train and val and those of the images without labels; writes artifacts/adapt/. Nothing
-here reads the labels that a manifest gives to some of the latter, nor the test split. Without such images, or without
-adapt.enabled, the stage is off and imports nothing that it would need.
+here reads the labels that a manifest gives to some of the latter, nor the test split. The stage is off without such
+images, and without adapt.enabled.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def choose(
         )
     auc, p_value = apart
     differs = p_value <= LEVEL
-    told = f"AUC {auc:.2f}, p = {p_value:.3f}"
+    told = f"p = {p_value:.3f}"
     tried = [name for name in methods if name != NONE and (name == LABEL_SHIFT) != differs]
     alike = f"Within classes the images without labels look like those with labels ({told})"
     if not tried:

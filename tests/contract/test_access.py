@@ -123,6 +123,7 @@ SPLITS_OF = {
     "transform": EVERY_SPLIT,
     "embed": EVERY_SPLIT,
     "train_head": {"train", "val"},
+    "adapt": {"train", "val"},
     "audit": EVERY_SPLIT,  # it fits nothing that ships
     "finetune": {"train", "val"},
     "evaluate": EVERY_SPLIT | {WHOLE_TABLE},  # for the groups of validation images
