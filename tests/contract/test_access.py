@@ -19,6 +19,7 @@ from headstart.base.files import Place
 from headstart.evaluation.candidates import Decision, decide
 from headstart.layout import Layout
 from tasks import evaluate
+from tests.support.domains import other_light
 from tests.support.images import ROOT
 from tests.support.projects import SETTINGS, write_photographs
 from tests.support.recording import WHOLE_TABLE, run_recorded
@@ -56,7 +57,7 @@ class Access(NamedTuple):
 def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Access]:
     root = tmp_path_factory.mktemp("recorded")
     write_photographs(root / "photos", 12)
-    write_photographs(root / "elsewhere", 3, first=100)
+    other_light(root / "elsewhere", 24)
     file = root / "params.yaml"
     file.write_bytes((ROOT / "params.yaml").read_bytes())
     values = params_file.assign(file, list(EVERYTHING))
@@ -66,6 +67,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Access]:
         for stage in ("evaluate", "quantize", "report", "export"):
             again = Access(*run_recorded(stage_of(stage), values, root))
             found[stage] = Access(*(one | other for one, other in zip(found[stage], again, strict=True)))
+    ships = params_file.assign(file, ["adapt.ship=true"])  # and so has the adapted head
+    for stage in ("evaluate", "quantize", "export"):
+        again = Access(*run_recorded(stage_of(stage), ships, root))
+        found[stage] = Access(*(one | other for one, other in zip(found[stage], again, strict=True)))
     return found
 
 

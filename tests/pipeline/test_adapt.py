@@ -7,26 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.support.projects import CLASSES, Project, write_photographs
+from tests.support.domains import manifest, other_light
+from tests.support.projects import CLASSES, Project
 
 FIGURES = ("metrics.json", "predictions.parquet", "candidates.json", "label_sets.json", "per_class.json")
-
-
-def other_light(folder: Path, n_images: int) -> None:
-    """Write pictures of both classes under red light, in which the head takes one for the other."""
-    write_photographs(folder, n_images, first=500)
-    for file in folder.rglob("*.jpg"):
-        pixels = np.asarray(Image.open(file)).astype(float)
-        Image.fromarray(np.clip(pixels * 0.4 + (150, 0, 0), 0, 255).astype(np.uint8)).save(file, quality=95)
-
-
-def manifest(root: Path, labels: dict[str, str | None]) -> None:
-    """Name the pictures in `elsewhere`, with the label that stands for their own; None: with none."""
-    files = sorted((root / "elsewhere").rglob("*.jpg"))
-    rows = [f"{file.relative_to(root).as_posix()},{labels[file.parent.name] or ''}" for file in files]
-    (root / "elsewhere.csv").write_text("\n".join(["path,label", *rows]) + "\n")
 
 
 def record(project: Project, name: str) -> dict[str, object]:
@@ -43,6 +28,7 @@ def elsewhere(project: Project) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_the_head_is_adapted_without_labels_and_ships_if_asked(elsewhere: Project) -> None:
     before = elsewhere.artefacts()
     said = elsewhere.must("dvc", "repro")

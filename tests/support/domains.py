@@ -1,16 +1,20 @@
-"""Two domains of drawn features, and a head of the first."""
+"""Two domains: of drawn features, with a head of the first; and of photographs, under another light."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from headstart.adapting.methods import Domains
 from headstart.heads import ridge
 from headstart.heads.contract import Fitted, Kind
 from headstart.heads.kinds import KINDS
 from tests.support.heads import clusters, path, source_of
+from tests.support.projects import write_photographs
 
 N_CLASSES = 3
 
@@ -59,3 +63,18 @@ def mixed(truth: np.ndarray, n_rare: int) -> np.ndarray:
 def accuracy(head: Fitted, rows: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of rows that are named correctly."""
     return float((head.scores(rows).argmax(1) == labels).mean())
+
+
+def other_light(folder: Path, n_images: int) -> None:
+    """Write pictures of both classes under red light, in which the head takes one for the other."""
+    write_photographs(folder, n_images, first=500)
+    for file in folder.rglob("*.jpg"):
+        pixels = np.asarray(Image.open(file)).astype(float)
+        Image.fromarray(np.clip(pixels * 0.4 + (150, 0, 0), 0, 255).astype(np.uint8)).save(file, quality=95)
+
+
+def manifest(root: Path, labels: Mapping[str, str | None]) -> None:
+    """Name the pictures in `elsewhere`, with the label that stands for their own; None: with none."""
+    files = sorted((root / "elsewhere").rglob("*.jpg"))
+    rows = [f"{file.relative_to(root).as_posix()},{labels[file.parent.name] or ''}" for file in files]
+    (root / "elsewhere.csv").write_text("\n".join(["path,label", *rows]) + "\n")
