@@ -28,7 +28,6 @@ from headstart.embedding.batches import CPU_BATCH, in_batches
 from headstart.evaluation import accepted, elsewhere, folder, imbalance, metrics, slices
 from headstart.evaluation.candidates import CANDIDATES, contest, decide, pieces_of
 from headstart.evaluation.confusion_plot import confusion_matrix
-from headstart.evaluation.elsewhere import ElsewhereRecord
 from headstart.evaluation.folder import (
     Candidate,
     Choice,
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
     from headstart.layout import Layout
     from headstart.onnx.finetune_folder import TunedRecord
     from headstart.params import Evaluate, Params
-
-_PLAIN_AND_ADAPTED: tuple[tuple[str, Candidate], ...] = (("plain", "frozen"), ("adapted", "adapted"))
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -79,6 +76,7 @@ def run(params: Params, layout: Layout) -> None:
     told_apart = slices.slices(
         validation.slices(layout), test.image_ids, predictions["correct"].to_numpy(), test.groups
     )
+    there = elsewhere.of(layout, data.classes, scores, ships=choice.chosen == "adapted")
     compared = None
     if reference := accepted.read(layout.accepted):
         compared = _compared(reference, predictions, data, params.evaluate, layout)
@@ -92,14 +90,7 @@ def run(params: Params, layout: Layout) -> None:
         write_csv(beside / folder.RISK_COVERAGE, thinned(curve))
         of_classes = class_records(data.classes, evaluations[choice.chosen].per_class)
         folder.write(beside, predictions, told, of_classes, choice, compared, sets)
-        both = {name: scores[candidate] for name, candidate in _PLAIN_AND_ADAPTED if candidate in scores}
-        ships = choice.chosen == "adapted"
-        elsewhere.write(
-            beside,
-            ElsewhereRecord(
-                method=adapted.chosen, ships=ships, held_out=both, labelled=elsewhere.labelled(layout, data.classes)
-            ),
-        )
+        elsewhere.write(beside, there)
         slices.write(beside, told_apart)
     confusion = metrics.confusion_matrix(test.labels, ours.predicted, len(data.classes))
     show_image("confusion-matrix", lambda: confusion_matrix(confusion, data.classes), "The held-out images")
@@ -109,6 +100,10 @@ def run(params: Params, layout: Layout) -> None:
         warn(f"label sets: {sets.basis}")
     if why := slices.warning(told_apart):
         warn(why)
+    if there.labelled:
+        say(there.labelled.told)
+    if there.ships:
+        warn("the adapted head ships: the next figure is of held-out images, which are not from elsewhere")
     say(told.headline.told(told.n_images))
 
 

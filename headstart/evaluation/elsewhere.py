@@ -15,12 +15,12 @@ from headstart.base import unlabelled
 from headstart.base.intervals import Z, wilson
 from headstart.base.records import Record
 from headstart.embedding import features
-from headstart.evaluation.folder import Scores
+from headstart.evaluation.folder import Candidate, Scores
 from headstart.evaluation.predictions import Answers, answers_of
 from headstart.onnx import adapt_folder, head_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from headstart.layout import Layout
 
@@ -45,6 +45,15 @@ class LabelledRecord(Record):
     plain: ShareRecord  # the head as it is
     adapted: ShareRecord | None
     gain: ShareRecord | None  # of the adapted head, in accuracy
+
+    @property
+    def told(self) -> str:
+        """The accuracies in a line."""
+        heads = {"the head as it is": self.plain, "the adapted one": self.adapted}
+        words = [
+            f"{name} {each.value:.1%} right ({each.low:.1%} to {each.high:.1%})" for name, each in heads.items() if each
+        ]
+        return f"on images from elsewhere, by {self.n_images} labels that were given: {', '.join(words)}"
 
 
 class ElsewhereRecord(Record):
@@ -97,6 +106,17 @@ def accuracy(right: np.ndarray, confidence: np.ndarray, others: np.ndarray) -> S
     n_as_good = value * (1 - value) / variance if 0 < value < 1 and variance > 0 else float(len(right))
     low, high = wilson(value, min(max(n_as_good, 1.0), n_most))
     return _share(value, max(low, 0.0), min(high, 1.0))
+
+
+def of(layout: Layout, classes: Sequence[str], scores: Mapping[Candidate, Scores], *, ships: bool) -> ElsewhereRecord:
+    """Return the record; `scores` of each candidate on the held-out images, `ships`: whether the adapted one does."""
+    both: tuple[tuple[str, Candidate], ...] = (("plain", "frozen"), ("adapted", "adapted"))
+    return ElsewhereRecord(
+        method=adapt_folder.read(layout.adapt).chosen,
+        ships=ships,
+        held_out={name: scores[candidate] for name, candidate in both if candidate in scores},
+        labelled=labelled(layout, classes),
+    )
 
 
 def labelled(layout: Layout, classes: Sequence[str]) -> LabelledRecord | None:

@@ -59,7 +59,7 @@ def card(
         head_words = "linear, initialised by the best linear head of the frozen backbone and fine-tuned with it"
         choosing = ""
     if choice.chosen == "adapted":
-        head_words += ", then adapted to images of another domain without their labels; the result below is not of those"
+        head_words += ", then adapted to images of another domain (the result below is not of those)"
     first, headline = test.headline, ""
     if first.name != "accuracy":
         headline = f"{first.name} {first.value:.2%} (95% interval {first.low:.2%} to {first.high:.2%}), which counts"

@@ -105,7 +105,7 @@ class Chosen:
     @property
     def reads(self) -> str:
         """Which levels the head reads and what that saves, in words."""
-        return reads(self.known, self.head.levels, ships=self.chosen == "frozen")
+        return reads(self.known, self.head.levels, ships=self.chosen != "tuned")
 
     @property
     def start(self) -> str:
