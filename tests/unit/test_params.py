@@ -208,6 +208,7 @@ def test_what_was_wrong_before_an_assignment_is_mended_in_the_file(file: Path) -
         (["finetune.momentum=0.9"], "momentum is 0.9, which adamw has no use for; set it to null"),
         (["finetune.step_epochs=7"], "step_epochs is 7 and step_factor None; both or neither are expected"),
         (["finetune.step_epochs=10", "finetune.step_factor=0.1"], "step_epochs is 10, and there are 10 epochs"),
+        (["adapt.enabled=false", "adapt.ship=true"], "ship is true, and enabled is false, so there is nothing to ship"),
         (["finetune.patience=10"], "patience is 10, and there are 10 epochs; it would have no effect"),
         (["finetune.warmup_epochs=10.0"], "warmup_epochs is 10.0, and there are 10 epochs; fewer are expected"),
         (["finetune.accumulate=33"], "accumulate is 33, more than the batch_size 32"),
