@@ -40,11 +40,11 @@ def importance(domains: Domains, tried: Tried) -> dict[str, np.ndarray]:
             own = METHODS[name](some)
             moved = domains.target if own.map is None else own.map(domains.target)
             here, there = (log_softmax(own.head.scores(side), axis=1) for side in (domains.source[held], moved))
-            weights = _ratios(here, there)
-            product = -weights * here[np.arange(len(here)), domains.labels[held]]
-            varies = float(weights.var())
-            slope = -float(np.cov(product, weights, bias=True)[0, 1]) / varies if varies > 0 else 0.0
-            values[held] = -(product + slope * (weights - 1))
+            ratios = _ratios(here, there)
+            product = -ratios * here[np.arange(len(here)), domains.labels[held]]
+            varies = float(ratios.var())
+            slope = -float(np.cov(product, ratios, bias=True)[0, 1]) / varies if varies > 0 else 0.0
+            values[held] = -(product + slope * (ratios - 1))
     return found
 
 

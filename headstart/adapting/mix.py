@@ -41,7 +41,8 @@ def shares(domains: Domains) -> np.ndarray | None:
     """
     n_classes = domains.n_classes
     known = _centred(_held_out(domains))
-    means = np.stack([known[domains.labels == label].mean(0) for label in range(n_classes)])
+    of_class = [domains.labels == label for label in range(n_classes)]
+    means = np.stack([known[each if each.any() else slice(None)].mean(0) for each in of_class])
     rest = known - means[domains.labels]
     spread = rest.T @ rest / len(rest)
     spread += _TINY * np.trace(spread) * np.eye(n_classes - 1)

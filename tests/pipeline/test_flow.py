@@ -119,6 +119,7 @@ def test_overrides_make_what_dvc_repro_makes_of_them_and_end_with_the_run_unless
     assert ran == {
         "rank",
         "train_head",
+        "adapt",
         "audit",
         "finetune",
         "find_accepted",
