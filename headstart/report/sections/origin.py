@@ -12,7 +12,7 @@ from headstart.report.artefacts import Artefacts
 
 # The parameters that the model and its scores follow from: whole sections, and single ones of others. A test holds both
 # to headstart/params.py.
-WHOLE = ("validate_", "split", "backbone", "rank", "embed", "train_head", "finetune", "evaluate")
+WHOLE = ("validate_", "split", "backbone", "rank", "embed", "train_head", "adapt", "finetune", "evaluate")
 SINGLE = {
     "data": ("layout", "bits", "normalise_labels", "allow_outside"),
     "transform": ("fit",),
@@ -76,7 +76,7 @@ def told(params: Any) -> dict[str, Any]:
     }
     for section, names in SINGLE.items():
         values |= {f"{section}.{name}": getattr(getattr(params, section), name) for name in names}
-    for section, switch in (("finetune", "enabled"), ("rank", "backbones")):
+    for section, switch in (("finetune", "enabled"), ("adapt", "enabled"), ("rank", "backbones")):
         if not (on := values[f"{section}.{switch}"]):
             values = {name: value for name, value in values.items() if not name.startswith(f"{section}.")}
             values[f"{section}.{switch}"] = on
