@@ -157,7 +157,8 @@ def test_markdown_shows_a_text_as_it_is(text: str) -> None:
 def test_the_model_card_holds_no_html_of_its_labels() -> None:
     facts = folder.read_model(ROOT / "tests" / "models" / "format-1").model_copy(update={"classes": list(HOSTILE)})
     choice = Choice(chosen="frozen", n_images=500, temperature=1.2, calibration=CALIBRATION, contest=contest())
-    text = card.card(facts, HEAD, choice, dataset="<b>x</b>", form=HOSTILE[4], int8="None was tried.", n_checked=40)
+    told = {"form": HOSTILE[4], "decided": ("", ""), "int8": "None was tried."}
+    text = card.card(facts, HEAD, choice, dataset="<b>x</b>", n_checked=40, **told)
     shown = html(text)
     assert not any(mark in shown for mark in ("<script", "<img", "<a ", "<td", "<b>", "\x1b"))
     assert shown.count("<h1>") == 1
