@@ -42,7 +42,8 @@ def outcome(project: Project, stage: str, file: Path, chance: random.Random, bef
     return "the same" if not made else "other bytes"
 
 
-@pytest.mark.parametrize("n_flips", [18, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_flips", [18, 400])
 def test_flipped_bits_in_the_inputs_of_a_stage_are_refused_or_change_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch, n_flips: int
 ) -> None:

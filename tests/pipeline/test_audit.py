@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from PIL import Image
 
 from headstart import reviewed
 from tests.support.images import encoded
 from tests.support.projects import Project
+
+pytestmark = pytest.mark.slow  # runs of a whole pipeline; its parts have quicker tests
 
 
 def splits(project: Project) -> dict[str, str]:

@@ -50,7 +50,7 @@ def of_keras(folder: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("graph", "name", "tensor"),
     [
-        (of_keras, "onnx/small", "avg_pool/Mean:0"),
+        pytest.param(of_keras, "onnx/small", "avg_pool/Mean:0", marks=pytest.mark.slow),
         pytest.param(of_caffe, "onnx/open-nsfw", "Reshape:0", marks=pytest.mark.slow),
     ],
 )

@@ -79,6 +79,7 @@ def test_a_terminated_run_ends_its_stage_and_is_crashed(project: Project, api: A
     assert_nothing_is_in_the_way(project, before)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_its_stage_and_the_next_one_is_clean_and_says_that_it_crashed(
     project: Project, api: Api
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_killed_run_ends_its_stage_and_the_next_one_is_clean_and_says_that_it_
     assert states["backbone"] == "CRASHED"
 
 
+@pytest.mark.slow
 def test_of_two_runs_the_second_waits_and_a_shell_is_told_who_is_at_it(project: Project, api: Api) -> None:
     with run_in_its_slow_stage(project, api, "backbone") as (process, log):
         first, _ = api.last_run()

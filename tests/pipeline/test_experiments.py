@@ -36,6 +36,7 @@ def command_of_the_docs(beginning: str) -> list[str]:
     return shlex.split(line)
 
 
+@pytest.mark.slow
 def test_the_table_and_the_plots_of_the_docs_have_something_to_show(project: Project) -> None:
     commit(project, "run")
     project.must("python", "-m", "tasks", "set", "split.seed=1")

@@ -20,6 +20,8 @@ from safetensors.numpy import load_file
 
 from tests.support.projects import DEFAULT_BACKBONE, Project, begun
 
+pytestmark = pytest.mark.slow  # runs of a whole pipeline; its parts have quicker tests
+
 SHORT = ("finetune.enabled=true", "finetune.epochs=3", "finetune.batch_size=6", "finetune.views=2", "finetune.lr=1e-4")
 SCHEDULE = "finetune.unfreeze={1: 0, 2: 1}"
 
@@ -102,7 +104,6 @@ def test_it_runs_what_it_touches_and_writes_what_the_frozen_path_writes(tuned: t
     assert "finetune" not in re.findall(r"Running stage '(\w+)'", project.must("dvc", "repro"))
 
 
-@pytest.mark.slow
 def test_what_is_trained_is_kept_while_it_follows_from_the_same_and_is_whole(
     tuned: tuple[Project, str], tmp_path: Path
 ) -> None:
@@ -232,7 +233,6 @@ def test_what_is_not_better_does_not_ship_and_the_report_says_so(tuned: tuple[Pr
     assert "Fine-tuning does not ship" in (project.root / "artifacts/report.html").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "points",
     [
@@ -272,7 +272,6 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(base: Project, tmp_path: 
     assert outputs(killed) == outputs(undisturbed)
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path) -> None:
     one, two = base.copy(tmp_path / "one"), base.copy(tmp_path / "two")
     for project in (one, two):  # the best of all heads is right to the last digit here, which leaves nothing to learn
@@ -294,7 +293,6 @@ def test_two_processes_have_the_loss_curve_of_one(base: Project, tmp_path: Path)
     assert len(set(curves[0])) == 7  # it does something in every epoch
 
 
-@pytest.mark.slow
 def test_without_the_pixel_store_every_byte_is_the_same(tuned: tuple[Project, str], tmp_path: Path) -> None:
     project = tuned[0].copy(tmp_path / "project")
     before = outputs(project)
@@ -313,7 +311,6 @@ def test_the_history_is_a_plot_of_dvcs(tuned: tuple[Project, str]) -> None:
     assert "train_loss" in lines
 
 
-@pytest.mark.slow
 def test_a_learning_rate_is_proposed_and_drawn(base: Project, tmp_path: Path) -> None:
     project = base.copy(tmp_path / "project")
     assign(project, "finetune.batch_size=4")
@@ -363,7 +360,6 @@ def test_features_of_other_weights_are_refused(base: Project, tmp_path: Path) ->
     assert "but the features were computed with 000044248a93... The same weights were expected." in failed.stdout
 
 
-@pytest.mark.slow
 def test_where_frozen_features_are_weak_it_lowers_the_error_by_a_third(base: Project, tmp_path: Path) -> None:
     """Handwritten digits: logistic regression on the last features has 5% of errors."""
     project = base.copy(tmp_path / "project")

@@ -179,6 +179,7 @@ def test_an_override_of_an_unknown_parameter_is_refused_with_the_nearest_name(pr
     assert (project.root / "params.yaml").read_bytes() == params
 
 
+@pytest.mark.slow
 def test_images_are_named_on_the_command_line_as_for_a_run(tmp_path: Path) -> None:
     project = begun(tmp_path / "checkout")
     write_photographs(tmp_path / "others", 6)

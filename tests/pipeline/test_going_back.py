@@ -23,6 +23,7 @@ def ran(said: str) -> list[str]:
     return [stage for stage in RAN.findall(said) if stage not in ("publish", "find_accepted")]
 
 
+@pytest.mark.slow
 def test_a_parameter_that_goes_there_and_back_runs_no_stage(project: Project) -> None:
     before = project.artefacts()
     project.must("python", "-m", "tasks", "set", "split.seed=1")

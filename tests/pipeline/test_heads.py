@@ -54,7 +54,15 @@ def test_layers_that_the_head_does_not_read_are_not_shipped(base: Project, tmp_p
     small.must("headstart", "verify", "artifacts/model")
 
 
-@pytest.mark.parametrize("kinds", ["[mlp]", "[knn]", "[lda]", "[ridge, prototype, svm, blend]"])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        "[mlp]",
+        pytest.param("[knn]", marks=pytest.mark.slow),
+        pytest.param("[lda]", marks=pytest.mark.slow),
+        "[ridge, prototype, svm, blend]",
+    ],
+)
 def test_every_kind_ships(kinds: str, base: Project, tmp_path: Path) -> None:
     project = chosen(base, tmp_path, f"train_head.kinds={kinds}", "train_head.class_weight=balanced")
     assert str(head(project)["kind"]) in kinds

@@ -56,6 +56,7 @@ def deployment(project: Project, api: Api) -> Iterator[str]:
         yield found["id"]
 
 
+@pytest.mark.slow
 def test_a_run_that_the_form_starts_keeps_its_name_and_shows_accuracy_report_and_model(
     project: Project, api: Api, page: Page, deployment: str
 ) -> None:

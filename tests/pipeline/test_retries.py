@@ -84,6 +84,7 @@ def recorded(small: Project) -> tuple[int, str]:
     return step["params"]["params.yaml"]["number"], step["outs"][0]["md5"]
 
 
+@pytest.mark.slow
 def test_after_a_retry_the_lock_file_has_what_was_made_of_these_parameters(small: Project, api: Api) -> None:
     before = recorded(small)
     (small.root / "fails").write_text("may heal")
@@ -165,6 +166,7 @@ def test_a_cluster_that_comes_up_late_is_tried_again_and_its_bytes_are_those_of_
     assert project.artefacts() == other.artefacts()
 
 
+@pytest.mark.slow
 def test_dvcs_own_lock_is_waited_for(small: Project, api: Api) -> None:
     holder = "from dvc.repo import Repo; import time\nwith Repo('.').lock: print(1, flush=True); time.sleep(6)"
     with started([sys.executable, "-c", holder], cwd=small.root, stdout=subprocess.PIPE) as process:

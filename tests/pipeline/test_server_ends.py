@@ -95,6 +95,7 @@ def test_a_flow_waits_for_a_repro_by_hand_which_succeeds(project: Project, api: 
     assert project.artefacts() == before
 
 
+@pytest.mark.slow
 def test_what_a_kill_has_left_of_dvcs_files_is_mended_by_run_and_flow(project: Project, api: Api) -> None:
     before = project.artefacts()
     rwlock, lock = project.root / ".dvc" / "tmp" / "rwlock", project.root / "dvc.lock"

@@ -231,6 +231,7 @@ def test_images_and_stores_at_urls_give_the_same_bytes(project: Project, server:
     assert "1 files are set aside" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_told(project: Project) -> None:
     before = project.artefacts()
     project.must("python", "-m", "tasks", "set", "cluster.address=127.0.0.1:9")

@@ -18,6 +18,8 @@ from tests.support.images import deep_png, encoded, photograph
 from tests.support.projects import Project, begun
 from tests.support.serving import served
 
+pytestmark = pytest.mark.slow  # runs of a whole pipeline; its parts have quicker tests
+
 WHITE = 4095
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.special import softmax
 
 from headstart.base import label_sets
@@ -13,6 +14,7 @@ N_TRAIN, N_NEW, N_CLASSES, N_DRAWS, COVERAGE = 60, 1000, 4, 60, 0.9
 TRIED = [KINDS[name] for name in ("ridge", "lda", "prototype")]
 
 
+@pytest.mark.slow
 def test_out_of_fold_scores_hold_as_often_as_asked_and_those_of_learned_images_do_not() -> None:
     """The choice and the temperature have seen the same images, and folds learn from fewer: no exact bound holds."""
     held_out, learned = [], []

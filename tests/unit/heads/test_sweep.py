@@ -234,6 +234,7 @@ def test_class_weights_raise_the_recall_of_a_rare_class(kind: Kind) -> None:
     assert held_out[1] > held_out[0] + 0.2
 
 
+@pytest.mark.slow
 def test_smoothed_labels_change_softmax_and_the_network_alone() -> None:
     source = source_of(*two_levels(120))
     for kind in ALL:
