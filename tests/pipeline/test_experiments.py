@@ -56,6 +56,7 @@ def test_the_table_and_the_plots_of_the_docs_have_something_to_show(project: Pro
     assert '["publish"]' in graph
 
 
+@pytest.mark.slow
 def test_images_in_the_project_are_given_to_dvc_and_it_is_said(project: Project) -> None:
     said = project.must("headstart", "run", "--data", "photos", "validate")
     assert "run: DVC tracks photos now (photos.dvc, `git add`ed), with a copy of 0 MB in .dvc/cache" in said

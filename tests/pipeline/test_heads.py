@@ -42,6 +42,7 @@ def levels(project: Project) -> list[str]:
     return [level["name"] for level in backbone["levels"]]
 
 
+@pytest.mark.slow
 def test_layers_that_the_head_does_not_read_are_not_shipped(base: Project, tmp_path: Path) -> None:
     low = levels(base)[:2]
     whole = chosen(base, tmp_path / "whole", "train_head.levels=all", "train_head.kinds=[softmax]")

@@ -19,6 +19,8 @@ from headstart.onnx import pieces, runtime
 from tests.support.images import ROOT
 from tests.support.projects import Project
 
+pytestmark = pytest.mark.slow  # runs of a whole pipeline; its parts have quicker tests
+
 
 def record(project: Project) -> dict[str, object]:
     found: dict[str, object] = json.loads((project.root / "artifacts/int8/int8.json").read_text())
