@@ -1,9 +1,10 @@
 """Bring images without labels to features, the same way as those with labels, into stores of their own.
 
 Reads data.unlabelled, the backbone, and which images have labels; writes artifacts/unlabelled/: unlabelled.json, where
-there are files quarantine.csv, and where there are images a manifest, pixels and features. No other stage of the
-pipeline reads them, so nothing that is fitted or reported depends on them. An image that is in data.root too is left
-out, and a folder of which no other is left stands for none.
+there are files quarantine.csv, and where there are images a manifest, pixels and features. `adapt` alone is
+fitted to them, and `evaluate` tells by the labels that some are given how good that is; no figure of the labelled
+images depends on them. An image that is in data.root too is left out, and a folder of which no other is left stands
+for none.
 """
 
 from __future__ import annotations
