@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,11 +133,16 @@ def test_the_command_empties_a_list_that_is_written_in_lines(file: Path) -> None
     text = "\n".join(line for line in text.splitlines() if not line.startswith(("  moved", "  max_ms: n"))) + "\n"
     text = text.replace("\nfinetune:", f"  max_ms: null\n{lines}", 1).replace("\n\n  max_ms", "\n  max_ms")
     file.write_text(text)
-    run = [sys.executable, "-m", "tasks", "set"]
-    done = subprocess.run([*run, "rank.backbones=[]"], cwd=file.parent, capture_output=True, text=True, check=False)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*values: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tasks", "set", *values]
+        return subprocess.run(command, cwd=file.parent, env=variables, capture_output=True, text=True, check=False)
+
+    done = run("rank.backbones=[]")
     assert (done.returncode, done.stderr) == (0, "")
     assert params_file.load(file).rank.backbones == ()
-    assert subprocess.run(run, cwd=file.parent, check=False).returncode == 0
+    assert run().returncode == 0
 
 
 def test_a_name_and_its_alias_keep_their_own_values() -> None:
