@@ -15,7 +15,7 @@ from headstart.base import files
 from headstart.base.errors import CheckError
 from headstart.base.files import sha256_of, write_text
 
-SUMS = "sums.sha256"  # as `sha256sum --check` reads it
+SUMS = "sums.sha256"  # as `sha256sum --check` reads it, to which the last line is a comment
 _OWN = re.compile(r"shard-\d+-of-\d+\.safetensors")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -41,8 +41,8 @@ def write(root: Path, stage: str) -> None:
     for name in _outputs(_dag(root), stage):
         folder = root / name
         if folder.is_dir() and name.startswith("artifacts/") and not _has_its_own(folder):
-            listed = "".join(f"{sha256_of(folder / each)}  {each}\n" for each in _files(folder))
-            write_text(folder / SUMS, listed)
+            lines = [f"{sha256_of(folder / each)}  {each}\n" for each in _files(folder)]
+            write_text(folder / SUMS, "".join([*lines, f"{_end(len(lines))}\n"]))
 
 
 def _check_folder(folder: Path, maker: str) -> None:
@@ -50,13 +50,19 @@ def _check_folder(folder: Path, maker: str) -> None:
     sums = folder / SUMS
     if not sums.is_file():
         return
-    lines = [_LINE.fullmatch(line) for line in sums.read_bytes().decode("utf-8", "replace").splitlines()]
+    *listed, end = sums.read_bytes().decode("utf-8", "replace").splitlines() or [""]
+    lines = [_LINE.fullmatch(line) for line in listed]
     found = {line[2]: line[1] for line in lines if line}
-    if None in lines or not all((folder / name).is_file() for name in found):
+    if end != _end(len(found)) or None in lines or not all((folder / name).is_file() for name in found):
         raise CheckError(f"{sums} is not as {maker} wrote it, or a file that it lists is missing. {to_do}")
     for name, digest in found.items():
         if sha256_of(folder / name) != digest:
             raise CheckError(f"{folder / name} is damaged: its bytes have changed since {maker} wrote them. {to_do}")
+
+
+def _end(n_files: int) -> str:
+    """Return the last line of a list, by which a cut one is noticed."""
+    return f"# {n_files} files"
 
 
 def _has_its_own(folder: Path) -> bool:

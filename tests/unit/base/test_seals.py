@@ -65,6 +65,16 @@ def test_every_flipped_bit_of_every_file_is_noticed(root: Path) -> None:
     seals.check(root, "second")
 
 
+def test_a_list_that_was_emptied_or_cut_at_any_line_is_noticed(root: Path) -> None:
+    sums = root / "artifacts" / "made" / seals.SUMS
+    lines = sums.read_bytes().splitlines(keepends=True)
+    for kept in range(len(lines)):
+        for some in (lines[:kept], lines[kept + 1 :], [*lines[:kept], *lines[kept + 1 :]]):
+            sums.write_bytes(b"".join(some))
+            with pytest.raises(CheckError, match="is not as first wrote it"):
+                seals.check(root, "second")
+
+
 def test_a_missing_file_is_noticed_and_one_that_was_laid_beside_is_not_in_the_way(root: Path) -> None:
     (root / "artifacts" / "made" / ".DS_Store").write_bytes(b"x")
     seals.check(root, "second")
