@@ -61,8 +61,8 @@ corpora: $(STAMP)    ## read a folder of odd images as `validate` does: `make co
 	@test -n "$(FOLDER)" || { echo 'corpora needs a folder of images: make corpora FOLDER=folder'; exit 1; }
 	python -m tools.corpora '$(FOLDER)'
 
-torture: $(TESTS)    ## disturb a small project at random moments: `make torture HOURS=1 SEED=7`
-	python -m tools.torture --hours=$(call quoted,$(or $(HOURS),1)) $(if $(SEED),--seed=$(call quoted,$(SEED)))
+torture: $(TESTS)    ## disturb a small project at random moments: `make torture HOURS=1 SEED=7`, `KILLS=500`
+	python -m tools.torture --hours=$(call quoted,$(or $(HOURS),1)) $(if $(SEED),--seed=$(call quoted,$(SEED))) $(if $(KILLS),--kills=$(call quoted,$(KILLS)))
 
 fuzz: $(TESTS)       ## mutate what strangers hand over: `make fuzz MINUTES=10 SEED=7`
 	python -m tools.fuzz --minutes=$(call quoted,$(or $(MINUTES),10)) $(if $(SEED),--seed=$(call quoted,$(SEED)))

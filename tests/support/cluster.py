@@ -18,11 +18,17 @@ class Cluster:
         self._log = log.open("w")
         scheduler = self._start("scheduler", "--port", str(port), "--no-dashboard")
         self.address = _said(log, "Scheduler at:").rpartition("//")[2]
-        self.workers = [
-            self._start("worker", f"tcp://{self.address}", "--nthreads", "1", "--no-dashboard", "--no-nanny")
-            for _ in range(n_workers)
-        ]
-        self._all = [scheduler, *self.workers]
+        self.workers = [self._started_worker() for _ in range(n_workers)]
+        self._scheduler = scheduler
+
+    def replace(self, number: int) -> None:
+        """Kill a worker, and start another in its place."""
+        self.workers[number].kill()
+        self.workers[number].wait()
+        self.workers[number] = self._started_worker()
+
+    def _started_worker(self) -> subprocess.Popen[bytes]:
+        return self._start("worker", f"tcp://{self.address}", "--nthreads", "1", "--no-dashboard", "--no-nanny")
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]]
@@ -34,7 +40,7 @@ class Cluster:
         return Path(self._log.name).parent
 
     def stop(self) -> None:
-        for process in reversed(self._all):
+        for process in (*self.workers, self._scheduler):
             process.kill()
             process.wait()
         self._log.close()

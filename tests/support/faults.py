@@ -1,7 +1,8 @@
 """Faults of processes, disks and clocks at chosen moments, and what has to hold after each.
 
-A trial forces one stage of a finished project under DVC and disturbs it. Then a plain run has to end in the bytes that
-were there before. `tests/faults` has a sample, `make torture` runs as many as fit into its time.
+A trial forces one stage of a finished project by DVC, or all of them by the flow, and disturbs it. Then a plain run has
+to end in the bytes that were there before. `tests/faults` has a sample, `make torture` runs as many as fit into its
+time.
 """
 
 from __future__ import annotations
@@ -26,17 +27,21 @@ from tempfile import gettempdir
 import psutil
 
 from headstart.commands import locks
+from tests.support.cluster import Cluster
 from tests.support.projects import Project
 
-STAGES = ("sample", "validate", "split", "backbone", "transform", "embed", "train_head", "audit", "finetune")
-STAGES = (*STAGES, "find_accepted", "evaluate", "quantize", "report", "export", "publish")
+STAGES = ("sample", "validate", "split", "rank", "backbone", "transform", "embed", "train_head", "audit", "finetune")
+STAGES = (*STAGES, "adapt", "find_accepted", "evaluate", "quantize", "report", "export", "publish")
+ALL = "all"  # of the flow, which forces what a stage needs, too
+ON_CLUSTER = ("transform", "embed")  # the stages that Dask's workers take part in
 _RARE = {"backbone": 0.2, "finetune": 0.2}  # they import PyTorch, which takes most of their time
 KILLS = ("kill all", "kill at a write", "die at a write", "kill dvc", "kill the stage")
 SIGNALS = ("terminate all", "interrupt all", "stop and go")
 DISKS = ("full disk", "read-only disk", "reading fails")
 OTHERS = ("clock jumps", "little memory")
 KINDS = (*KILLS, *SIGNALS, *DISKS, *OTHERS)
-_MUST_SUCCEED = ("stop and go", "clock jumps")
+KILL_A_WORKER = "kill a worker"  # of Dask
+_MUST_SUCCEED = ("stop and go", "clock jumps", KILL_A_WORKER)
 _OF_DVC = re.compile(r"/\.[\w-]{22}\.tmp$")  # where it could not rename what it had written
 _ENDS_S, _MOST_S = 20.0, 600.0
 
@@ -76,6 +81,8 @@ class Torture:
 
     project: Project
     random: random.Random
+    under: str = "dvc"  # what runs the stage that is disturbed: dvc or flow
+    cluster: Cluster | None = None  # whose workers the project names; the caches are emptied before, so that they work
     before: dict[str, str] = field(default_factory=dict)
     usual: dict[str, tuple[float, int, int]] = field(default_factory=dict)  # seconds, writes and reads of a stage
 
@@ -86,7 +93,9 @@ class Torture:
         """Disturb a stage and mend the project; by chance, unless `kind` and `stage` are given."""
         kind = kind or self.random.choice(KINDS)
         if not stage:
-            stage = self.random.choices(STAGES, [_RARE.get(each, 1.0) for each in STAGES])[0]
+            stages = ON_CLUSTER if self.cluster is not None else STAGES
+            stages = (ALL,) if self.under == "flow" else stages
+            stage = self.random.choices(stages, [_RARE.get(each, 1.0) for each in stages])[0]
         began = time.monotonic()
         moment, status, said = self._disturb(kind, stage)
         problem = self._complaint(kind, status, said)
@@ -118,6 +127,7 @@ class Torture:
             began = time.monotonic()
             counts = []
             for of, below in (("write", ""), ("read", "artifacts")) if shim() else ():
+                self._empty_the_cache()
                 began = time.monotonic()
                 with (
                     self._counter() as counter,
@@ -128,8 +138,13 @@ class Torture:
             self.usual[stage] = (time.monotonic() - began, *(counts or [0, 0]))  # type: ignore[assignment]
         return self.usual[stage]
 
+    def _empty_the_cache(self) -> None:
+        if self.cluster is not None:
+            shutil.rmtree(self.project.cache, ignore_errors=True)
+
     def _disturb(self, kind: str, stage: str) -> tuple[float, int, str]:
         seconds, n_writes, n_reads = self._usual(stage)
+        self._empty_the_cache()
         environment: dict[str, str] = {}
         moment = round(self.random.uniform(0.1, 1.05 * seconds), 2)
         with self._counter() as counter:
@@ -148,7 +163,7 @@ class Torture:
                 environment |= {"FAULT_CLOCK": str(ahead), "FAULT_CLOCK_AT": str(int(moment))}
             mb = self.random.randint(150, 900) if kind == "little memory" else 0
             with self._started(stage, environment, mb) as process:
-                if kind in (*KILLS, *SIGNALS) and "write" not in kind:
+                if kind in (*KILLS, *SIGNALS, KILL_A_WORKER) and "write" not in kind:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(moment)
                     self._signal(kind, process)
@@ -179,6 +194,9 @@ class Torture:
                 case "kill the stage":
                     for child in psutil.Process(process.pid).children(recursive=True):
                         child.kill()
+                case "kill a worker":
+                    assert self.cluster is not None
+                    self.cluster.replace(self.random.randrange(len(self.cluster.workers)))
                 case "terminate all":
                     os.killpg(process.pid, signal.SIGTERM)
                 case "interrupt all":
@@ -201,6 +219,9 @@ class Torture:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         own = {"PATH": path, "HEADSTART_CACHE": str(self.project.cache), "HOME": str(self.project.root.parent)}
         command = [sys.executable, "-P", "-m", "dvc", "repro", "--force", "--single-item", stage]
+        if self.under == "flow":
+            own["PREFECT_HOME"] = str(self.project.root.parent / f"{self.project.root.name}.prefect")
+            command = [sys.executable, "-m", "flows.pipeline", "--force", *([] if stage == ALL else [stage])]
         if memory_mb:
             command = ["sh", "-c", f'ulimit -v {memory_mb * 1000}; exec "$@"', "sh", *command]
         with self._log.open("wb") as log:

@@ -172,7 +172,7 @@ def test_pictures_and_plots_open_as_large_as_the_window(address: str, width_px: 
             assert largest(viewer)[0] > 0.6 * min(width_px, height_px)
             page.keyboard.press("Escape")
             expect(viewer).to_be_hidden()
-        assert page.locator("main figure svg").count() == 8  # a plot that was looked at is back in its place
+        expect(page.locator("main figure svg")).to_have_count(8)  # a plot that was looked at is back in its place
         page.locator(".gallery button").first.click()
         expect(viewer.locator(".place")).to_have_text("1 of 8")
         page.keyboard.press("ArrowLeft")
