@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headstart.base.cores import n_cores
-from headstart.base.errors import count_and_name
+from headstart.base.errors import count_and_name, counted
 from headstart.base.progress import bar, say
 from headstart.base.reading import Limits, NotReadError, read
 from headstart.images.deep import ALL_BITS
@@ -103,7 +103,8 @@ def look_at_all(
                 opened[item.found] = item
                 advance(1)
         if len(unknown) < len(files):
-            say(f"{len(files) - len(unknown)} images have not changed since they were checked; {len(unknown)} opened")
+            n_same = counted(len(files) - len(unknown), "image has", "images have")
+            say(f"{n_same} not changed since the last check; {len(unknown):,} opened")
         return [item or opened[found] for found, item in there]
 
     looked = look_at(listing.found, bits or ALL_BITS)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from headstart.base import tables
+from headstart.base.errors import counted
 from headstart.base.files import existing, read_csv, replacing_folder, write_csv, write_json
 from headstart.base.records import Record
 from headstart.base.tables import Table
@@ -126,9 +127,10 @@ class AuditRecord(Record):
         if self.shift.verdict:
             found.append(f"the test images may come from elsewhere: {self.shift.verdict}")
         if self.n_held_out_leaked:
+            leaked = counted(self.n_held_out_leaked, "test image has", "test images have")
             found.append(
-                f"{self.n_held_out_leaked} test images have a nearly identical one in train or val, so the accuracy is"
-                " too good. They are in artifacts/audit; `headstart review` puts each picture in one split"
+                f"{leaked} a nearly identical one in train or val, so the accuracy is too good. The list is in"
+                " artifacts/audit; `headstart review` puts each picture in one split"
             )
         return found
 

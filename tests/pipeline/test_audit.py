@@ -44,7 +44,7 @@ def with_a_leak(project: Project) -> str:
 def test_a_copy_across_splits_is_reported_refused_or_moved(project: Project) -> None:
     copy = with_a_leak(project)
     said = project.must("dvc", "repro", "report")
-    assert "audit: warning: 1 test images have a nearly identical one in train or val" in said
+    assert "audit: warning: 1 test image has a nearly identical one in train or val" in said
     found = leaks(project)
     assert found["path"].to_list() == [copy]
     assert splits(project)[str(found["other_path"][0])] == "test"

@@ -53,7 +53,7 @@ def test_the_audit_is_shown_with_its_warnings_counts_and_first_findings(tmp_path
     record, rows = auditing.read(layout.audit), auditing.findings(layout.audit).to_dicts()
     assert record is not None
     sheet = audit_sheet(record, rows)
-    assert sheet.startswith("**1 test images have a nearly identical one in train or val, so the accuracy is too good.")
+    assert sheet.startswith("**1 test image has a nearly identical one in train or val, so the accuracy is too good.")
     assert "2 near-identical groups, 2 doubtful labels, 1 odd image, 0 series" in sheet
     assert sheet.count("\n| photos/") == len(rows) == 6
     many = audit_sheet(record, rows * 100)
@@ -70,7 +70,7 @@ def test_what_makes_the_result_doubtful_stands_below_it(tmp_path: Path) -> None:
     summary.model_copy(update={"decided": changed}).write(layout.split_summary)
     decided, leaked = headline.warnings(layout)
     assert "2 dropped" in decided
-    assert leaked.startswith("1 test images have")
+    assert leaked.startswith("1 test image has")
     sheet = headline.sheet(make().good.test, {}, [decided, leaked])
     assert "**Held-out images were changed by decisions in reviewed.csv" in sheet
-    assert "**1 test images have a nearly identical one" in sheet
+    assert "**1 test image has a nearly identical one" in sheet
