@@ -21,6 +21,10 @@ from headstart.manifest_files import COLUMNS, check_manifest, read_manifest
 if TYPE_CHECKING:
     from upath import UPath
 
+_IF_YOURS = (
+    "If these are yours, set data.allow_outside to true: `headstart set data.allow_outside=true` in a project,"
+    " `--set data.allow_outside=true` with `headstart new`."
+)
 _MANY = 100_000  # values that are remembered while a manifest is read
 
 
@@ -121,8 +125,7 @@ def _names_below(root: Path, shown: str, outside: bool) -> tuple[Sequence[str], 
     if away := [f"{each.path}: {each.reason}" for each in leading_out if each.is_folder]:
         raise DataError(
             f"{len(away)} folders in '{shown}' lie elsewhere ({count_and_name(away)}). Folders inside data.root were"
-            " expected. Set data.allow_outside to true in params.yaml if these are yours: `headstart set"
-            " data.allow_outside=true`."
+            f" expected. {_IF_YOURS}"
         )
     way_in = "which is not in data.root; set data.allow_outside to true if it is yours"
     stray = [Aside(each.path, f"{each.reason}, {way_in}") for each in leading_out]
@@ -242,8 +245,7 @@ def _check_places(found: Sequence[Found], folder: Path, shown: str, outside: boo
         ),
         OUTSIDE: (
             "lead out of its folder",
-            "Paths below the manifest's folder, or URLs of the public network were expected. Set data.allow_outside to"
-            " true in params.yaml if these are yours: `headstart set data.allow_outside=true`.",
+            f"Paths below the manifest's folder, or URLs of the public network were expected. {_IF_YOURS}",
         ),
     }
     for kind, (what, remedy) in told.items():

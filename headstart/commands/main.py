@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     new = add("new")
     new.add_argument("folder", metavar="FOLDER", help="a new or an empty folder")
     new.add_argument("--data", metavar="PHOTOS", help="class folders or a list of images (default: handwritten digits)")
+    new.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter to begin with")
     run = add("run")
     run.add_argument("targets", nargs="*", metavar="STAGE", help="stages, with all that they need (default: all)")
     run.add_argument("--data", metavar="PHOTOS", help="class folders or a list of images; written to params.yaml")

@@ -1,4 +1,4 @@
-"""`headstart new FOLDER [--data PHOTOS]`: a project of its own, ready to run.
+"""`headstart new FOLDER [--data PHOTOS] [--set NAME=VALUE]`: a project of its own, ready to run.
 
 Its dvc.yaml and params.yaml are derived from those of headstart's repository as shipped, so they cannot drift apart.
 """
@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headstart import params_file, reviewed
@@ -103,7 +103,7 @@ def new(options: argparse.Namespace) -> int:
     undo = _undoing(folder)
     has_git = (folder / ".git").exists()
     try:
-        _write(folder, data)
+        _write(folder, data, options.set)
         if not has_git:
             _commit(folder)
     except BaseException:
@@ -138,8 +138,8 @@ def _check_free(folder: Path) -> None:
         raise CheckError("git is not installed, and DVC needs it. Install git, then run the same command again.")
 
 
-def _write(folder: Path, data: str | None) -> None:
-    """Write the files of the project; data.root is checked before it is written."""
+def _write(folder: Path, data: str | None, assignments: Sequence[str]) -> None:
+    """Write the files of the project; parameters and data.root are checked before they are written."""
     try:
         (folder / ".dvc").mkdir(parents=True)
     except OSError as error:
@@ -160,9 +160,9 @@ def _write(folder: Path, data: str | None) -> None:
     }.items():
         (folder / name).write_text(text, encoding="utf-8")
     record.write(folder)
-    if data:
-        check = origin.module("tasks.__main__").check_data
-        params_file.assign(folder / "params.yaml", [f"data.root={data}"], lambda values: check(folder, values))
+    first = [f"data.root={data}"] if data else []
+    check = origin.module("tasks.__main__").check_data
+    params_file.assign(folder / "params.yaml", [*first, *assignments], lambda values: check(folder, values))
     ignored = folder / ".gitignore"
     before = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
     ignored.write_text(f"{before}\n{_GITIGNORE}" if before else _GITIGNORE, encoding="utf-8")

@@ -200,8 +200,8 @@ def test_a_linked_folder_outside_stops_the_run_unless_allowed(
         run(photos, layout)
     assert str(error.value) == (
         f"1 folders in '{photos}' lie elsewhere (wasps: a link to the folder {tmp_path}/disk). Folders inside data.root"
-        " were expected. Set data.allow_outside to true in params.yaml if these are yours: `headstart set"
-        " data.allow_outside=true`."
+        " were expected. If these are yours, set data.allow_outside to true: `headstart set data.allow_outside=true` in"
+        " a project, `--set data.allow_outside=true` with `headstart new`."
     )
     (tmp_path / "disk" / "back").unlink()
     capsys.readouterr()

@@ -83,7 +83,7 @@ def test_paths_out_of_the_folder_are_refused_unless_allowed(folder: Path, tmp_pa
         assert said.startswith(
             f"1 of 7 paths in 'list.csv' lead out of its folder ({path}). Paths below the manifest's"
         )
-        assert said.endswith("`headstart set data.allow_outside=true`.")
+        assert "`headstart set data.allow_outside=true` in a project, `--set data.allow_outside=true` with" in said
     assert len(list_images(manifest(folder, *paths), "list.csv", outside=True).found) == 15
 
 

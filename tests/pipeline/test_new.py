@@ -52,6 +52,25 @@ def test_a_new_project_trains_and_is_a_clean_git_and_dvc_repository(birds: Proje
     assert not (birds.root / "data" / "digits").exists()
 
 
+def test_what_its_first_images_need_is_set_when_it_is_made(outside: Project, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    photos = sorted((outside.root / "photos").rglob("*.jpg"))
+    listed.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in photos))
+    made = (*HEADSTART, "new", "far", "--data", str(listed))
+    refused = outside.run(*made)
+    assert refused.returncode == 1
+    assert "`--set data.allow_outside=true` with `headstart new`" in refused.stdout
+    assert not (outside.root / "far").exists()
+    outside.must(*made, "--set", "data.allow_outside=true", "--set", "split.seed=7")
+    params = (outside.root / "far" / "params.yaml").read_text()
+    assert re.search(r"^  allow_outside: true ", params, re.MULTILINE)
+    assert re.search(r"^  seed: 7$", params, re.MULTILINE)
+    wrong = outside.run(*HEADSTART, "new", "wrong", "--set", "split.sead=7")
+    assert wrong.returncode == 1
+    assert "split.seed" in wrong.stdout
+    assert not (outside.root / "wrong").exists()
+
+
 def test_status_and_report_say_where_the_project_stands_from_any_folder_in_it(birds: Project) -> None:
     below = Project(birds.root / "artifacts" / "model")
     said = below.must(*HEADSTART, "status")
