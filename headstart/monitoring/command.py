@@ -199,7 +199,9 @@ def _over_time(ledger: Ledger) -> list[str]:
 
 def _odds(log_capital: float) -> str:
     tens = log_capital / math.log(10)
-    return f"{10**tens:.3g}" if abs(tens) < 5 else f"1e{tens:.0f}"
+    if abs(tens) >= 5:
+        return f"1e{tens:.0f}"
+    return f"{10**tens:.3g}" if tens < 2 else f"{10**tens:,.0f}"
 
 
 def _say(text: str) -> None:
