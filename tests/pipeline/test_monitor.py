@@ -17,8 +17,9 @@ from headstart.commands import main as cli
 from headstart.onnx.model_folder import REFERENCE
 from tests.support.browser import opened
 from tests.support.monitoring import watched_model, write_noise
-from tests.support.orchestration import QUIET, Api, environment
+from tests.support.orchestration import QUIET, Api, environment, notifying
 from tests.support.projects import Project, write_photographs
+from tests.support.server import Server
 from tests.support.serving import Serving, served
 
 
@@ -140,19 +141,21 @@ def test_without_the_option_nothing_is_watched(model: Path, tmp_path: Path) -> N
             expect(page.locator("#drift")).to_be_hidden()
 
 
-def test_the_flow_posts_a_table_and_pictures_and_may_retrain(
-    project: Project, model: Path, usual: Path, noise: Path, api: Api, tmp_path: Path
+def test_the_flow_posts_a_table_and_pictures_tells_people_and_may_retrain(
+    project: Project, model: Path, usual: Path, noise: Path, api: Api, server: Server, tmp_path: Path
 ) -> None:
+    notify = notifying(project, api, server)
     shell = environment(project, PREFECT_API_URL=api.url)
 
     def looked(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "flows.monitor", "--model", str(model), "--ledger", str(tmp_path / "l.json")]
         return subprocess.run([*command, *arguments], cwd=project.root, env=shell, capture_output=True, text=True)
 
-    done = looked(str(usual))
+    done = looked(str(usual), *notify)
     assert done.returncode == 0, done.stderr
     assert "no drift shown; 40 new images" in done.stdout
-    done = looked(str(noise), "--retrain")
+    assert server.posted == []
+    done = looked(str(noise), "--retrain", *notify)
     assert done.returncode == 3, done.stderr
     assert "drift, alarm at image" in done.stdout
     assert "the pipeline ran" in done.stdout
@@ -164,9 +167,12 @@ def test_the_flow_posts_a_table_and_pictures_and_may_retrain(
     assert "data:image/png;base64," in shown["drift-over-time"]
     assert "data:image/jpeg;base64," in shown["most-novel"]
     assert any(row["what"].startswith("odds of a change by novelty") for row in json.loads(shown["drift"]))
-    done = looked(str(noise), "--retrain")
+    (told,) = server.posted
+    assert "drift, alarm at image" in told
+    done = looked(str(noise), "--retrain", *notify)
     assert done.returncode == 3
     assert "the pipeline ran" not in done.stdout, "only the look that raises the alarm starts it"
+    assert server.posted == [told]
 
 
 def test_what_cannot_be_watched_is_told(base: Project, tmp_path: Path) -> None:
