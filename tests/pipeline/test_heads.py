@@ -58,7 +58,7 @@ def test_layers_that_the_head_does_not_read_are_not_shipped(base: Project, tmp_p
 @pytest.mark.parametrize(
     "kinds",
     [
-        "[mlp]",
+        pytest.param("[mlp]", marks=pytest.mark.slow),
         pytest.param("[knn]", marks=pytest.mark.slow),
         pytest.param("[lda]", marks=pytest.mark.slow),
         "[ridge, prototype, svm, blend]",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.support.projects import Project
 
 CANDIDATES = "rank.backbones=[{name: test_efficientnet, weights: random, input_px: 64}]"
@@ -22,6 +24,7 @@ def test_make_rank_shows_the_table_and_changes_nothing(project: Project) -> None
     assert state(project) == before
 
 
+@pytest.mark.slow
 def test_the_winner_of_one_is_the_backbone_that_was_there_and_only_what_tells_of_it_runs_again(
     project: Project,
 ) -> None:

@@ -86,7 +86,8 @@ def test_other_engines_and_types_end_in_a_model_that_passes_its_gate(project: Pr
         assert "and onnxruntime agree on 4 images to" in said
 
 
-@pytest.mark.parametrize("stage", [pytest.param("transform", marks=pytest.mark.slow), "embed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["transform", "embed"])
 def test_a_stage_killed_in_the_middle_ends_in_the_same_bytes(project: Project, stage: str) -> None:
     before = project.artefacts()
     for wait_s in (0.7, 1.2, 1.5, 1.8):
