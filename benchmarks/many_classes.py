@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from ruamel.yaml import YAML
 
-from benchmarks.harness import arguments, assign, machine, project, result, table
+from benchmarks.harness import ROOT, arguments, assign, machine, project, result, table
 
-STAGES = ("validate", "split", "backbone", "transform", "embed", "train_head", "audit", "finetune", "find_accepted")
-STAGES = (*STAGES, "evaluate", "quantize", "report", "export", "publish")
+STAGES = [name for name in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"] if name != "sample"]
 BUNDLED = "tf_efficientnet_lite0"
 _SIDE, _COARSE = 48, 6  # pixels of an image, and of the pattern of a class
 
