@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from uuid import uuid4
 
 from headstart.base import disk
-from headstart.base.errors import CheckError
+from headstart.base.errors import CheckError, HeadstartError, UnreachableError, on_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,8 @@ def is_local(path: Path) -> bool:
 def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
     """Write the parts as one file: under a temporary name that is then changed, or in one step if `path` is a URL.
 
-    Several processes may write the same file. DiskError if a local disk is full or cannot be written.
+    Several processes may write the same file. DiskError if a local disk is full or cannot be written, UnreachableError
+    if the server of a URL fails.
     """
     if is_local(path):
         n_bytes = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
@@ -69,7 +70,28 @@ def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
             for part in parts:
                 file.write(part if isinstance(part, bytes) else part.data)
     else:
-        path.write_bytes(b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts))
+        with reaching(path, "written"):
+            path.write_bytes(b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts))
+
+
+@contextmanager
+def reaching(path: Path, what: str) -> Iterator[None]:
+    """Raise UnreachableError, if `path` is a URL, for what its server fails with; FileNotFoundError is no failure.
+
+    `what` could not be done to it, such as "read". Each library for a kind of server has errors of its own.
+    """
+    try:
+        yield
+    except (HeadstartError, FileNotFoundError):
+        raise
+    except Exception as error:
+        if is_local(path):
+            raise
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise UnreachableError(
+            f"{path} could not be {what} ({on_one_line(said)}). What was finished is kept: run the same command again."
+            " If it fails again, look at that server, or at cluster.store in params.yaml."
+        ) from error
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headstart.base.errors import CheckError, count_and_name
-from headstart.base.files import Place, sha256_of
+from headstart.base.files import Place, reaching, sha256_of
 from headstart.base.records import Record
 from headstart.store.shards import Contract as Contract
 from headstart.store.shards import DamagedError, OtherContractError, Shard, claimed_keys
@@ -107,7 +107,7 @@ def build(
     for each_place in {folder, shards}:
         for path in _files(each_place):
             if not (path.name in digests and each_place == shards) and path.name != MANIFEST:
-                path.unlink()
+                _remove(path)
     return n_computed
 
 
@@ -116,14 +116,20 @@ def _earlier(shards: Path) -> dict[int, set[str]]:
     earlier: dict[int, set[str]] = {}
     for path in _files(shards):
         if path.name.endswith(".partial"):
-            path.unlink()
+            _remove(path)
         elif match := _SHARD_NAME.fullmatch(path.name):
             earlier.setdefault(int(match[2]), set()).add(path.name)
     return earlier
 
 
 def _files(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+    with reaching(folder, "listed"):
+        return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove(path: Path) -> None:
+    with reaching(path, "removed"):
+        path.unlink()
 
 
 class _Plan(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_128
 
-from headstart.base.files import is_local, write_bytes
+from headstart.base.files import is_local, reaching, write_bytes
 
 _PROMISE = "headstart"  # key of a shard's metadata: what computed it, and the digest of its rows
 _KEY_BYTES = 32
@@ -114,7 +114,8 @@ def _header(n_rows: int, contract: Contract, digest: str) -> bytes:
 def _mapped(path: Path) -> np.ndarray:
     """Return the file's bytes, uint8 [n], memory-mapped if the file is local."""
     if not is_local(path):
-        return np.frombuffer(path.read_bytes(), np.uint8)
+        with reaching(path, "read"):
+            return np.frombuffer(path.read_bytes(), np.uint8)
     return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
 
 
@@ -137,7 +138,7 @@ def write_named_by_digest(folder: Path, ids: list[str], values: np.ndarray, cont
 def claimed(path: Path, contract: Contract) -> np.ndarray:
     """Return the keys that a shard claims to hold under `contract`, uint8 [N, 32]: a hint that is not verified."""
     try:
-        with path.open("rb") as file:
+        with reaching(path, "read"), path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             promise = json.loads(header["__metadata__"][_PROMISE])
             keys = file.read(promise["n_rows"] * _KEY_BYTES) if promise["fingerprint"] == contract.fingerprint else b""
