@@ -38,7 +38,7 @@ def run(params: Params, layout: Layout) -> None:
     seen = Seen.of(layout)
     near = neighbours.nearest(seen.rows, _NEIGHBOURS)
     pairs, calibration = duplicates.find(
-        seen.rows, seen.labels, len(seen.classes), near, seen.pixels, seen.backbone, settings.seed
+        seen.rows, seen.labels, len(seen.classes), near, seen.pixels, seen.backbone, settings.seed, seen.compared_before
     )
     clusters = duplicates.clusters(pairs.rows, len(seen))
     decisions = reviewed.read(layout.reviewed)

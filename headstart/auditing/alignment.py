@@ -9,6 +9,7 @@ from scipy import fft
 from headstart.base.cores import n_cores
 from headstart.embedding.pixels import threads
 
+NAME = "alignment 1"  # of `correlation`; a change of what it returns needs another
 SIDE_PX = 48  # of the grey pictures that are compared
 SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)  # of the side that the part has
 _BATCH = 128  # pairs at a time

@@ -35,6 +35,15 @@ Pixels = Callable[[np.ndarray], np.ndarray]  # numbers of images -> uint8 [n, S,
 Backbone = Callable[[np.ndarray], np.ndarray]  # uint8 [n, S, S, 3] -> float32 [n, D], the columns of `features`
 
 
+Compare = Callable[[np.ndarray], np.ndarray]  # int [P, 2] numbers of images -> correlations float32 [P]
+Before = Callable[[np.ndarray, Compare], np.ndarray]  # pairs, and what compares those that are not known
+
+
+def anew(pairs: np.ndarray, compare: Compare) -> np.ndarray:
+    """Return the correlations of all pairs, of which none is known."""
+    return compare(pairs)
+
+
 class Pairs(NamedTuple):
     """Near-identical pairs."""
 
@@ -50,8 +59,12 @@ def find(
     pixels: Pixels,
     backbone: Backbone,
     seed: int,
+    before: Before = anew,
 ) -> tuple[Pairs, Calibration]:
-    """Return the near-identical pairs of [N, D] `features`, and the calibration that they follow from."""
+    """Return the near-identical pairs of [N, D] `features`, and the calibration that they follow from.
+
+    `before` knows of earlier comparisons.
+    """
     draw = np.random.default_rng(seed)
     thresholds, randoms, rows = _scale(labels, n_classes, pixels, draw)
     originals = np.sort(draw.choice(len(labels), min(_N_ORIGINALS, len(labels)), replace=False))
@@ -59,7 +72,7 @@ def find(
     floor = float(np.quantile(np.concatenate([*near.values()]), _FAR))
     thresholds = _apart(thresholds, float(np.quantile(np.concatenate([*alike.values()]), _UNLIKE)))
     candidates, is_cut = _candidates(features, neighbours, floor)
-    found = compared(candidates, pixels)
+    found = before(candidates, lambda rows: compared(rows, pixels))
     needed = thresholds[labels[candidates]].max(1)
     wanted = thresholds[labels[originals]]
     recall = {kind: float(((near[kind] >= floor) & (alike[kind] >= wanted)).mean()) for kind in alike}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+NAME = "quality 1"  # of `measure`; a change of what it returns needs another
 MEASURES = ("brightness", "contrast", "sharpness", "flatness")
 _FAR = 5.0  # robust deviations from the median
 _FAR_FROM_ALL = 6.0  # of the distance to the nearest images

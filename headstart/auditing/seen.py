@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.auditing import label_errors
+from headstart.auditing import alignment, label_errors
+from headstart.auditing.duplicates import Compare
 from headstart.auditing.label_errors import Judged
+from headstart.auditing.measured import Measured, pair_keys
 from headstart.base import dataset, tables
 from headstart.base.cores import n_cores
 from headstart.base.dataset import Images
@@ -124,16 +126,23 @@ class Seen:
         """Return uint8 [n, S, S, 3] of the images of these numbers."""
         return self._source(self.images[rows].where)
 
-    def of_each(self, measure: Callable[[np.ndarray], np.ndarray], advance: Callable[[int], None]) -> np.ndarray:
-        """Return what `measure` says of the pixels of each image, [N, ...], a chunk of images in memory a core."""
+    def of_each(self, measure: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """Return what `measure` says of the pixels of some images, [n, ...], a chunk of images in memory a core."""
 
         def chunk(start: int) -> list[np.ndarray]:
-            rows = np.arange(start, min(start + _CHUNK, len(self)))
-            found = [measure(each) for each in self.pixels(rows)]
-            advance(len(rows))
-            return found
+            return [measure(each) for each in self.pixels(rows[start : start + _CHUNK])]
 
-        return np.array([one for some in threads(n_cores()).map(chunk, range(0, len(self), _CHUNK)) for one in some])
+        return np.array([one for some in threads(n_cores()).map(chunk, range(0, len(rows), _CHUNK)) for one in some])
+
+    @cached_property
+    def measured(self) -> Measured:
+        """What earlier runs have measured of these images and pairs of them."""
+        return Measured(self.layout.cache, pixels.contract(pixels.resizing(self.layout)).fingerprint)
+
+    def compared_before(self, pairs: np.ndarray, compare: Compare) -> np.ndarray:
+        """Return the correlations of pairs, float32 [P]: `compare` is called for those that no earlier run compared."""
+        keys = pair_keys(self.images.image_ids, pairs)
+        return self.measured.rows(alignment.NAME, 1, keys, lambda numbers: compare(pairs[numbers]))[:, 0]
 
     @cached_property
     def _engine(self) -> Engine:

@@ -1,0 +1,79 @@
+"""What was measured before is not measured again, and nobody can tell from the result."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.auditing.measured import Measured, pair_keys
+from headstart.store.cache import Cache
+
+KEYS = [sha256(bytes([number])).hexdigest() for number in range(7)]
+
+
+class Measuring:
+    """Counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        self.asked += numbers.tolist()
+        return np.stack([numbers / 3, -numbers], 1)
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Measured:
+    return Measured(Cache(tmp_path / "cache", 10**9), "f" * 64)
+
+
+def test_each_is_measured_once(measured: Measured) -> None:
+    first, later, nothing = Measuring(), Measuring(), Measuring()
+    before = measured.rows("twice v1", 2, KEYS[:5], first)
+    after = measured.rows("twice v1", 2, KEYS, later)
+    again = measured.rows("twice v1", 2, KEYS[::-1], nothing)
+    assert (sorted(first.asked), sorted(later.asked), nothing.asked) == ([0, 1, 2, 3, 4], [5, 6], [])
+    assert after.dtype == np.float32
+    assert np.array_equal(before, after[:5])
+    assert np.array_equal(again, after[::-1])
+    assert after[6].tolist() == [2.0, -6.0]
+
+
+@pytest.mark.parametrize("other", ["twice v2", "pixels"])
+def test_another_measure_or_other_pixels_are_measured_anew(measured: Measured, other: str) -> None:
+    measured.rows("twice v1", 2, KEYS, Measuring())
+    anew = Measuring()
+    of = Measured(measured.cache, "e" * 64) if other == "pixels" else measured
+    of.rows("twice v1" if other == "pixels" else other, 2, KEYS, anew)
+    assert sorted(anew.asked) == list(range(7))
+
+
+def test_where_nothing_can_be_kept_all_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    of = Measured(Cache(tmp_path / "cache", 10**9), "f" * 64)
+    for _ in range(2):
+        anew = Measuring()
+        assert of.rows("twice v1", 2, KEYS, anew)[3].tolist() == [1.0, -3.0]
+        assert sorted(anew.asked) == list(range(7))
+
+
+def test_a_damaged_file_is_measured_again(measured: Measured) -> None:
+    before = measured.rows("twice v1", 2, KEYS, Measuring())
+    (file,) = (measured.cache.folder).rglob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    assert np.array_equal(measured.rows("twice v1", 2, KEYS, Measuring()), before)
+
+
+def test_the_key_of_a_pair_does_not_depend_on_its_order() -> None:
+    keys = pair_keys(KEYS, np.array([[0, 1], [1, 0], [0, 2]]))
+    assert keys[0] == keys[1] != keys[2]
+    assert all(len(bytes.fromhex(key)) == 32 for key in keys)
+
+
+def test_no_key_is_no_measure(measured: Measured) -> None:
+    assert measured.rows("twice v1", 2, [], Measuring()).shape == (0, 2)
