@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.auditing import alignment, quality
 from headstart.auditing.measured import Measured, pair_keys
 from headstart.store.cache import Cache
+from tests.support.images import photograph
 
+MEASURED = [2.0068407, 0.6607465, 6.4379619, 0.063996]  # of four pictures together
+PART = [0.9909954, 0.9946558, 0.9949072, 0.9936692]  # of each picture and a part of it
+OTHERS = [0.6279163, 0.6257797, 0.4003843, 0.5324305]  # of each picture and the one before
 KEYS = [sha256(bytes([number])).hexdigest() for number in range(7)]
 
 
@@ -73,6 +78,19 @@ def test_the_key_of_a_pair_does_not_depend_on_its_order() -> None:
     keys = pair_keys(KEYS, np.array([[0, 1], [1, 0], [0, 2]]))
     assert keys[0] == keys[1] != keys[2]
     assert all(len(bytes.fromhex(key)) == 32 for key in keys)
+
+
+def test_other_results_need_another_name() -> None:
+    """Where this fails on purpose: count on in quality.NAME or alignment.NAME, and write the new results here."""
+    pictures = np.stack([photograph(number, 64, 64) for number in range(4)])
+    measures = np.array([quality.measure(each) for each in pictures])
+    assert quality.NAME == "quality 1"
+    assert measures.sum(0) == pytest.approx(MEASURED, abs=1e-6)
+    small = alignment.grey(pictures)
+    part = alignment.grey(np.stack([each[:56, :56] for each in pictures]))
+    assert alignment.NAME == "alignment 1"
+    assert alignment.correlation(small, part) == pytest.approx(PART, abs=1e-5)
+    assert alignment.correlation(small, np.roll(small, 1, 0)) == pytest.approx(OTHERS, abs=1e-5)
 
 
 def test_no_key_is_no_measure(measured: Measured) -> None:
