@@ -179,9 +179,9 @@ def test_hymenoptera_reaches_the_known_accuracy(project: Project, hymenoptera: P
         page.goto(f"file://{project.root}/artifacts/report.html")
         expect(page.get_by_text("the given val is the held-out test set")).to_be_visible()
         mistakes = page.locator(".gallery:not(.findings) li")
-        assert mistakes.count() == found["n_errors"]
+        expect(mistakes).to_have_count(found["n_errors"])
         mistakes.first.get_by_role("button").click()
-        assert page.locator("dialog .alike img").count() == 3
+        expect(page.locator("dialog .alike img")).to_have_count(3)
         assert page.locator("dialog img").first.evaluate("image => image.naturalWidth") == 256
     verified = project.must("headstart", "verify", "artifacts/model")
     assert re.search(r"verify: 14 conformance images agree", verified)

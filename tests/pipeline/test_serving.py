@@ -172,7 +172,7 @@ def test_the_page_speaks_to_visitors_and_shows_an_icon_for_what_is_no_image(base
 
         assert said("letter.jpg", b"Dear Sir").startswith("This file cannot be read as a picture.")
         expect(answers.first.locator("svg")).to_be_visible()
-        assert answers.first.locator("img").count() == 0
+        expect(answers.first.locator("img")).to_have_count(0)
         assert said("large.jpg", bytes(1_000_001)) == "This file is too large. Files of up to 1 MB can be looked at."
         expect(answers.first.locator("svg")).to_be_visible()
         black = encoded(np.zeros((64, 64, 3), np.uint8), "PNG")

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)  # as for pages: a busy machine takes longer than Playwright's 5 s
 LOCAL = {"127.0.0.1", "localhost", ""}  # "": files, data: addresses
 # Prefect's own page asks this host for the settings of its usage statistics, whatever the server's settings are.
 PREFECTS = {"sr-client-cfg.amplitude.com"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from headstart.ranking.folder import RankingRecord
 from headstart.report.page import render
@@ -52,7 +53,7 @@ def test_it_fits_the_screen(width_px: int, dark: bool, tmp_path: Path) -> None:
     with opened(width_px, dark=dark) as browser:
         browser.goto((tmp_path / "report.html").as_uri())
         assert browser.evaluate("document.documentElement.scrollWidth") <= width_px
-        assert browser.locator("#ranking-table tbody tr").count() == len(ENTRIES)
-        assert browser.locator("main figure svg").count() == 1
+        expect(browser.locator("#ranking-table tbody tr")).to_have_count(len(ENTRIES))
+        expect(browser.locator("main figure svg")).to_have_count(1)
         browser.locator("section[aria-labelledby=backbones]").screenshot(path=tmp_path / "section.png")
     assert (tmp_path / "section.png").stat().st_size > 10_000

@@ -47,7 +47,7 @@ def test_it_fits_the_screen_and_every_image_is_there(address: str, width_px: int
         images = page.locator("main img")
         assert images.count() > 10
         assert images.evaluate_all("all => all.every(each => each.complete && each.naturalWidth > 0)")
-        assert page.locator("main figure svg").count() == 8
+        expect(page.locator("main figure svg")).to_have_count(8)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         ink = page.locator("svg").first.evaluate("svg => getComputedStyle(svg).color")
         assert (sum(map(int, background[4:-1].split(","))) < 200) is dark
@@ -106,7 +106,7 @@ def test_the_heads_that_were_tried_can_be_compared(address: str, width_px: int) 
     with opened(width_px) as page:
         page.goto(address)
         table = page.locator("#heads")
-        assert table.locator("tbody tr").count() == 5
+        expect(table.locator("tbody tr")).to_have_count(5)
         expect(table.locator("tr.chosen th")).to_contain_text("ridge · chosen")
         table.get_by_role("button", name="nested").click()
         values = "all => all.map(each => +each.dataset.value)"
@@ -128,8 +128,8 @@ def test_a_mistake_opens_beside_what_it_resembles_and_closes_again(address: str)
         first.get_by_role("button").click()
         dialog = page.locator("dialog")
         expect(dialog).to_be_visible()
-        assert dialog.locator(".large img").count() == 2  # the image, and what the answer rests on
-        assert dialog.locator(".alike img").count() == 3
+        expect(dialog.locator(".large img")).to_have_count(2)  # the image, and what the answer rests on
+        expect(dialog.locator(".alike img")).to_have_count(3)
         sizes = dialog.locator(".alike img").evaluate_all(
             "all => all.map(each => [each.clientWidth, each.clientHeight])"
         )
@@ -143,7 +143,7 @@ def test_pointing_at_the_map_shows_the_image(address: str) -> None:
     with opened() as page:
         page.goto(address)
         dots = page.locator(".map use[data-point]")
-        assert dots.count() == 300
+        expect(dots).to_have_count(300)
         rings = page.locator(".map [id$=-rings] use")
         assert 0 < rings.count() < 300  # one around each mistake
         dots.nth(7).hover(force=True)
@@ -196,13 +196,13 @@ def test_a_number_of_the_confusion_matrix_opens_its_images(address: str) -> None
         viewer = page.locator("#viewer")
         expect(viewer.locator("h3")).to_have_text(f"{count} images of {label}, predicted as {called}")
         tiles = viewer.locator(".tiles canvas")
-        assert tiles.count() == count
+        expect(tiles).to_have_count(count)
         assert has_pixels(tiles.first)
         viewer.locator(".tiles button").first.click()
         expect(viewer.locator(".words")).to_contain_text(label)
         expect(viewer.locator(".words")).to_contain_text(called)
         viewer.get_by_role("button", name="back").click()
-        assert tiles.count() == count
+        expect(tiles).to_have_count(count)
         viewer.get_by_role("button", name="close").click()
         page.locator("#confusion td.hit").first.get_by_role("button").click()
         assert viewer.locator(".tiles canvas").count() > 10
@@ -241,7 +241,7 @@ def test_a_table_that_is_wider_than_a_phone_says_so_until_its_end(address: str) 
         expect(page.locator(".scroll[data-left]").first).not_to_have_attribute("data-right", "")
     with opened(1280) as page:
         page.goto(address)
-        assert page.locator(".hint:visible").count() == 0
+        expect(page.locator(".hint:visible")).to_have_count(0)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_three_hundred_classes_are_a_short_page_and_each_can_be_found(of_many_cl
         page.goto(of_many_classes)
         assert page.evaluate("document.documentElement.scrollHeight") < 12_000
         rows = page.locator("#classes tbody tr:visible")
-        assert rows.count() == 20
+        expect(rows).to_have_count(20)
         expect(page.get_by_text("Of 300 classes")).to_be_visible()
         first = rows.locator("th").all_inner_texts()
         page.get_by_label("search classes").first.fill("class 29")
@@ -264,19 +264,19 @@ def test_three_hundred_classes_are_a_short_page_and_each_can_be_found(of_many_cl
         page.get_by_label("search classes").first.fill("")
         assert rows.locator("th").all_inner_texts() == first
         page.locator("#classes").get_by_role("button", name="images").click()
-        assert rows.count() == 20  # the first ones of the new order
+        expect(rows).to_have_count(20)  # the first ones of the new order
         assert rows.locator("th").all_inner_texts() != first
         page.get_by_role("button", name="Show all 300 classes").first.click()
-        assert rows.count() == 300
+        expect(rows).to_have_count(300)
         page.get_by_role("button", name="Show the first 20 classes").first.click()
-        assert rows.count() == 20
+        expect(rows).to_have_count(20)
         page.get_by_label("search pairs").fill("class 7")
         pairs = page.locator("#pairs tbody tr:visible")
         assert all("class 7" in text for text in pairs.all_inner_texts())
         row = pairs.first
         count = int(row.locator("td").last.inner_text())
         row.get_by_role("button").click()
-        assert page.locator("#viewer .tiles canvas").count() == count
+        expect(page.locator("#viewer .tiles canvas")).to_have_count(count)
 
 
 def test_what_the_audit_shows_opens_on_a_click_with_the_names_of_both_files(tmp_path: Path) -> None:

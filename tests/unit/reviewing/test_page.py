@@ -136,7 +136,7 @@ def test_labels_and_paths_are_text_and_nothing_else(tmp_path: Path) -> None:
         page.locator("#question").wait_for()
         page.locator("[data-kind=label]").click()
         page.get_by_text(f"Is it {HOSTILE}, or {HOSTILE}2?").wait_for()
-        assert page.locator("img[src=x]").count() == 0
+        expect(page.locator("img[src=x]")).to_have_count(0)
         page.keyboard.press("a")
         page.get_by_text(f"{path}: accepted").wait_for()
     (decision,) = reviewed.read(layout.reviewed).values()
