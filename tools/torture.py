@@ -66,6 +66,8 @@ def main() -> int:
     parser.add_argument("--project", type=Path, help="a finished small project to copy (default: a new one)")
     parser.add_argument("--log", type=Path, default=Path("torture.jsonl"))
     options = parser.parse_args()
+    if options.dask and options.project:
+        parser.error("--dask makes a project of its own, whose workers it starts: --project was not expected")
     print(f"torture: seed {options.seed}, {options.jobs} projects, {options.hours:g} h", flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-torture-")))

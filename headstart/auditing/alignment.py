@@ -28,14 +28,24 @@ def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
     It is the largest normalised cross-correlation (Lewis 1995) of one picture, at each of `SCALES` and mirrored or not,
     with any part of the other of that size; and the reverse. A picture without contrast correlates with nothing.
+
+    A pair has the same value, to the last bit, whatever other pairs are compared with it.
     """
     parts = [slice(start, start + _BATCH) for start in range(0, len(one), _BATCH)]
 
     def both(at: slice) -> np.ndarray:
-        some, others = one[at].astype(np.float32) / 255, other[at].astype(np.float32) / 255
-        return np.asarray(np.maximum(_within(some, others, SCALES), _within(others, some, SCALES[1:])))
+        some, others = _filled(one[at]), _filled(other[at])
+        found = np.maximum(_within(some, others, SCALES), _within(others, some, SCALES[1:]))
+        return np.asarray(found[: len(one[at])])
 
     return np.concatenate([np.zeros(0, np.float32), *threads(n_cores()).map(both, parts)])
+
+
+def _filled(pictures: np.ndarray) -> np.ndarray:
+    """Return float32 [_BATCH, ...] in 0..1, black pictures behind these: sums of fewer are rounded otherwise."""
+    filled = np.zeros((_BATCH, *pictures.shape[1:]), np.float32)
+    filled[: len(pictures)] = pictures.astype(np.float32) / 255
+    return filled
 
 
 def _within(whole: np.ndarray, part: np.ndarray, scales: tuple[float, ...]) -> np.ndarray:

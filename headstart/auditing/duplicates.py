@@ -33,8 +33,6 @@ _CHUNK = 32  # images whose pixels are in memory, for each core
 
 Pixels = Callable[[np.ndarray], np.ndarray]  # numbers of images -> uint8 [n, S, S, 3]
 Backbone = Callable[[np.ndarray], np.ndarray]  # uint8 [n, S, S, 3] -> float32 [n, D], the columns of `features`
-
-
 Compare = Callable[[np.ndarray], np.ndarray]  # int [P, 2] numbers of images -> correlations float32 [P]
 Before = Callable[[np.ndarray, Compare], np.ndarray]  # pairs, and what compares those that are not known
 

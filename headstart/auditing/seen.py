@@ -126,11 +126,16 @@ class Seen:
         """Return uint8 [n, S, S, 3] of the images of these numbers."""
         return self._source(self.images[rows].where)
 
-    def of_each(self, measure: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    def of_each(
+        self, measure: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, advance: Callable[[int], None]
+    ) -> np.ndarray:
         """Return what `measure` says of the pixels of some images, [n, ...], a chunk of images in memory a core."""
 
         def chunk(start: int) -> list[np.ndarray]:
-            return [measure(each) for each in self.pixels(rows[start : start + _CHUNK])]
+            some = rows[start : start + _CHUNK]
+            found = [measure(each) for each in self.pixels(some)]
+            advance(len(some))
+            return found
 
         return np.array([one for some in threads(n_cores()).map(chunk, range(0, len(rows), _CHUNK)) for one in some])
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from uuid import uuid4
 
 from headstart.base import disk
-from headstart.base.errors import CheckError, HeadstartError, UnreachableError, on_one_line
+from headstart.base.errors import CheckError, HeadstartError, ParamError, UnreachableError, on_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
     """Write the parts as one file: under a temporary name that is then changed, or in one step if `path` is a URL.
 
     Several processes may write the same file. DiskError if a local disk is full or cannot be written, UnreachableError
-    if the server of a URL fails.
+    if the server of a URL fails, ParamError if a package for it lacks.
     """
     if is_local(path):
         n_bytes = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
@@ -78,12 +78,18 @@ def write_bytes(path: Path, *parts: bytes | np.ndarray) -> None:
 def reaching(path: Path, what: str) -> Iterator[None]:
     """Raise UnreachableError, if `path` is a URL, for what its server fails with; FileNotFoundError is no failure.
 
-    `what` could not be done to it, such as "read". Each library for a kind of server has errors of its own.
+    `what` could not be done to it, such as "read". Each library for a kind of server has errors of its own. ParamError
+    where that library lacks.
     """
     try:
         yield
-    except (HeadstartError, FileNotFoundError):
+    except (HeadstartError, FileNotFoundError, MemoryError):
         raise
+    except ImportError as error:
+        raise ParamError(
+            f"{path} could not be {what}: {on_one_line(str(error))}. Install that package, or name another place in"
+            " cluster.store in params.yaml."
+        ) from None
     except Exception as error:
         if is_local(path):
             raise

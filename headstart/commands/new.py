@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headstart import params_file, reviewed
-from headstart.base.errors import CheckError
+from headstart.base.errors import CheckError, ParamError
 from headstart.commands import origin, record
 from headstart.commands.run import dvc
 from headstart.commands.track import track
@@ -99,6 +99,8 @@ def new(options: argparse.Namespace) -> int:
     """Make the project; CheckError or ParamError, and nothing is left, if the folder or the images are unusable."""
     folder = Path(options.folder).expanduser().resolve()
     data = options.data and _data_root(options.data, folder)
+    if any(each.partition("=")[0].strip() == "data.root" for each in options.set):
+        raise ParamError("--set names data.root, which `headstart new` takes as --data PHOTOS.")
     _check_free(folder)
     undo = _undoing(folder)
     has_git = (folder / ".git").exists()

@@ -124,7 +124,11 @@ def _earlier(shards: Path) -> dict[int, set[str]]:
 
 def _files(folder: Path) -> list[Path]:
     with reaching(folder, "listed"):
-        return list(folder.iterdir()) if folder.is_dir() else []
+        try:
+            folder.stat()  # is_dir takes what a server fails with for a folder that is not there
+        except FileNotFoundError:
+            return []
+        return list(folder.iterdir())
 
 
 def _remove(path: Path) -> None:

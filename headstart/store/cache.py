@@ -30,7 +30,7 @@ class Item(NamedTuple):
     """The smallest part that is removed at once: a file of rows, or a result."""
 
     path: Path
-    what: str  # 'pixels', 'features', 'views', 'frozen layers', or the stage of a result
+    what: str  # 'pixels', 'features', 'views', 'measures', 'frozen layers', or the stage of a result
     n_bytes: int
     used: float  # seconds since the epoch
 

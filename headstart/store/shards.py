@@ -6,6 +6,7 @@ The same rows always give the same bytes, and every flipped bit is detected.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -137,13 +138,13 @@ def write_named_by_digest(folder: Path, ids: list[str], values: np.ndarray, cont
 
 def claimed(path: Path, contract: Contract) -> np.ndarray:
     """Return the keys that a shard claims to hold under `contract`, uint8 [N, 32]: a hint that is not verified."""
-    try:
-        with reaching(path, "read"), path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            promise = json.loads(header["__metadata__"][_PROMISE])
-            keys = file.read(promise["n_rows"] * _KEY_BYTES) if promise["fingerprint"] == contract.fingerprint else b""
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
-        keys = b""
+    keys = b""
+    damage = (ValueError, KeyError, TypeError, OverflowError, MemoryError)
+    with contextlib.suppress(OSError), reaching(path, "read"), path.open("rb") as file, contextlib.suppress(*damage):
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        promise = json.loads(header["__metadata__"][_PROMISE])
+        if promise["fingerprint"] == contract.fingerprint:
+            keys = file.read(promise["n_rows"] * _KEY_BYTES)
     n_rows = len(keys) // _KEY_BYTES
     return np.frombuffer(keys[: n_rows * _KEY_BYTES], np.uint8).reshape(n_rows, _KEY_BYTES)
 

@@ -68,6 +68,9 @@ def test_what_its_first_images_need_is_set_when_it_is_made(outside: Project, tmp
     wrong = outside.run(*HEADSTART, "new", "wrong", "--set", "split.sead=7")
     assert wrong.returncode == 1
     assert "split.seed" in wrong.stdout
+    given = outside.run(*HEADSTART, "new", "wrong", "--set", "data.root=photos")
+    assert given.returncode == 1
+    assert "--set names data.root, which `headstart new` takes as --data PHOTOS" in given.stdout
     assert not (outside.root / "wrong").exists()
 
 

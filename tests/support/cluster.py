@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Lock
 
 from tests.support.images import ROOT
 
@@ -19,13 +20,14 @@ class Cluster:
         scheduler = self._start("scheduler", "--port", str(port), "--no-dashboard")
         self.address = _said(log, "Scheduler at:").rpartition("//")[2]
         self.workers = [self._started_worker() for _ in range(n_workers)]
-        self._scheduler = scheduler
+        self._scheduler, self._replacing = scheduler, Lock()
 
     def replace(self, number: int) -> None:
         """Kill a worker, and start another in its place."""
-        self.workers[number].kill()
-        self.workers[number].wait()
-        self.workers[number] = self._started_worker()
+        with self._replacing:
+            self.workers[number].kill()
+            self.workers[number].wait()
+            self.workers[number] = self._started_worker()
 
     def _started_worker(self) -> subprocess.Popen[bytes]:
         return self._start("worker", f"tcp://{self.address}", "--nthreads", "1", "--no-dashboard", "--no-nanny")

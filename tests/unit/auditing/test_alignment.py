@@ -42,3 +42,12 @@ def test_a_picture_without_contrast_is_like_nothing() -> None:
 
 def test_no_pairs_give_no_correlations() -> None:
     assert alignment.correlation(np.zeros((0, 48, 48)), np.zeros((0, 48, 48))).shape == (0,)
+
+
+def test_a_pair_has_the_same_value_whatever_is_compared_with_it() -> None:
+    one = alignment.grey(np.stack([photograph(number, 96, 96) for number in range(150)]))
+    other = alignment.grey(np.stack([photograph(number, 96, 96)[4:88, 8:92] for number in range(150)]))
+    whole = alignment.correlation(one, other)
+    for size in (1, 3, 16, 31, 100):
+        parts = [alignment.correlation(one[at : at + size], other[at : at + size]) for at in range(0, 150, size)]
+        assert np.array_equal(np.concatenate(parts), whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from headstart.auditing import alignment, quality
 from headstart.auditing.measured import Measured, pair_keys
+from headstart.store import shards
 from headstart.store.cache import Cache
 from tests.support.images import photograph
 
@@ -24,8 +26,10 @@ class Measuring:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.n_calls = 0
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        self.n_calls += 1
         self.asked += numbers.tolist()
         return np.stack([numbers / 3, -numbers], 1)
 
@@ -62,7 +66,28 @@ def test_where_nothing_can_be_kept_all_is_measured(tmp_path: Path) -> None:
     for _ in range(2):
         anew = Measuring()
         assert of.rows("twice v1", 2, KEYS, anew)[3].tolist() == [1.0, -3.0]
-        assert sorted(anew.asked) == list(range(7))
+        assert (anew.asked, anew.n_calls) == (list(range(7)), 1)
+
+
+def test_what_cannot_be_written_is_measured_once_and_told(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards, "write_named_by_digest", full)
+    anew = Measuring()
+    assert measured.rows("twice v1", 2, KEYS, anew)[3].tolist() == [1.0, -3.0]
+    assert (anew.asked, anew.n_calls) == (list(range(7)), 1)
+    assert "some rows are not kept in the cache" in "".join(capsys.readouterr())
+
+
+def test_all_that_lacks_is_measured_in_one_call_and_the_others_are_counted(measured: Measured) -> None:
+    keys = [sha256(str(number).encode()).hexdigest() for number in range(2_000)]
+    measured.rows("twice v1", 2, keys[:1_200], Measuring())
+    anew, known = Measuring(), [0]
+    measured.rows("twice v1", 2, keys, anew, lambda n: known.append(n))
+    assert (anew.n_calls, len(anew.asked), sum(known)) == (1, 800, 1_200)
 
 
 def test_a_damaged_file_is_measured_again(measured: Measured) -> None:
