@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from headstart.base.errors import DataError, count_and_name
+from headstart.base.errors import DataError, count_and_name, counted
 from headstart.base.tables import SPLIT_NAMES
 
 AUTO = "auto"
@@ -127,11 +127,11 @@ def _of_classes(
     only_folders = sorted(name for name in outer if (name,) not in inside)
     if not repeated and not only_folders:
         return here
-    why = (
-        f"{len(repeated)} folders repeat in several others ({count_and_name(repeated)})"
-        if repeated
-        else f"{len(only_folders)} folders hold only folders ({count_and_name(only_folders)})"
-    )
+    if repeated:
+        why = f"{counted(len(repeated), 'folder repeats', 'folders repeat')} in several others"
+    else:
+        why = f"{counted(len(only_folders), 'folder holds', 'folders hold')} only folders"
+    why += f" ({count_and_name(repeated or only_folders)})"
     one, other = here.pattern, "/".join([*levels, ANY, CLASS])
     kept = "/".join([*levels, "source", CLASS])
     raise DataError(

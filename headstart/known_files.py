@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import polars as pl
 
-from headstart.base.errors import DataError, count_and_name
+from headstart.base.errors import DataError, count_and_name, counted
 from headstart.base.files import is_local, located
 from headstart.base.progress import say
 from headstart.images.decoding import decoder
@@ -129,11 +129,13 @@ def until_settled(known: KnownFiles, listed: L, find: Callable[[], L], look: Cal
             changed |= {each.path for each in now.found} ^ {each.path for each in listed.found}
         if not changed:
             return listed, found
-        say(f"{len(changed)} files have changed meanwhile ({count_and_name(sorted(changed))}); looking again")
+        files = counted(len(changed), "file has", "files have")
+        say(f"{files} changed meanwhile ({count_and_name(sorted(changed))}); looking again")
         listed, known.before, known.seen = now, {**known.before, **known.now}, {}
     raise DataError(
-        f"{len(changed)} files change while they are read ({count_and_name(sorted(changed))}). Files that stay as they"
-        " are were expected. Wait until nothing writes them, and run this again."
+        f"{counted(len(changed), 'file changes', 'files change')} while `validate` reads"
+        f" ({count_and_name(sorted(changed))}). Files that stay as they are were expected. Wait until nothing writes"
+        " them, and run this again."
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import polars as pl
 
 from headstart import class_folders
-from headstart.base.errors import DataError, count_and_name
+from headstart.base.errors import DataError, count_and_name, counted
 from headstart.base.files import is_local
 from headstart.base.validation import Aside
 from headstart.class_folders import Reading
@@ -123,9 +123,9 @@ def _names_below(root: Path, shown: str, outside: bool) -> tuple[Sequence[str], 
     _check_special(there, shown)
     leading_out = [each for each in there.outside if not no_image(each.path)]
     if away := [f"{each.path}: {each.reason}" for each in leading_out if each.is_folder]:
+        folders = counted(len(away), f"folder in '{shown}' lies", f"folders in '{shown}' lie")
         raise DataError(
-            f"{len(away)} folders in '{shown}' lie elsewhere ({count_and_name(away)}). Folders inside data.root were"
-            f" expected. {_IF_YOURS}"
+            f"{folders} elsewhere ({count_and_name(away)}). Folders inside data.root were expected. {_IF_YOURS}"
         )
     way_in = "which is not in data.root; set data.allow_outside to true if it is yours"
     stray = [Aside(each.path, f"{each.reason}, {way_in}") for each in leading_out]
@@ -142,8 +142,9 @@ def check_files(root: Path, shown: str) -> None:
 def _check_special(there: Below, shown: str) -> None:
     """Raise DataError where a folder holds what is neither a file nor a folder: DVC fails there, or waits for ever."""
     if odd := [f"{each.path}: {each.reason}" for each in there.special]:
+        names = counted(len(odd), f"name in '{shown}' is", f"names in '{shown}' are")
         raise DataError(
-            f"{len(odd)} names in '{shown}' are neither a file nor a folder that can be read ({count_and_name(odd)})."
+            f"{names} neither a file nor a folder that can be read ({count_and_name(odd)})."
             " Only such, with names in UTF-8, were expected: DVC fails at others, or waits for them. Remove or rename"
             " them, or move them out of the folder."
         )

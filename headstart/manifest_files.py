@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from headstart.base.errors import DataError, count_and_name, did_you_mean
+from headstart.base.errors import DataError, count_and_name, counted, did_you_mean
 from headstart.base.tables import SPLIT_NAMES
 
 COLUMNS = ("path", "label", "split", "group")
@@ -117,6 +117,7 @@ def check_manifest(table: pl.DataFrame, shown: str) -> None:
     repeated = table.filter(pl.col("path").is_duplicated())["path"].unique(maintain_order=True)
     if len(repeated):
         raise DataError(
-            f"'{shown}' names {len(repeated)} paths more than once ({count_and_name(repeated.head(4).to_list())})."
+            f"'{shown}' names {counted(len(repeated), 'path', 'paths')} more than once"
+            f" ({count_and_name(repeated.head(4).to_list())})."
             " One row per image was expected. Remove the others."
         )

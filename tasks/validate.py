@@ -219,9 +219,10 @@ def run(params: Params, layout: Layout) -> None:
 def _say_what_is_read(listing: Listing, shown: str) -> None:
     say(f"'{shown}' is read as {listing.form}: {len(listing.found)} image files")
     if linked := listing.linked:
+        links = counted(len(linked), f"folder in '{shown}' is a link", f"folders in '{shown}' are links")
         warn(
-            f"{len(linked)} folders in '{shown}' are links ({count_and_name(linked)}). DVC does not look into them:"
-            " after a change there, run `headstart run --force validate`"
+            f"{links} ({count_and_name(linked)}). DVC does not look there: after a change in it, run `headstart run --force"
+            " validate`"
         )
 
 
@@ -246,8 +247,12 @@ def _tell(summary: ValidationSummary, aside: Sequence[Aside], min_images: int, l
         small = counted(len(summary.dropped_classes), "class", "classes")
         warn(f"{small} with fewer than {min_images} images dropped ({named})")
     if summary.n_copies:
-        say(f"{summary.n_copies} files are copies of others under the same label: one of each is used, and none counts")
+        copies = counted(summary.n_copies, "file is a copy of another", "files are copies of others")
+        say(f"{copies} under the same label: one of each is used, and none counts")
     if summary.n_no_images:
-        say(f"{summary.n_no_images} further files are no images, and left alone")
+        say(
+            f"{counted(summary.n_no_images, 'further file is no image', 'further files are no images')}, and left alone"
+        )
     if bad := [each.path for each in aside if each.counted]:
-        warn(f"{len(bad)} files are set aside ({count_and_name(sorted(bad))}), listed with their reasons in {listed}")
+        files = counted(len(bad), "file is", "files are")
+        warn(f"{files} set aside ({count_and_name(sorted(bad))}), listed with the reasons in {listed}")

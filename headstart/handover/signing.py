@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from model_signing import hashing, signing, verifying
 
-from headstart.base.errors import CheckError, count_and_name
+from headstart.base.errors import CheckError, count_and_name, counted
 
 PASSWORD = "HEADSTART_KEY_PASSWORD"  # the environment variable with the password of an encrypted private key
 _MISMATCH = "Signature mismatch: "  # the library's words for another folder, before a list of differences
@@ -37,8 +37,8 @@ def sign(folder: Path, listed: set[str], key: Path, signature: Path) -> int:
     }
     if others := sorted(found - listed):
         raise CheckError(
-            f"{folder} holds {len(others)} files that `export` did not write ({count_and_name(others)}). Remove them:"
-            " what is signed is the model as it was exported."
+            f"{folder} holds {counted(len(others), 'file', 'files')} that `export` did not write"
+            f" ({count_and_name(others)}). Remove them: what is signed is the model as it was exported."
         )
     if signature.resolve().is_relative_to(folder.resolve()):
         raise CheckError(f"{signature} is in the folder that it signs. A place outside {folder} was expected.")

@@ -81,7 +81,7 @@ def test_what_dvc_cannot_read_is_named_and_never_opened(
     make(photos / "ants" / "x.jpg")
     with pytest.raises(DataError) as error:
         run(photos, layout)
-    assert f"1 names in '{photos}' are neither a file nor a folder that can be read ({SPECIAL[make]})." in str(
+    assert f"1 name in '{photos}' is neither a file nor a folder that can be read ({SPECIAL[make]})." in str(
         error.value
     )
     with pytest.raises(DataError):
@@ -199,15 +199,15 @@ def test_a_linked_folder_outside_stops_the_run_unless_allowed(
     with pytest.raises(DataError) as error:
         run(photos, layout)
     assert str(error.value) == (
-        f"1 folders in '{photos}' lie elsewhere (wasps: a link to the folder {tmp_path}/disk). Folders inside data.root"
+        f"1 folder in '{photos}' lies elsewhere (wasps: a link to the folder {tmp_path}/disk). Folders inside data.root"
         " were expected. If these are yours, set data.allow_outside to true: `headstart set data.allow_outside=true` in"
         " a project, `--set data.allow_outside=true` with `headstart new`."
     )
     (tmp_path / "disk" / "back").unlink()
     capsys.readouterr()
     assert sorted(set(run(photos, layout, allow_outside=True)["label"])) == ["ants", "bees", "wasps"]
-    assert "1 folders in" in (told := capsys.readouterr().err)
-    assert "(wasps). DVC does not look into them: after a change there, run `headstart run --force validate`" in told
+    assert "1 folder in" in (told := capsys.readouterr().err)
+    assert "(wasps). DVC does not look there: after a change in it, run `headstart run --force validate`" in told
 
 
 def test_a_way_round_over_a_folder_outside_ends(photos: Path, tmp_path: Path) -> None:

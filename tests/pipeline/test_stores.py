@@ -229,7 +229,7 @@ def test_images_and_stores_at_urls_give_the_same_bytes(project: Project, server:
     server.files.popitem()
     (project.root / "urls.csv").write_text("\n".join(rows) + "\n\n")
     done = project.run("python", "-m", "tasks", "validate")
-    assert "1 files are set aside" in done.stdout
+    assert "1 file is set aside" in done.stdout
 
 
 @pytest.mark.slow

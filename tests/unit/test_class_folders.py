@@ -75,9 +75,9 @@ def test_splits_that_hold_no_class_folders_are_never_taken_for_the_classes(tmp_p
     ("names", "why", "classes"),
     [
         ("Art/bike/1.png Art/mug/1.png Photo/bike/1.png Photo/mug/1.png", "2 folders repeat .*bike, mug", "2 .*2"),
-        ("animal/cat/1.png animal/dog/1.png car/1.png", r"1 folders hold only folders \(animal\)", "2 .*2"),
-        ("seg_train/a/1.png seg_train/b/1.png seg_test/a/1.png", r"1 folders repeat .*\(a\)", "2 .*2"),
-        ("a/cam1/1.png a/cam2/1.png a/1.png b/cam1/1.png b/1.png", "1 folders repeat .*cam1", "2 .*2"),
+        ("animal/cat/1.png animal/dog/1.png car/1.png", r"1 folder holds only folders \(animal\)", "2 .*2"),
+        ("seg_train/a/1.png seg_train/b/1.png seg_test/a/1.png", r"1 folder repeats .*\(a\)", "2 .*2"),
+        ("a/cam1/1.png a/cam2/1.png a/1.png b/cam1/1.png b/1.png", "1 folder repeats .*cam1", "2 .*2"),
     ],
 )
 def test_folders_that_can_be_read_in_two_ways_are_not_guessed(

@@ -152,10 +152,10 @@ def test_what_is_not_as_it_was_exported_is_not_signed(
     model: Path, keys: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (model / "notes.txt").touch()
-    assert "1 files that `export` did not write (notes.txt)" in refusal(capsys, "sign", model, "--key", keys[0])
+    assert "1 file that `export` did not write (notes.txt)" in refusal(capsys, "sign", model, "--key", keys[0])
     (model / "notes.txt").unlink()
     (model / "link").symlink_to(tmp_path)
-    assert "1 files that `export` did not write (link)" in refusal(capsys, "sign", model, "--key", keys[0])
+    assert "1 file that `export` did not write (link)" in refusal(capsys, "sign", model, "--key", keys[0])
     (model / "link").unlink()
     inside = ("--signature", model / "model.sig")
     assert "is in the folder that it signs." in refusal(capsys, "sign", model, "--key", keys[0], *inside)

@@ -131,7 +131,7 @@ def test_numbers_as_labels_keep_their_zeros(class_folders: Folders, layout: Layo
         ("", "cannot be read as csv"),
         ("path,label\n", "has no rows"),
         ("path,label\nx/000.png,\nx/001.png,b\n", "1 rows of .* have no label"),
-        ("path,label\nx/000.png,a\nx/000.png,b\n", "names 1 paths more than once"),
+        ("path,label\nx/000.png,a\nx/000.png,b\n", "names 1 path more than once"),
         ("path,label\nx/000.png,a\nx/nowhere.png,b\n", r"1 of 2 paths .* do not exist \(x/nowhere.png\)"),
         ("path,label,split\nx/000.png,a,train\nx/001.png,b,validation\n", r"1 unknown names \(validation\)"),
         ("path,label,split\nx/000.png,a,train\nx/001.png,b,\n", "1 of 2 rows .* have no split"),

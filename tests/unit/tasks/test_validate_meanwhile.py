@@ -71,7 +71,7 @@ def test_what_changes_meanwhile_is_looked_at_again(
     there = {path.relative_to(root).as_posix(): sha256_of(path) for path in root.rglob("*.png")}
     assert dict(manifest.select("path", "image_id").iter_rows()) == there
     assert ValidationSummary.of(layout).n_images == len(there)
-    assert "have changed meanwhile" in capsys.readouterr().out
+    assert " changed meanwhile (" in capsys.readouterr().out
 
 
 def test_a_file_that_is_another_one_each_time_ends_the_stage_and_nothing_is_written(
@@ -79,7 +79,7 @@ def test_a_file_that_is_another_one_each_time_ends_the_stage_and_nothing_is_writ
 ) -> None:
     root = class_folders(ants=4, bees=4)
     meanwhile(lambda time: (root / "ants" / "000.png").write_bytes(encoded(photograph(100 + time))) and None)
-    with pytest.raises(DataError, match=r"1 files change while they are read \(ants/000\.png\)"):
+    with pytest.raises(DataError, match=r"1 file changes while `validate` reads \(ants/000\.png\)"):
         run(root, layout)
     assert not layout.manifest.exists()
 
