@@ -221,8 +221,8 @@ def _say_what_is_read(listing: Listing, shown: str) -> None:
     if linked := listing.linked:
         links = counted(len(linked), f"folder in '{shown}' is a link", f"folders in '{shown}' are links")
         warn(
-            f"{links} ({count_and_name(linked)}). DVC does not look there: after a change in it, run `headstart run --force"
-            " validate`"
+            f"{links} ({count_and_name(linked)}). DVC does not look there: after a change in it, run"
+            " `headstart run --force validate`"
         )
 
 
