@@ -45,9 +45,8 @@ def test_no_pairs_give_no_correlations() -> None:
 
 
 def test_a_pair_has_the_same_value_whatever_is_compared_with_it() -> None:
-    one = alignment.grey(np.stack([photograph(number, 96, 96) for number in range(150)]))
-    other = alignment.grey(np.stack([photograph(number, 96, 96)[4:88, 8:92] for number in range(150)]))
+    one = alignment.grey(np.stack([photograph(number, 64, 64) for number in range(140)]))
+    other = alignment.grey(np.stack([photograph(number, 64, 64)[4:58, 6:60] for number in range(140)]))
     whole = alignment.correlation(one, other)
-    for size in (1, 3, 16, 31, 100):
-        parts = [alignment.correlation(one[at : at + size], other[at : at + size]) for at in range(0, 150, size)]
-        assert np.array_equal(np.concatenate(parts), whole)
+    for part in (slice(1), slice(1, 4), slice(5, 21), slice(21, 52), slice(40, 140), slice(137, 140)):
+        assert np.array_equal(alignment.correlation(one[part], other[part]), whole[part])
