@@ -69,6 +69,7 @@ def render(heading: Heading, sections: Sequence[Section]) -> str:
     environment.filters["percent"] = lambda value: "–" if value is None else f"{value:.1%}"
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["kilobytes"] = lambda n_numbers: f"{4 * n_numbers / 1e3:,.{1 if n_numbers < 2500 else 0}f}"
+    environment.filters["with_code"] = with_code
     environment.filters["megabytes"] = lambda value: f"{value / 1e6:.1f} MB"
     environment.globals |= {
         "picture": pictures.picture,
@@ -91,6 +92,15 @@ def render(heading: Heading, sections: Sequence[Section]) -> str:
         style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
     )
+
+
+def with_code(text: str) -> Markup:
+    """Return a message as HTML: what stands between two backticks as code, and all of it escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a name has one of its own
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def with_commit(page: str, commit: str) -> str:

@@ -23,7 +23,7 @@ from headstart.onnx.backbone_folder import Fit
 from headstart.report import figures
 from headstart.report.artefacts import Artefacts, Shown
 from headstart.report.figures import MAX_COLOURS, class_colours, feature_map
-from headstart.report.page import with_commit
+from headstart.report.page import with_code, with_commit
 from headstart.report.sections import data
 from headstart.report.sections.fails import Map, Mistake, most_confused
 from headstart.report.sections.origin import told
@@ -168,6 +168,19 @@ def test_names_cannot_break_out_of_the_page() -> None:
     assert page.count("<script>") == 1  # the page's own
     assert page.count("</script>") == 1
     assert '"onload=' not in page
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("run `dvc repro` <now>", "run <code>dvc repro</code> &lt;now&gt;"),
+        ("`<b>` and `c`", "<code>&lt;b&gt;</code> and <code>c</code>"),
+        ("the class a`<i>", "the class a`&lt;i&gt;"),
+        ("", ""),
+    ],
+)
+def test_commands_in_messages_are_code_and_all_is_escaped(said: str, shown: str) -> None:
+    assert str(with_code(said)) == shown
 
 
 def test_the_page_needs_nothing_from_outside() -> None:
