@@ -148,6 +148,7 @@ def begin(api: Api, deployment: str, project: Project) -> str:
     return str(run["id"])
 
 
+@pytest.mark.slow
 def test_a_run_cancelled_on_the_page_ends_its_stage_and_is_cancelled(
     project: Project, api: Api, served: Served
 ) -> None:

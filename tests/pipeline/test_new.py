@@ -149,6 +149,7 @@ def test_a_folder_that_holds_the_images_becomes_a_project(outside: Project, tmp_
     assert {"/notes.txt", "/artifacts/"} <= set(ignored)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_and_its_stage_without_a_traceback(birds: Project, tmp_path: Path) -> None:
     project, log = birds.copy(tmp_path / "birds"), tmp_path / "log"
     slow = [*SLOW_STAGE]

@@ -178,6 +178,7 @@ def test_dvcs_own_lock_is_waited_for(small: Project, api: Api) -> None:
     assert task["state"]["name"] == "Completed"
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_to_people_and_a_success_is_not(project: Project, api: Api, server: Server) -> None:
     notify = notifying(project, api, server)
     assert flow(project, *notify, PREFECT_API_URL=api.url).returncode == 0

@@ -33,6 +33,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_one_command_serves_the_page_and_runs_the_pipeline_again_and_again(project: Project) -> None:
     before = project.artefacts()
     port = free_port()
