@@ -133,7 +133,7 @@ def until_settled(known: KnownFiles, listed: L, find: Callable[[], L], look: Cal
         say(f"{files} changed meanwhile ({count_and_name(sorted(changed))}); looking again")
         listed, known.before, known.seen = now, {**known.before, **known.now}, {}
     raise DataError(
-        f"{counted(len(changed), 'file changes', 'files change')} while `validate` reads"
+        f"{counted(len(changed), 'file changes while it is read', 'files change while they are read')}"
         f" ({count_and_name(sorted(changed))}). Files that stay as they are were expected. Wait until nothing writes"
         " them, and run this again."
     )

@@ -76,9 +76,9 @@ def labels(seen: Seen, near: Neighbours) -> tuple[list[Finding], int]:
 def odd(seen: Seen, near: Neighbours) -> list[Finding]:
     """Return a finding for each way in which an image is unlike the others."""
     with bar("looking", len(seen), "image") as advance:
-        names, ids = len(quality.MEASURES), seen.images.image_ids
+        ids, n_measures = seen.images.image_ids, len(quality.MEASURES)
         measure = partial(seen.of_each, quality.measure, advance=advance)
-        measures = seen.measured.rows(quality.NAME, names, ids, measure, advance).astype(np.float64)
+        measures = seen.measured.rows(quality.NAME, n_measures, ids, measure, advance).astype(np.float64)
     widths, heights = seen.sizes.T
     distances = (1 - near.cosines.astype(np.float64)).mean(1)
     found = []

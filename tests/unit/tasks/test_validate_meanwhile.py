@@ -79,7 +79,7 @@ def test_a_file_that_is_another_one_each_time_ends_the_stage_and_nothing_is_writ
 ) -> None:
     root = class_folders(ants=4, bees=4)
     meanwhile(lambda time: (root / "ants" / "000.png").write_bytes(encoded(photograph(100 + time))) and None)
-    with pytest.raises(DataError, match=r"1 file changes while `validate` reads \(ants/000\.png\)"):
+    with pytest.raises(DataError, match=r"1 file changes while it is read \(ants/000\.png\)"):
         run(root, layout)
     assert not layout.manifest.exists()
 
